@@ -1,0 +1,228 @@
+"""Configurations: frozen dataclasses, read from TOML and JSON, overridden from the command line.
+
+Every configuration is a frozen, keyword-only dataclass beside what it configures. A docstring under a field is its
+help text. Variants are a tagged union: subclasses of one base, told apart by the key `type` (`variant` gives a class
+its tag). Whatever cannot be is refused here, naming the key, the value and the way out.
+"""
+
+import ast
+import dataclasses
+import difflib
+import functools
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from blt.errors import ConfigurationError
+
+T = TypeVar("T")
+
+_TAGS: dict[type, str] = {}
+
+
+def variant(tag: str) -> Callable[[type[T]], type[T]]:
+    """Name a class of a tagged union; `type = "tag"` in a file chooses it."""
+
+    def register(cls: type[T]) -> type[T]:
+        _TAGS[cls] = tag
+        return cls
+
+    return register
+
+
+def tag_of(value: object) -> str:
+    """Give the tag under which the value's class was registered."""
+    return _TAGS[type(value)]
+
+
+def check(condition: bool, message: str) -> None:
+    """Refuse a configuration unless the condition holds.
+
+    Raises:
+        ConfigurationError: with the message.
+    """
+    if not condition:
+        raise ConfigurationError(message)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a configuration into plain values for JSON or TOML; a tagged class gets its `type` first."""
+    tag = _TAGS.get(type(config))
+    values: dict[str, Any] = {} if tag is None else {"type": tag}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            values[field.name] = to_dict(value)
+        elif isinstance(value, tuple):
+            values[field.name] = list(value)
+        elif value is not None:
+            values[field.name] = value
+    return values
+
+
+def from_dict(cls: Any, values: Mapping[str, Any], *, where: str = "") -> Any:
+    """Build a configuration of class `cls` from plain values.
+
+    Args:
+        cls: a dataclass, or a union of tagged dataclasses.
+        values: what a TOML or JSON file holds.
+        where: dotted path of `values`, for messages.
+
+    Raises:
+        ConfigurationError: an unknown or missing key, a value of another type, or one that the class refuses.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"{where or 'the configuration'}: expected a table of keys, got {values!r}")
+    variants = _variants(cls)
+    if variants:
+        values = dict(values)
+        cls = _choose(variants, values.pop("type", None), where)
+    hints = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
+    for key in values:
+        if key not in names:
+            raise ConfigurationError(f"{_join(where, key)}: unknown key{_did_you_mean(key, names)}")
+    built = {key: _convert(hints[key], value, _join(where, key)) for key, value in values.items()}
+    for field in dataclasses.fields(cls):
+        if field.name not in built and _is_required(field):
+            raise ConfigurationError(f"{_join(where, field.name)}: missing; it has no default")
+    try:
+        return cls(**built)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}" if where else str(error)) from None
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Set dotted keys in a tree of plain values: `{"model.encoder.dim": 64}`; the original stays as it is."""
+    result: dict[str, Any] = {key: dict(v) if isinstance(v, Mapping) else v for key, v in values.items()}
+    for path, value in overrides.items():
+        head, _, rest = path.partition(".")
+        if not rest:
+            result[head] = value
+            continue
+        inner = result.get(head, {})
+        if not isinstance(inner, Mapping):
+            raise ConfigurationError(f"{path}: {head} is a single value, {inner!r}, and has no field {rest!r}")
+        result[head] = with_overrides(inner, {rest: value})
+    return result
+
+
+@functools.cache
+def field_help(cls: type) -> dict[str, str]:
+    """Give each field's help text: the docstring that stands under it, in the class or in its bases."""
+    helps: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, after in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                helps[field.target.id] = " ".join(str(after.value.value).split())
+    return helps
+
+
+def walk_fields(cls: Any, *, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """List every settable key of a configuration as (dotted path, type, help), nested ones and all variants too."""
+    rows: list[tuple[str, Any, str]] = []
+    for member in _variants(cls) or [cls]:
+        hints = typing.get_type_hints(member)
+        for field in dataclasses.fields(member):
+            inner = _dataclass_part(hints[field.name])
+            path = f"{prefix}{field.name}"
+            if inner is None:
+                rows.append((path, hints[field.name], field_help(member).get(field.name, "")))
+            else:
+                rows.extend(walk_fields(inner, prefix=f"{path}."))
+    return list(dict((row[0], row) for row in rows).values())
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _variants(cls: Any) -> list[type]:
+    members = typing.get_args(cls) if _is_union(cls) else (cls,)
+    return [member for member in members if member in _TAGS]
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _dataclass_part(hint: Any) -> Any:
+    members = typing.get_args(hint) if _is_union(hint) else (hint,)
+    classes = [member for member in members if dataclasses.is_dataclass(member)]
+    if not classes:
+        return None
+    return functools.reduce(lambda a, b: a | b, classes)
+
+
+def _choose(variants: list[type], tag: Any, where: str) -> type:
+    by_tag = {_TAGS[cls]: cls for cls in variants}
+    if tag is None and len(variants) == 1:
+        return variants[0]
+    if tag not in by_tag:
+        known = ", ".join(by_tag)
+        raise ConfigurationError(f"{_join(where, 'type')}: {tag!r} is none of {known}{_did_you_mean(str(tag), by_tag)}")
+    return by_tag[tag]
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Give `value` as the type that the field wants; strings from the command line are read as that type."""
+    if _is_union(hint) and type(None) in typing.get_args(hint):
+        if value is None or value == "none":
+            return None
+        rest = tuple(member for member in typing.get_args(hint) if member is not type(None))
+        hint = functools.reduce(lambda a, b: a | b, rest)
+    inner = _dataclass_part(hint)
+    if inner is not None:
+        return value if dataclasses.is_dataclass(value) else from_dict(inner, value, where=where)
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        choices = typing.get_args(hint)
+        matching = [choice for choice in choices if value == choice or value == str(choice)]
+        if not matching:
+            raise ConfigurationError(f"{where}: {value!r} is none of {', '.join(map(str, choices))}")
+        return matching[0]
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise ConfigurationError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in items)
+    return _convert_scalar(hint, value, where)
+
+
+def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float) and isinstance(value, str):
+        try:
+            return hint(value.replace("_", ""))
+        except ValueError:
+            pass
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is hint:
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise ConfigurationError(f"{where}: expected {name}, got {value!r}")
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _did_you_mean(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

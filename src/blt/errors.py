@@ -1,0 +1,44 @@
+"""Every error that this package raises on purpose.
+
+    BLTError                        (Exception)
+    ├── ConfigurationError          (ValueError)    a field, recipe or preset that cannot be
+    ├── DataError                   (ValueError)    a text, document or shard that cannot be read
+    ├── ModelFolderError            (ValueError)    a model folder that is missing, broken or of another shape
+    ├── CheckpointError             (ValueError)    a training checkpoint that cannot be resumed
+    ├── MissingExtraError           (ImportError)   an optional dependency that is not installed
+    └── TrainingError               (RuntimeError)  a run that cannot go on, such as a loss that is not finite
+
+Each message says what was wrong, the value, and the way out, on one line: the command line prints it and exits with
+status 2.
+"""
+
+
+class BLTError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(BLTError, ValueError):
+    """A field, recipe or preset that cannot be."""
+
+
+class DataError(BLTError, ValueError):
+    """A text, document or shard that cannot be read."""
+
+
+class ModelFolderError(BLTError, ValueError):
+    """A model folder that is missing, broken or of another shape."""
+
+
+class CheckpointError(BLTError, ValueError):
+    """A training checkpoint that cannot be resumed."""
+
+
+class MissingExtraError(BLTError, ImportError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'blt-llm[{extra}]'")
+
+
+class TrainingError(BLTError, RuntimeError):
+    """A run that cannot go on, such as a loss that is not finite."""
