@@ -1,0 +1,11 @@
+"""Stages 4 to 6: the Byte Latent Transformer itself.
+
+In: byte ids `B T` and their `Patches`. Out: logits `B T V`, float32; `logits[b, t]` predict byte t + 1.
+Next: `blt.lm`, which joins it with an entropy model and a patch rule.
+"""
+
+from blt.model.blt import BLT
+from blt.model.configuration import BLTConfig, HashConfig, LocalConfig, TransformerConfig
+from blt.model.presets import PRESETS, preset
+
+__all__ = ["BLT", "PRESETS", "BLTConfig", "HashConfig", "LocalConfig", "TransformerConfig", "preset"]

@@ -1,0 +1,128 @@
+"""The Byte Latent Transformer (Pagnoni et al. 2024, arXiv 2412.09871)."""
+
+import torch
+from torch import nn
+
+from blt.codec import VOCABULARY_SIZE
+from blt.model.configuration import BLTConfig
+from blt.model.cross_attention import BytesReadPatch, PatchesReadBytes
+from blt.model.hash_embedding import HashEmbedding, ngram_hashes
+from blt.model.layout import Layout, lay_out
+from blt.nn import CausalPattern, Transformer, WindowPattern, initialise, rotary_table, segment_max
+from blt.nn.transformer import NORM_EPSILON
+from blt.patching.patches import Patches
+from blt.shapes import Float, Int, Tensor
+
+
+class LocalEncoder(nn.Module):
+    """Byte embeddings → byte states and patch states."""
+
+    def __init__(self, config: BLTConfig) -> None:
+        super().__init__()
+        shape, k = config.local_encoder, config.queries_per_patch
+        self.config = config
+        self.layers = Transformer(shape.dim, num_layers=shape.num_layers, num_heads=shape.num_heads)
+        self.to_queries = nn.Linear(shape.dim, k * shape.dim, bias=False)
+        self.cross_attention = PatchesReadBytes(shape.dim, num_heads=shape.num_heads)
+        same = k * shape.dim == config.global_transformer.dim
+        self.to_global = None if same else nn.Linear(k * shape.dim, config.global_transformer.dim, bias=False)
+
+    def forward(
+        self, embedded: Float[Tensor, "B T D"], layout: Layout
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B P G"]]:
+        """Read the bytes, then pool each complete patch."""
+        shape = self.config.local_encoder
+        table = rotary_table(layout.positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta)
+        byte_states = self.layers(embedded, table, WindowPattern(layout.documents, window=shape.window))
+        pooled = segment_max(byte_states, layout.pooled_into, num_slots=layout.num_slots)  # B P D
+        vectors = self.cross_attention(self.queries(pooled), byte_states, layout)
+        return byte_states, self.patch_states(vectors)
+
+    def queries(self, pooled: Float[Tensor, "B P D"]) -> Float[Tensor, "B P K D"]:
+        """Turn the pooled bytes of a patch into its k queries."""
+        return self.to_queries(pooled).unflatten(-1, (self.config.queries_per_patch, -1))
+
+    def patch_states(self, vectors: Float[Tensor, "B P K D"]) -> Float[Tensor, "B P G"]:
+        """Join a patch's k vectors into the state that enters the global transformer."""
+        joined = vectors.flatten(-2)
+        return joined if self.to_global is None else self.to_global(joined)
+
+
+class GlobalTransformer(nn.Module):
+    """Patch states → latents, causal over the patches of a document."""
+
+    def __init__(self, config: BLTConfig) -> None:
+        super().__init__()
+        shape = config.global_transformer
+        self.config = config
+        self.layers = Transformer(shape.dim, num_layers=shape.num_layers, num_heads=shape.num_heads)
+
+    def forward(self, patch_states: Float[Tensor, "B P G"], layout: Layout) -> Float[Tensor, "B P G"]:
+        """Think, once per patch."""
+        shape = self.config.global_transformer
+        table = rotary_table(layout.patch_positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta)
+        return self.layers(patch_states, table, CausalPattern(layout.patch_documents))
+
+
+class LocalDecoder(nn.Module):
+    """Byte states and latents → states that predict the next byte."""
+
+    def __init__(self, config: BLTConfig) -> None:
+        super().__init__()
+        shape, k = config.local_decoder, config.queries_per_patch
+        self.config = config
+        self.from_global = nn.Linear(config.global_transformer.dim, k * shape.dim, bias=False)
+        self.layers = Transformer(shape.dim, num_layers=shape.num_layers, num_heads=shape.num_heads)
+        num_cross = shape.num_layers if config.decoder_cross_attention == "every" else 1
+        self.cross_attentions = nn.ModuleList(
+            BytesReadPatch(shape.dim, num_heads=shape.num_heads) for _ in range(num_cross)
+        )
+        self.norm = nn.RMSNorm(shape.dim, eps=NORM_EPSILON)
+
+    def forward(
+        self, byte_states: Float[Tensor, "B T D"], latents: Float[Tensor, "B P G"], layout: Layout
+    ) -> Float[Tensor, "B T D"]:
+        """Let each byte read its newest complete patch, then its neighbours, layer by layer."""
+        shape = self.config.local_decoder
+        table = rotary_table(layout.positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta)
+        window = WindowPattern(layout.documents, window=shape.window)
+        vectors = self.patch_vectors(latents)
+        for index, layer in enumerate(self.layers.layers):
+            if index < len(self.cross_attentions):
+                byte_states = self.cross_attentions[index](byte_states, vectors, layout)
+            byte_states = layer(byte_states, table, window)
+        return self.norm(byte_states)
+
+    def patch_vectors(self, latents: Float[Tensor, "B P G"]) -> Float[Tensor, "B P K D"]:
+        """Split each latent into the k vectors that bytes read."""
+        return self.from_global(latents).unflatten(-1, (self.config.queries_per_patch, -1))
+
+
+class BLT(nn.Module):
+    """Byte ids and patches → logits of the next byte, at every byte."""
+
+    def __init__(self, config: BLTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.hash_embedding = HashEmbedding(config.hash_embedding, dim=config.local_encoder.dim)
+        self.local_encoder = LocalEncoder(config)
+        self.global_transformer = GlobalTransformer(config)
+        self.local_decoder = LocalDecoder(config)
+        untied = nn.Linear(config.local_decoder.dim, VOCABULARY_SIZE, bias=False)
+        self.output = None if config.tie_embeddings else untied
+        initialise(self)
+        self.hash_embedding.initialise()
+
+    def forward(self, byte_ids: Int[Tensor, "B T"], patches: Patches) -> Float[Tensor, "B T V"]:
+        """Predict, after every byte, the byte that follows it (logits, float32)."""
+        layout = lay_out(byte_ids, patches)
+        hashes = ngram_hashes(byte_ids, layout.positions, self.config.hash_embedding)
+        embedded = self.hash_embedding(byte_ids, hashes)  # B T D
+        byte_states, patch_states = self.local_encoder(embedded, layout)
+        latents = self.global_transformer(patch_states, layout)  # B P G
+        return self.logits(self.local_decoder(byte_states, latents, layout))
+
+    def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """Turn the decoder's states into logits, in float32."""
+        weight = self.hash_embedding.bytes.weight if self.output is None else self.output.weight
+        return torch.nn.functional.linear(states, weight).float()

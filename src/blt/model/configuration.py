@@ -1,0 +1,83 @@
+"""The shape of a BLT. Devices, seeds and paths belong elsewhere; so does the patch rule."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from blt.configuration import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape of a stack of layers."""
+
+    dim: int
+    """Width of a state."""
+    num_layers: int
+    """Layers of the stack."""
+    num_heads: int
+    """Attention heads; each is dim / num_heads wide."""
+
+    def __post_init__(self) -> None:
+        check(self.num_layers >= 1, f"num_layers: {self.num_layers} layers; at least 1")
+        check(self.dim >= 1 and self.num_heads >= 1, f"dim {self.dim}, num_heads {self.num_heads}; both at least 1")
+        check(
+            self.dim % (2 * self.num_heads) == 0,
+            f"dim: {self.dim} is no multiple of 2 × num_heads ({self.num_heads}); heads must be even for RoPE",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalConfig(TransformerConfig):
+    """Shape of a stack that sees a window of bytes."""
+
+    window: int = 128
+    """How many bytes one sees, itself included."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.window >= 1, f"window: {self.window} bytes; at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashConfig:
+    """Tables of hashed n-grams, added to the byte embedding (paper, section 3.2.1)."""
+
+    ngram_sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
+    """Lengths n of the n-grams, in bytes; empty for none."""
+    num_rows: int = 4096
+    """Rows of each table."""
+    num_functions: int = 1
+    """Hash functions, each with a table for every n."""
+
+    def __post_init__(self) -> None:
+        check(all(n >= 2 for n in self.ngram_sizes), f"ngram_sizes: {self.ngram_sizes}; each at least 2")
+        check(self.num_rows >= 1, f"num_rows: {self.num_rows}; at least 1")
+        check(1 <= self.num_functions <= 11, f"num_functions: {self.num_functions}; 1 to 11")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BLTConfig:
+    """Shape of a Byte Latent Transformer."""
+
+    local_encoder: LocalConfig
+    """Bytes → byte states and patch states."""
+    global_transformer: TransformerConfig
+    """Patch states → latents; holds most parameters."""
+    local_decoder: LocalConfig
+    """Byte states and latents → logits; as wide as the encoder."""
+    hash_embedding: HashConfig = field(default_factory=HashConfig)
+    """Tables of hashed n-grams."""
+    queries_per_patch: int = 3
+    """k: vectors of the encoder's width that stand for one patch."""
+    decoder_cross_attention: Literal["every", "first"] = "every"
+    """Let bytes read their patch before every decoder layer, or before the first only."""
+    tie_embeddings: bool = True
+    """Use the byte embedding as output matrix too."""
+    rope_theta: float = 500000.0
+    """Base of RoPE."""
+
+    def __post_init__(self) -> None:
+        encoder, decoder = self.local_encoder.dim, self.local_decoder.dim
+        check(encoder == decoder, f"local_decoder.dim: {decoder} differs from local_encoder.dim, {encoder}")
+        check(self.queries_per_patch >= 1, f"queries_per_patch: {self.queries_per_patch}; at least 1")
+        check(self.rope_theta > 0, f"rope_theta: {self.rope_theta}; above 0")

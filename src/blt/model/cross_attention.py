@@ -1,0 +1,76 @@
+"""Both cross-attentions, by the patch structure: no bytes × patches mask exists, and cost is linear in bytes."""
+
+import torch
+from torch import nn
+
+from blt.model.layout import Layout
+from blt.nn import segment_softmax, segment_sum, take
+from blt.nn.transformer import NORM_EPSILON
+from blt.shapes import Float, Tensor
+
+
+class CrossAttention(nn.Module):
+    """Projections and norms that both directions share; no RoPE, no biases."""
+
+    def __init__(self, dim: int, *, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
+        self.source_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.output = nn.Linear(dim, dim, bias=False)
+
+    def queries(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead H E"]:
+        """Give the scaled queries of the states that ask."""
+        projected = self.query(self.query_norm(states)).unflatten(-1, (self.num_heads, -1))
+        return projected * projected.shape[-1] ** -0.5
+
+    def keys_values(self, source: Float[Tensor, "*lead D"]) -> tuple[Float[Tensor, "*lead H E"], ...]:
+        """Give keys and values of the states that answer."""
+        normed = self.source_norm(source)
+        split = (self.num_heads, -1)
+        return self.key(normed).unflatten(-1, split), self.value(normed).unflatten(-1, split)
+
+    def mixed(self, values: Float[Tensor, "*lead H E"]) -> Float[Tensor, "*lead D"]:
+        """Project what was gathered, to be added to the states that asked."""
+        return self.output(values.flatten(-2))
+
+
+class PatchesReadBytes(CrossAttention):
+    """The encoder's: each of a patch's k queries attends to that patch's own bytes only."""
+
+    def forward(
+        self, patch_queries: Float[Tensor, "B P K D"], byte_states: Float[Tensor, "B T D"], layout: Layout
+    ) -> Float[Tensor, "B P K D"]:
+        """Add to each query what its patch's bytes say."""
+        slots, num_slots = layout.pooled_into, layout.num_slots
+        queries = take(self.queries(patch_queries), slots)  # B T K H E: each byte meets its own patch's queries
+        keys, values = self.keys_values(byte_states)  # B T H E
+        scores = (queries * keys[:, :, None]).sum(-1).float()  # B T K H
+        weights = segment_softmax(scores, slots, num_slots=num_slots).to(values.dtype)
+        gathered = segment_sum(weights[..., None] * values[:, :, None], slots, num_slots=num_slots)  # B P K H E
+        return patch_queries + self.mixed(gathered)
+
+
+class BytesReadPatch(CrossAttention):
+    """The decoder's: each byte attends to the k vectors of the patch that it may read."""
+
+    def forward(
+        self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "B P K D"], layout: Layout
+    ) -> Float[Tensor, "B T D"]:
+        """Add to each byte what its readable patch says; nothing where there is none."""
+        keys, values = (take(part, layout.read_from) for part in self.keys_values(patch_vectors))  # B T K H E
+        return self.read(byte_states, keys, values)
+
+    def read(
+        self,
+        byte_states: Float[Tensor, "B T D"],
+        keys: Float[Tensor, "B T K H E"],
+        values: Float[Tensor, "B T K H E"],
+    ) -> Float[Tensor, "B T D"]:
+        """Let each byte read its own k keys and values; zeros say nothing."""
+        scores = (self.queries(byte_states)[:, :, None] * keys).sum(-1)  # B T K H
+        weights = torch.softmax(scores.float(), dim=2).to(values.dtype)
+        return byte_states + self.mixed((weights[..., None] * values).sum(2))

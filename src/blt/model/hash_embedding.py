@@ -1,0 +1,84 @@
+"""Byte embedding plus hashed n-grams: each byte knows the few bytes before it before any layer runs."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from blt.codec import BOE_ID, VOCABULARY_SIZE
+from blt.model.configuration import HashConfig
+from blt.shapes import Float, Int, Tensor
+
+PRIMES = (
+    1000000007,
+    5915587277,
+    1500450271,
+    3267000013,
+    5754853343,
+    4093082899,
+    9576890767,
+    3628273133,
+    2860486313,
+    5463458053,
+    3367900313,
+)
+"""Base of each hash function, in the order of the published weights."""
+
+
+def ngram_hashes(
+    byte_ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"], config: HashConfig
+) -> Int[Tensor, "B T N"]:
+    """Give the table row of every n-gram that ends at each byte.
+
+    h_n(t) = Σ_j id(t−n+1+j)·p^j in wrapping int64, oldest byte first; so h_n(t) = id(t−n+1) + p·h_{n−1}(t).
+
+    Args:
+        byte_ids: the ids.
+        positions: of each byte in its document; ids before its start count as `BOE_ID`.
+        config: sizes of the tables.
+
+    Returns:
+        Rows in one table that holds all: function by function, n by n. N = functions × sizes.
+    """
+    rows = []
+    for function in range(config.num_functions):
+        hashed = byte_ids.clone()
+        for n in range(2, max(config.ngram_sizes, default=1) + 1):
+            back = n - 1
+            oldest = F.pad(byte_ids, (back, 0), value=BOE_ID)[:, : byte_ids.shape[1]]
+            hashed = torch.where(positions >= back, oldest, BOE_ID) + PRIMES[function] * hashed
+            if n in config.ngram_sizes:
+                table = function * len(config.ngram_sizes) + config.ngram_sizes.index(n)
+                rows.append(hashed.remainder(config.num_rows) + table * config.num_rows)
+    order = [config.ngram_sizes.index(n) for n in sorted(config.ngram_sizes)] * config.num_functions
+    assert len(order) == len(rows)
+    return torch.stack(rows, dim=-1) if rows else byte_ids.new_zeros(*byte_ids.shape, 0)
+
+
+class HashEmbedding(nn.Module):
+    """Byte embedding plus the sum of its hashed n-grams' rows."""
+
+    def __init__(self, config: HashConfig, *, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.bytes = nn.Embedding(VOCABULARY_SIZE, dim)
+        num_tables = config.num_functions * len(config.ngram_sizes)
+        self.ngrams = nn.Embedding(num_tables * config.num_rows, dim) if num_tables else None
+
+    def forward(
+        self, byte_ids: Int[Tensor, "B T"], hashes: Int[Tensor, "B T N"]
+    ) -> Float[Tensor, "B T D"]:
+        """Embed each byte with the n-grams that end there."""
+        embedded = self.bytes(byte_ids)
+        if self.ngrams is None:
+            return embedded
+        summed = F.embedding_bag(hashes.flatten(0, 1), self.ngrams.weight, mode="sum")  # B·T D
+        return embedded + summed.view_as(embedded)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw new weights: the n-grams of a byte together weigh as much as the byte itself."""
+        std = self.bytes.embedding_dim**-0.5
+        nn.init.normal_(self.bytes.weight, std=std)
+        if self.ngrams is not None:
+            num_tables = self.config.num_functions * len(self.config.ngram_sizes)
+            nn.init.normal_(self.ngrams.weight, std=std * num_tables**-0.5)

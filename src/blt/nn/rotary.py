@@ -1,0 +1,34 @@
+"""Rotary position embedding (RoPE; Su et al. 2021, arXiv 2104.09864), on halves of each head."""
+
+from typing import NamedTuple
+
+import torch
+
+from blt.shapes import Float, Int, Tensor
+
+
+class RotaryTable(NamedTuple):
+    """Cosines and sines for the positions of a batch, computed once and used by every layer."""
+
+    cos: Float[Tensor, "B T 1 E"]
+    sin: Float[Tensor, "B T 1 E"]
+
+
+def rotary_table(positions: Int[Tensor, "B T"], *, head_dim: int, theta: float) -> RotaryTable:
+    """Give the angles of each position, in float32.
+
+    Args:
+        positions: counted from the start of each segment.
+        head_dim: width of a head; even.
+        theta: the base; the wavelengths run from 2π to 2π·theta positions.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions[:, :, None, None].float() * theta**-exponents  # B T 1 E, E = half a head
+    return RotaryTable(angles.cos(), angles.sin())
+
+
+def rotate(states: Float[Tensor, "B T H F"], table: RotaryTable) -> Float[Tensor, "B T H F"]:
+    """Turn each pair (i, i + F/2) of a head by its position's angle."""
+    cos, sin = (part.to(states.dtype) for part in table)
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,0 +1,46 @@
+"""Reductions over runs of neighbouring positions, in time and memory linear in the positions."""
+
+import torch
+
+from blt.shapes import Float, Int, Tensor
+
+
+def take(rows: Float[Tensor, "B P *rest"], slots: Int[Tensor, "B T"]) -> Float[Tensor, "B T *rest"]:
+    """Give each position its slot's row; slot P, one past the last, is a row of zeros."""
+    batch, num_slots = rows.shape[:2]
+    flat = rows.reshape(batch, num_slots, -1)
+    padded = torch.cat([flat, flat.new_zeros(batch, 1, flat.shape[2])], dim=1)
+    taken = padded.gather(1, slots[:, :, None].expand(-1, -1, flat.shape[2]))
+    return taken.view(batch, slots.shape[1], *rows.shape[2:])
+
+
+def segment_sum(
+    states: Float[Tensor, "B T *rest"], slots: Int[Tensor, "B T"], *, num_slots: int
+) -> Float[Tensor, "B P *rest"]:
+    """Sum the positions of each slot; positions of slot P belong to none."""
+    flat = states.reshape(*states.shape[:2], -1)
+    index = slots[:, :, None].expand_as(flat)
+    summed = flat.new_zeros(flat.shape[0], num_slots + 1, flat.shape[2]).scatter_add(1, index, flat)
+    return summed[:, :num_slots].reshape(states.shape[0], num_slots, *states.shape[2:])
+
+
+def segment_max(
+    states: Float[Tensor, "B T *rest"], slots: Int[Tensor, "B T"], *, num_slots: int
+) -> Float[Tensor, "B P *rest"]:
+    """Give the largest value of each slot, feature by feature; 0 where a slot has no position."""
+    flat = states.reshape(*states.shape[:2], -1)
+    index = slots[:, :, None].expand_as(flat)
+    start = flat.new_zeros(flat.shape[0], num_slots + 1, flat.shape[2])
+    largest = start.scatter_reduce(1, index, flat, reduce="amax", include_self=False)
+    return largest[:, :num_slots].reshape(states.shape[0], num_slots, *states.shape[2:])
+
+
+def segment_softmax(
+    scores: Float[Tensor, "B T *rest"], slots: Int[Tensor, "B T"], *, num_slots: int
+) -> Float[Tensor, "B T *rest"]:
+    """Normalise over the positions of each slot; 0 for positions of slot P."""
+    largest = take(segment_max(scores.detach(), slots, num_slots=num_slots), slots)
+    inside = (slots < num_slots).view(*slots.shape, *(1,) * (scores.dim() - 2))
+    weights = torch.where(inside, scores - largest, float("-inf")).exp()
+    total = take(segment_sum(weights, slots, num_slots=num_slots), slots)
+    return weights / total.clamp_min(torch.finfo(total.dtype).tiny)

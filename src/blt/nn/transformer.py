@@ -1,0 +1,92 @@
+"""Transformer layers: pre-RMSNorm, RoPE self-attention, SwiGLU; no biases (the Llama block)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from blt.nn.attention import Attend, SelfAttention
+from blt.nn.rotary import RotaryTable
+from blt.shapes import Float, Tensor
+
+NORM_EPSILON = 1e-5
+FEED_FORWARD_MULTIPLE = 64
+
+
+def feed_forward_width(dim: int) -> int:
+    """Give the hidden width of a SwiGLU layer: 8/3 of `dim`, so that it costs as much as a plain 4·dim one.
+
+    Rounded up to a multiple of 64.
+    """
+    return -(-8 * dim // 3 // FEED_FORWARD_MULTIPLE) * FEED_FORWARD_MULTIPLE
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = feed_forward_width(dim)
+        self.gate = nn.Linear(dim, hidden, bias=False)
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Transform each position on its own."""
+        return self.down(F.silu(self.gate(states)) * self.up(states))
+
+
+class Layer(nn.Module):
+    """One layer: attention, then feed-forward, each on a normalised copy and added back."""
+
+    def __init__(self, dim: int, *, num_heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
+        self.attention = SelfAttention(dim, num_heads=num_heads)
+        self.feed_forward_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
+        self.feed_forward = FeedForward(dim)
+
+    def forward(self, states: Float[Tensor, "B T D"], table: RotaryTable, attend: Attend) -> Float[Tensor, "B T D"]:
+        """Give the states after this layer."""
+        states = states + self.attention(self.attention_norm(states), table, attend)
+        return states + self.feed_forward(self.feed_forward_norm(states))
+
+
+class Transformer(nn.Module):
+    """A stack of layers; no embedding, no final norm."""
+
+    def __init__(self, dim: int, *, num_layers: int, num_heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(dim, num_heads=num_heads) for _ in range(num_layers))
+
+    def forward(
+        self, states: Float[Tensor, "B T D"], table: RotaryTable, attends: Attend | Sequence[Attend]
+    ) -> Float[Tensor, "B T D"]:
+        """Run all layers.
+
+        Args:
+            states: one vector per position.
+            table: angles of the positions.
+            attends: one pattern for all layers, or one cache per layer.
+        """
+        for index, layer in enumerate(self.layers):
+            states = layer(states, table, attends[index] if isinstance(attends, Sequence) else attends)
+        return states
+
+
+@torch.no_grad()
+def initialise(module: nn.Module) -> None:
+    """Draw new weights: normal with variance 1/inputs; what is added to the residual is scaled by 1/√(2·layers)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+        elif isinstance(part, nn.RMSNorm):
+            nn.init.ones_(part.weight)
+    for stack in module.modules():
+        if isinstance(stack, Transformer):
+            scale = (2 * max(1, len(stack.layers))) ** -0.5
+            for layer in stack.layers:
+                assert isinstance(layer, Layer)
+                layer.attention.output.weight.mul_(scale)
+                layer.feed_forward.down.weight.mul_(scale)
