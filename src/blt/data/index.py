@@ -1,0 +1,53 @@
+"""`index.json`: what a prepared folder holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from blt.errors import DataError
+
+FORMAT = "blt-shards"
+VERSION = 1
+SPLITS = ("train", "validation")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read and check the index of a prepared folder.
+
+    Raises:
+        DataError: the folder is missing, was not written by `blt prepare`, or by a newer one.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder}: {what}; expected a folder that `blt prepare` wrote")
+    path = folder / "index.json"
+    try:
+        index = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{folder}: has no index.json; expected a folder that `blt prepare` wrote") from None
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({error}); prepare again") from None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise DataError(f"{path}: is no index of {FORMAT}; expected a folder that `blt prepare` wrote")
+    if index.get("version") != VERSION:
+        raise DataError(f"{path}: has version {index.get('version')!r}, this blt reads {VERSION}; prepare again")
+    _check_fields(path, index)
+    return index
+
+
+def _check_fields(path: Path, index: dict[str, Any]) -> None:
+    """Refuse an index whose fields are not what `Shards.open` reads."""
+    try:
+        for entry in index["splits"].values():
+            numbers = [entry["num_documents"], entry["num_bytes"]]
+            names = [entry["checksum"]]
+            for shard in entry["shards"]:
+                numbers += [shard["num_documents"], shard["num_bytes"]]
+                names += [shard["file"], shard["sha256"]]
+            is_sound = all(type(n) is int and n >= 0 for n in numbers) and all(isinstance(n, str) for n in names)
+            is_sound &= entry["num_bytes"] == sum(shard["num_bytes"] for shard in entry["shards"])
+            is_sound &= entry["num_documents"] == sum(shard["num_documents"] for shard in entry["shards"])
+            if not is_sound:
+                raise TypeError("its numbers do not add up")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); prepare again") from None

@@ -1,0 +1,210 @@
+"""A prepared corpus: documents one after another, in files that are mapped into memory rather than read.
+
+    folder/index.json                    what is there: splits, shards, checksums, sources, settings
+    folder/train/shard-00000.bin         the bytes of whole documents, nothing between them
+    folder/train/shard-00000.ends        int64, little-endian: where each document of the shard ends
+    folder/validation/...                the same
+
+The *id stream* of a split is every document in order, each as BOS, its bytes, EOS.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blt.codec import BOS_ID, BYTE_OFFSET, EOS_ID
+from blt.data.index import read_index
+from blt.errors import DataError
+
+Number = TypeVar("Number", bound=np.generic)
+
+_HASH_CHUNK = 1 << 22
+
+
+class Shards:
+    """The documents of one split, by number or as slices of the id stream."""
+
+    def __init__(
+        self,
+        texts: Sequence[NDArray[np.uint8]],
+        ends: NDArray[np.int64],
+        *,
+        folder: Path | None = None,
+        split: str = "train",
+        index: dict[str, Any] | None = None,
+    ) -> None:
+        """Wrap what `open` and `from_documents` have found.
+
+        Args:
+            texts: the bytes of each shard.
+            ends: where each document ends, in bytes from the start of the split.
+            folder: the folder that the texts are mapped from, if any.
+            split: name of the split.
+            index: the split's entry in `index.json`, if any.
+        """
+        self.folder = folder
+        self.split = split
+        self._texts = list(texts)
+        self._text_offsets = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
+        self._byte_offsets = np.concatenate([np.zeros(1, np.int64), ends])
+        self._index = index
+
+    @classmethod
+    def open(cls, folder: str | Path, *, split: str = "train") -> "Shards":
+        """Map a folder that `blt prepare` wrote.
+
+        Args:
+            folder: the folder with `index.json`.
+            split: `train` or `validation`.
+
+        Raises:
+            DataError: the folder is missing, foreign, truncated, or has no document in that split.
+        """
+        folder = Path(folder)
+        splits = read_index(folder)["splits"]
+        if split not in splits:
+            raise DataError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
+        entry = splits[split]
+        if not entry["num_documents"]:
+            raise DataError(
+                f"{folder}: the split {split!r} has no documents; prepare it again with another --validation"
+            )
+        texts, ends, start = [], [], 0
+        for shard in entry["shards"]:
+            path = folder / shard["file"]
+            texts.append(_map(path, np.uint8, shard["num_bytes"]))
+            ends.append(_map(path.with_suffix(".ends"), np.int64, shard["num_documents"]) + start)
+            start += shard["num_bytes"]
+            if ends[-1][-1] != start:
+                raise DataError(f"{path.with_suffix('.ends')}: does not fit {path.name}; prepare again")
+        return cls(texts, np.concatenate(ends), folder=folder, split=split, index=entry)
+
+    @classmethod
+    def from_documents(cls, documents: Sequence[bytes]) -> "Shards":
+        """Hold documents in memory, as for tests, examples and small data; empty ones are dropped.
+
+        Raises:
+            DataError: there is no document.
+        """
+        kept = [document for document in documents if document]
+        if not kept:
+            raise DataError("no documents: expected at least one that is not empty")
+        ends = np.cumsum([len(document) for document in kept], dtype=np.int64)
+        return cls([np.frombuffer(b"".join(kept), np.uint8)], ends)
+
+    @property
+    def num_documents(self) -> int:
+        """Number of documents."""
+        return len(self._byte_offsets) - 1
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of text, without BOS and EOS."""
+        return int(self._byte_offsets[-1])
+
+    @property
+    def num_ids(self) -> int:
+        """Length of the id stream: every byte of text, and BOS and EOS of every document."""
+        return self.num_bytes + 2 * self.num_documents
+
+    @cached_property
+    def document_id_offsets(self) -> NDArray[np.int64]:
+        """Where each document's BOS stands in the id stream, and the stream's length: num_documents + 1 numbers."""
+        return self._byte_offsets + 2 * np.arange(self.num_documents + 1)
+
+    def document(self, number: int) -> NDArray[np.uint8]:
+        """Give the bytes of one document, without BOS and EOS; they are not copied and cannot be written.
+
+        Raises:
+            IndexError: there is no such document.
+        """
+        if not 0 <= number < self.num_documents:
+            raise IndexError(f"document {number} is none of the {self.num_documents} documents")
+        return self._bytes(int(self._byte_offsets[number]), int(self._byte_offsets[number + 1]))
+
+    def ids(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Give a slice of the id stream, across documents and shards.
+
+        Raises:
+            IndexError: the slice reaches outside the stream.
+        """
+        if not 0 <= start <= stop <= self.num_ids:
+            raise IndexError(f"ids {start}..{stop} reach outside the stream of {self.num_ids} ids")
+        first, last = np.searchsorted(self.document_id_offsets, [start, stop], side="right")
+        offsets = self.document_id_offsets[max(first - 1, 0) : last + 1]
+        bos, eos = offsets - start, offsets[1:] - 1 - start
+        ids = np.zeros(stop - start, np.int64)
+        ids[bos[(bos >= 0) & (bos < len(ids))]] = BOS_ID
+        ids[eos[(eos >= 0) & (eos < len(ids))]] = EOS_ID
+        is_text = ids == 0
+        first_byte = self._bytes_before(start)
+        ids[is_text] = self._bytes(first_byte, first_byte + int(is_text.sum()))
+        ids[is_text] += BYTE_OFFSET
+        return ids
+
+    @cached_property
+    def checksum(self) -> str:
+        """One sha256 of the documents and their order; the same however they are cut into shards."""
+        if self._index is not None:
+            return str(self._index["checksum"])
+        return self.compute_checksum()
+
+    def compute_checksum(self) -> str:
+        """Compute `checksum` from the bytes themselves."""
+        text = hashlib.sha256()
+        for start in range(0, self.num_bytes, _HASH_CHUNK):
+            text.update(self._bytes(start, min(start + _HASH_CHUNK, self.num_bytes)).tobytes())
+        return hashlib.sha256(text.digest() + self._byte_offsets[1:].astype("<i8").tobytes()).hexdigest()
+
+    def verify(self) -> None:
+        """Read everything once and compare it with the checksum of the index.
+
+        Raises:
+            DataError: a byte or a document boundary has changed since the folder was prepared.
+        """
+        found = self.compute_checksum()
+        if found != self.checksum:
+            where = f"{self.folder}/{self.split}" if self.folder else "the documents"
+            raise DataError(
+                f"{where}: content has changed ({found[:12]}, index says {self.checksum[:12]}); prepare again"
+            )
+
+    def _bytes_before(self, position: int) -> int:
+        """Count the bytes of text before a position of the id stream."""
+        starts, ends = self.document_id_offsets[:-1], self.document_id_offsets[1:]
+        num_bos = np.searchsorted(starts, position, side="left")
+        num_eos = np.searchsorted(ends, position, side="right")
+        return position - int(num_bos) - int(num_eos)
+
+    def _bytes(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Give a slice of the text, across shards."""
+        shard = int(np.searchsorted(self._text_offsets, start, side="right")) - 1
+        pieces = []
+        while start < stop:
+            offset, end = int(self._text_offsets[shard]), int(self._text_offsets[shard + 1])
+            pieces.append(self._texts[shard][start - offset : min(stop, end) - offset])
+            start, shard = end, shard + 1
+        if not pieces:
+            return np.zeros(0, np.uint8)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _map(path: Path, dtype: type[Number], length: int) -> NDArray[Number]:
+    """Map a file that must hold exactly `length` numbers.
+
+    Raises:
+        DataError: it is missing or has another size.
+    """
+    wanted = length * np.dtype(dtype).itemsize
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing, though index.json lists it; prepare again") from None
+    if found != wanted:
+        raise DataError(f"{path}: has {found} bytes, index.json says {wanted}; prepare again")
+    return np.memmap(path, dtype=dtype, mode="r", shape=(length,))

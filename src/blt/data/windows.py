@@ -1,0 +1,130 @@
+"""Training batches: windows of the id stream, in an order that is a pure function of seed and step.
+
+No state is kept that a resumed run would need: `Windows.batch(step)` gives the same batch at any time, in any process.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from blt.codec import BOS_ID, EOS_ID
+from blt.configuration import check
+from blt.data.entropies import EntropyStore
+from blt.data.shards import Shards
+from blt.errors import DataError
+from blt.shapes import Float, Int, Tensor
+
+NOT_PREDICTED = -100
+"""Target of a position that no loss is taken at (what `torch.nn.functional.cross_entropy` ignores)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of ids and, for each position, the id that follows it."""
+
+    byte_ids: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    """The next id; `NOT_PREDICTED` where that is a BOS, since nobody predicts which document comes next."""
+    entropies: Float[Tensor, "B T"] | None
+    """In nats, of the next id; None if no store was given."""
+
+
+class Windows:
+    """Cuts the id stream into windows and serves them in a new order each epoch.
+
+    Every epoch cuts at another offset. The stream is taken as a ring: the last window goes on at the first document,
+    so that every id is an input in every epoch. A stream shorter than one window is one window, filled up with EOS.
+    """
+
+    def __init__(self, shards: Shards, *, window: int, seed: int, entropies: EntropyStore | None = None) -> None:
+        """Take a split and say how to cut it.
+
+        Args:
+            shards: the split.
+            window: ids per row.
+            seed: chooses offsets and orders; 0 or more.
+            entropies: stored entropies of the same split, to be served with the ids.
+
+        Raises:
+            ConfigurationError: the window is not positive, or the seed is negative.
+            DataError: the entropies are of another split.
+        """
+        check(window >= 1, f"window: expected at least 1 id, got {window}")
+        check(seed >= 0, f"seed: expected 0 or more, got {seed}")
+        if entropies is not None and entropies.num_ids != shards.num_ids:
+            raise DataError(f"entropies of {entropies.num_ids} ids do not fit shards of {shards.num_ids} ids")
+        self.window = window
+        self.num_windows = -(-shards.num_ids // window)
+        self._shards = shards
+        self._seed = seed
+        self._entropies = entropies
+        self._starts_of_epochs: dict[int, NDArray[np.int64]] = {}
+
+    def batch(self, step: int, *, rows: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """Give the batch of one step: the same for the same arguments, always.
+
+        Args:
+            step: number of the step, from 0; epochs follow each other without a gap.
+            rows: rows for each rank.
+            rank: which part of the step's rows to give.
+            world_size: number of ranks; together they get what one rank with rows x world_size would.
+
+        Raises:
+            ConfigurationError: a number is out of its range.
+        """
+        check(step >= 0 and rows >= 1, f"expected step of 0 or more and rows of 1 or more, got {step} and {rows}")
+        check(0 <= rank < world_size, f"rank: expected 0 to {world_size - 1}, got {rank}")
+        first = (step * world_size + rank) * rows
+        starts = [self.start_of(number) for number in range(first, first + rows)]
+        ids = np.stack([self._ids(start) for start in starts])  # B T+1
+        byte_ids, targets = ids[:, :-1].copy(), ids[:, 1:].copy()  # the only place where anything is shifted
+        targets[targets == BOS_ID] = NOT_PREDICTED
+        if self._is_short:
+            targets[:, self._shards.num_ids - 1 :] = NOT_PREDICTED
+        entropies = None
+        if self._entropies is not None:
+            entropies = torch.from_numpy(np.stack([self._entropies_from(start) for start in starts]))  # B T
+        return Batch(byte_ids=torch.from_numpy(byte_ids), targets=torch.from_numpy(targets), entropies=entropies)
+
+    def start_of(self, number: int) -> int:
+        """Give where in the id stream the window with this running number starts, over all epochs."""
+        epoch, place = divmod(number, self.num_windows)
+        if epoch not in self._starts_of_epochs:
+            while len(self._starts_of_epochs) > 1:  # a batch may lie on the boundary of two epochs
+                self._starts_of_epochs.pop(min(self._starts_of_epochs))
+            self._starts_of_epochs[epoch] = self._starts(epoch)
+        return int(self._starts_of_epochs[epoch][place])
+
+    @property
+    def _is_short(self) -> bool:
+        return self._shards.num_ids < self.window
+
+    def _starts(self, epoch: int) -> NDArray[np.int64]:
+        """Draw an epoch's offset and order from the raw bits of Philox, which no version of numpy may change."""
+        if self._is_short:
+            return np.zeros(1, np.int64)
+        bits = np.random.Philox(np.random.SeedSequence([self._seed, epoch])).random_raw(self.num_windows + 1)
+        order = np.argsort(bits[1:], kind="stable")
+        return (order * self.window + int(bits[0] % self.window)) % self._shards.num_ids
+
+    def _ids(self, start: int) -> NDArray[np.int64]:
+        """Give the ids of a window and the one after it."""
+        if self._is_short:
+            ids = self._shards.ids(0, self._shards.num_ids)
+            return np.pad(ids, (0, self.window + 1 - len(ids)), constant_values=EOS_ID)
+        stop = min(start + self.window + 1, self._shards.num_ids)
+        ids = self._shards.ids(start, stop)
+        rest = self.window + 1 - len(ids)
+        return np.concatenate([ids, self._shards.ids(0, rest)]) if rest else ids
+
+    def _entropies_from(self, start: int) -> NDArray[np.float32]:
+        """Give the entropies of a window's ids."""
+        assert self._entropies is not None, "only called with a store"
+        if self._is_short:
+            values = self._entropies.read(0, self._shards.num_ids)
+            return np.pad(values, (0, self.window - len(values)))
+        values = self._entropies.read(start, min(start + self.window, self._shards.num_ids))
+        rest = self.window - len(values)
+        return np.concatenate([values, self._entropies.read(0, rest)]) if rest else values

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blt.codec import BOS_ID, EOS_ID
+from blt.data import NOT_PREDICTED, EntropyStore, Shards, Windows
+from blt.errors import ConfigurationError, DataError
+
+corpora = st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=12)
+
+
+@given(corpora, st.integers(1, 20), st.integers(0, 3), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_serves_every_window_once_and_every_id_at_least_once(documents, window, seed, epoch):
+    shards = Shards.from_documents(documents)
+    windows = Windows(shards, window=window, seed=seed)
+    starts = [windows.start_of(epoch * windows.num_windows + k) for k in range(windows.num_windows)]
+    assert len(set(starts)) == windows.num_windows
+    covered = {(start + t) % shards.num_ids for start in starts for t in range(window)}
+    assert covered == set(range(shards.num_ids))
+
+
+@given(corpora, st.integers(1, 20), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_ranks_together_get_what_one_rank_would(documents, window, rows, world_size, step):
+    shards = Shards.from_documents(documents)
+    parts = [
+        Windows(shards, window=window, seed=1).batch(step, rows=rows, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    whole = Windows(shards, window=window, seed=1).batch(step, rows=rows * world_size)
+    assert torch.equal(torch.cat([part.byte_ids for part in parts]), whole.byte_ids)
+    assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+
+
+@given(corpora, st.integers(1, 20), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_a_target_is_the_next_id_unless_it_is_a_bos_or_past_the_end(documents, window, step):
+    shards = Shards.from_documents(documents)
+    stream = shards.ids(0, shards.num_ids)
+    windows = Windows(shards, window=window, seed=5)
+    batch = windows.batch(step, rows=3)
+    for row in range(3):
+        start = windows.start_of(3 * step + row)
+        for t in range(window):
+            if shards.num_ids < window and t >= shards.num_ids:
+                assert batch.byte_ids[row, t] == EOS_ID
+                assert batch.targets[row, t] == NOT_PREDICTED
+                continue
+            assert batch.byte_ids[row, t] == stream[(start + t) % shards.num_ids]
+            following = stream[(start + t + 1) % shards.num_ids]
+            assert batch.targets[row, t] == (NOT_PREDICTED if following == BOS_ID else following)
+
+
+def test_a_corpus_of_one_byte_is_one_window_filled_up_with_eos():
+    batch = Windows(Shards.from_documents([b"a"]), window=5, seed=0).batch(3, rows=2)
+    assert batch.byte_ids.tolist() == [[1, 101, 2, 2, 2]] * 2
+    assert batch.targets.tolist() == [[101, 2, -100, -100, -100]] * 2
+
+
+def test_a_batch_does_not_depend_on_what_was_asked_before():
+    shards = Shards.from_documents([bytes(range(200))] * 3)
+    fresh = Windows(shards, window=7, seed=2).batch(90, rows=4)
+    used = Windows(shards, window=7, seed=2)
+    for step in (0, 200, 3, 90, 91):
+        used.batch(step, rows=4)
+    assert torch.equal(used.batch(90, rows=4).byte_ids, fresh.byte_ids)
+
+
+def test_epochs_differ_in_order_and_offset_and_so_do_seeds():
+    shards = Shards.from_documents([bytes(range(250))] * 4)
+
+    def starts(seed, epoch):
+        windows = Windows(shards, window=10, seed=seed)
+        return [windows.start_of(epoch * windows.num_windows + k) for k in range(windows.num_windows)]
+
+    assert len({tuple(starts(seed, epoch)) for seed in range(2) for epoch in range(4)}) == 8
+    assert len({min(starts(0, epoch)) for epoch in range(20)}) > 3
+
+
+def test_the_order_of_windows_never_changes_between_versions():
+    windows = Windows(Shards.from_documents([bytes(90)]), window=10, seed=1)
+    assert [windows.start_of(k) for k in range(10)] == FIRST_EPOCH_OF_SEED_1
+
+
+FIRST_EPOCH_OF_SEED_1: list[int] = [18, 8, 38, 48, 58, 68, 78, 6, 28, 88]
+
+
+def test_entropies_come_with_the_ids_they_belong_to():
+    shards = Shards.from_documents([b"abcdef", b"ghi", b"jklmnopq"])
+    stream = shards.ids(0, shards.num_ids)
+    store = EntropyStore(stream.astype(np.float32))
+    batch = Windows(shards, window=6, seed=0, entropies=store).batch(0, rows=8)
+    assert batch.entropies is not None
+    assert torch.equal(batch.entropies, batch.byte_ids.float())
+
+
+def test_entropies_of_a_filled_up_window_are_zero_past_the_end():
+    shards = Shards.from_documents([b"ab"])
+    batch = Windows(shards, window=6, seed=0, entropies=EntropyStore(np.ones(4, np.float32))).batch(0, rows=1)
+    assert batch.entropies is not None
+    assert batch.entropies.tolist() == [[1, 1, 1, 1, 0, 0]]
+
+
+def test_entropies_of_another_split_are_refused():
+    with pytest.raises(DataError, match="entropies of 3 ids do not fit shards of 4 ids"):
+        Windows(Shards.from_documents([b"ab"]), window=6, seed=0, entropies=EntropyStore(np.ones(3, np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [({"window": 0}, "window: expected at least 1"), ({"seed": -1}, "seed: expected 0 or more")],
+)
+def test_impossible_windows_are_refused(bad, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Windows(Shards.from_documents([b"ab"]), **{"window": 4, "seed": 0} | bad)
+
+
+@pytest.mark.parametrize("bad", [{"rows": 0}, {"rank": 1}, {"rank": 2, "world_size": 2}, {"step": -1}])
+def test_impossible_batches_are_refused(bad):
+    windows = Windows(Shards.from_documents([b"ab"]), window=4, seed=0)
+    with pytest.raises(ConfigurationError):
+        windows.batch(**{"step": 0, "rows": 1} | bad)
