@@ -5,7 +5,8 @@ Next: `blt.lm`, which joins it with an entropy model and a patch rule.
 """
 
 from blt.model.blt import BLT
-from blt.model.configuration import BLTConfig, HashConfig, LocalConfig, TransformerConfig
+from blt.model.configuration import BLTConfig, HashConfig
 from blt.model.presets import PRESETS, preset
+from blt.nn import LocalConfig, TransformerConfig
 
 __all__ = ["BLT", "PRESETS", "BLTConfig", "HashConfig", "LocalConfig", "TransformerConfig", "preset"]

@@ -60,7 +60,9 @@ class GlobalTransformer(nn.Module):
     def forward(self, patch_states: Float[Tensor, "B P G"], layout: Layout) -> Float[Tensor, "B P G"]:
         """Think, once per patch."""
         shape = self.config.global_transformer
-        table = rotary_table(layout.patch_positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta)
+        table = rotary_table(
+            layout.patch_positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta
+        )
         return self.layers(patch_states, table, CausalPattern(layout.patch_documents))
 
 

@@ -64,9 +64,7 @@ class HashEmbedding(nn.Module):
         num_tables = config.num_functions * len(config.ngram_sizes)
         self.ngrams = nn.Embedding(num_tables * config.num_rows, dim) if num_tables else None
 
-    def forward(
-        self, byte_ids: Int[Tensor, "B T"], hashes: Int[Tensor, "B T N"]
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, byte_ids: Int[Tensor, "B T"], hashes: Int[Tensor, "B T N"]) -> Float[Tensor, "B T D"]:
         """Embed each byte with the n-grams that end there."""
         embedded = self.bytes(byte_ids)
         if self.ngrams is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from blt.codec import BOS_ID
+from blt.nn import run_positions
 from blt.patching.patches import Patches
 from blt.shapes import Int, Tensor
 
@@ -46,17 +47,9 @@ def lay_out(byte_ids: Int[Tensor, "B T"], patches: Patches) -> Layout:
     newest = torch.where(patches.readable >= 0, patches.readable, num_slots)
     return Layout(
         documents=documents,
-        positions=_positions(documents),
+        positions=run_positions(documents),
         patch_documents=patch_documents,
-        patch_positions=_positions(patch_documents),
+        patch_positions=run_positions(patch_documents),
         pooled_into=torch.where(padded.gather(1, own) == documents, own, num_slots),
         read_from=torch.where(padded.gather(1, newest) == documents, newest, num_slots),
     )
-
-
-def _positions(segments: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Count from 0 in each run of equal numbers."""
-    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
-    starts = torch.ones_like(segments, dtype=torch.bool)
-    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    return index - torch.where(starts, index, 0).cummax(1).values

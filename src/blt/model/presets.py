@@ -1,7 +1,8 @@
 """Named shapes."""
 
 from blt.configuration import check
-from blt.model.configuration import BLTConfig, HashConfig, LocalConfig, TransformerConfig
+from blt.model.configuration import BLTConfig, HashConfig
+from blt.nn import LocalConfig, TransformerConfig
 
 PRESETS = {
     "tiny": BLTConfig(

@@ -44,3 +44,11 @@ def segment_softmax(
     weights = torch.where(inside, scores - largest, float("-inf")).exp()
     total = take(segment_sum(weights, slots, num_slots=num_slots), slots)
     return weights / total.clamp_min(torch.finfo(total.dtype).tiny)
+
+
+def run_positions(segments: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Count from 0 in each run of equal numbers."""
+    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return index - torch.where(starts, index, 0).cummax(1).values

@@ -1,0 +1,8 @@
+"""Stage 2: a small causal byte language model that says where the next byte is hard to guess.
+
+In: byte ids `B T`. Out: next-byte entropies `B T`, in nats over all 260 ids. Next: `blt.patching`.
+"""
+
+from blt.entropy.model import EntropyConfig, EntropyModel, entropy_of
+
+__all__ = ["EntropyConfig", "EntropyModel", "entropy_of"]

@@ -1,0 +1,61 @@
+"""The entropy model: windowed causal self-attention over bytes, and nothing else."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from blt.codec import BOS_ID, VOCABULARY_SIZE
+from blt.configuration import check
+from blt.nn import LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
+from blt.nn.transformer import NORM_EPSILON
+from blt.shapes import Float, Int, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyConfig(LocalConfig):
+    """Shape of the entropy model."""
+
+    rope_theta: float = 500000.0
+    """Base of RoPE."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.rope_theta > 0, f"rope_theta: {self.rope_theta}; above 0")
+
+
+class EntropyModel(nn.Module):
+    """Byte ids → logits of the next byte; input and output embedding are one."""
+
+    def __init__(self, config: EntropyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bytes = nn.Embedding(VOCABULARY_SIZE, config.dim)
+        self.layers = Transformer(config.dim, num_layers=config.num_layers, num_heads=config.num_heads)
+        self.norm = nn.RMSNorm(config.dim, eps=NORM_EPSILON)
+        initialise(self)
+        nn.init.normal_(self.bytes.weight, std=config.dim**-0.5)
+
+    def forward(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Predict, after every byte, the byte that follows it (logits, float32)."""
+        config = self.config
+        documents = (byte_ids == BOS_ID).long().cumsum(1)
+        head_dim = config.dim // config.num_heads
+        table = rotary_table(run_positions(documents), head_dim=head_dim, theta=config.rope_theta)
+        states = self.layers(self.bytes(byte_ids), table, WindowPattern(documents, window=config.window))
+        return self.logits(states)
+
+    def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """Turn the last layer's states into logits, in float32."""
+        return nn.functional.linear(self.norm(states), self.bytes.weight).float()
+
+    @torch.no_grad()
+    def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """Give the uncertainty about the next byte after every byte, in nats."""
+        return entropy_of(self(byte_ids))
+
+
+def entropy_of(logits: Float[Tensor, "*lead V"]) -> Float[Tensor, "*lead"]:
+    """Give the entropy of the distribution that the logits describe, in nats."""
+    log_probabilities = logits.log_softmax(-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(-1)

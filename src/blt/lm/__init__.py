@@ -1,0 +1,11 @@
+"""Stage 7: one language model, one folder on disk, one thing to load.
+
+In: text or bytes. Out: logits, scores, patches. Next: `blt.generation`, `blt.evaluation`, `blt.inspection`.
+"""
+
+from blt.lm.byte_lm import ByteLM, fingerprint
+from blt.lm.folder import LMConfig
+from blt.lm.score import Score
+from blt.lm.shown_patch import ShownPatch
+
+__all__ = ["ByteLM", "LMConfig", "Score", "ShownPatch", "fingerprint"]

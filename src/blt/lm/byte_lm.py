@@ -1,0 +1,187 @@
+"""`ByteLM`: entropy model, patch rule and BLT as one thing, in one folder."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+
+from blt.codec import encode
+from blt.configuration import check
+from blt.entropy import EntropyModel
+from blt.lm.folder import LMConfig, download, read_config, read_weights, write_lm
+from blt.lm.score import Score
+from blt.lm.shown_patch import ShownPatch, show_patches
+from blt.model import BLT
+from blt.patching import Patches, PatchRule, patch
+from blt.shapes import Float, Int, Tensor
+
+if TYPE_CHECKING:
+    from blt.generation import Generation
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class ByteLM(nn.Module):
+    """A language model over raw bytes."""
+
+    def __init__(
+        self, blt: BLT, *, patch_rule: PatchRule, entropy_model: EntropyModel | None = None, card: str = ""
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            blt: the model proper.
+            patch_rule: where patches end; it may be changed at any time.
+            entropy_model: frozen; needed by rules that look at entropies.
+            card: text of the model card, Markdown.
+
+        Raises:
+            ConfigurationError: the rule needs entropies and there is no entropy model.
+        """
+        super().__init__()
+        check(
+            entropy_model is not None or not patch_rule.needs_entropies,
+            f"patch_rule: {type(patch_rule).__name__} needs an entropy model, and there is none",
+        )
+        self.blt = blt
+        self.entropy_model = entropy_model
+        self.patch_rule = patch_rule
+        self.card = card
+        if entropy_model is not None:
+            entropy_model.requires_grad_(False)
+
+    @classmethod
+    def new(cls, config: LMConfig) -> Self:
+        """Make a model with new weights."""
+        entropy_model = None if config.entropy_model is None else EntropyModel(config.entropy_model)
+        return cls(BLT(config.blt), patch_rule=config.patch_rule, entropy_model=entropy_model)
+
+    @property
+    def config(self) -> LMConfig:
+        """What `config.json` holds."""
+        entropy = None if self.entropy_model is None else self.entropy_model.config
+        return LMConfig(blt=self.blt.config, entropy_model=entropy, patch_rule=self.patch_rule)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.blt.hash_embedding.bytes.weight.device
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path | None = None, *, dtype: str = "float32", device: str = "cpu", **hub: Any
+    ) -> Self:
+        """Load a model, ready to use.
+
+        Args:
+            name: a folder, or a name on the Hugging Face Hub; without it, the model inside this package.
+            dtype: `float32` or `bfloat16`, whatever the files hold.
+            device: as PyTorch names it.
+            hub: passed to `huggingface_hub.snapshot_download`, for instance `revision`, `token`, `cache_dir`.
+
+        Raises:
+            ModelFolderError: nothing of that name, or a folder that is broken or of another format.
+        """
+        check(dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+        folder = download(name, **hub)
+        config = read_config(folder)
+        with torch.device("meta"):
+            lm = cls.new(config)
+        lm.to_empty(device="cpu")
+        read_weights(folder, blt=lm.blt, entropy_model=lm.entropy_model)
+        card = folder / "README.md"
+        lm.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        return lm.to(device=device, dtype=DTYPES[dtype]).eval()
+
+    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None) -> None:
+        """Write the model folder, whole or not at all: `config.json`, weights as safetensors, model card.
+
+        Args:
+            folder: replaced if it is there.
+            dtype: of the stored weights; by default the one they have.
+        """
+        check(dtype is None or dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+        stored = None if dtype is None else DTYPES[dtype]
+        write_lm(
+            Path(folder), self.config, blt=self.blt, entropy_model=self.entropy_model, card=self.card, dtype=stored
+        )
+
+    def push_to_hub(self, name: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model folder to the Hugging Face Hub.
+
+        Returns:
+            The address of the commit.
+        """
+        import tempfile
+
+        import huggingface_hub
+
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "model"
+            self.save_pretrained(folder)
+            hub = huggingface_hub.HfApi(token=token)
+            hub.create_repo(name, private=private, exist_ok=True)
+            return str(hub.upload_folder(repo_id=name, folder_path=folder))
+
+    @torch.no_grad()
+    def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"] | None:
+        """Give the uncertainty about the next byte, in nats; None where the rule needs none."""
+        if self.entropy_model is None or not self.patch_rule.needs_entropies:
+            return None
+        return self.entropy_model.entropies(byte_ids)
+
+    def patches(self, byte_ids: Int[Tensor, "B T"]) -> Patches:
+        """Divide rows of ids into patches."""
+        return patch(byte_ids, self.patch_rule, entropies=self.entropies(byte_ids))
+
+    def forward(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Give the logits of the next byte after every byte, float32."""
+        return self.blt(byte_ids, self.patches(byte_ids))
+
+    @torch.inference_mode()
+    def score(self, text: str | bytes) -> Score:
+        """Measure how well the model foresees a text, as one document: every byte, then the end."""
+        byte_ids = encode(text, bos=True, eos=True).to(self.device)[None]
+        log_probabilities = self(byte_ids)[:, :-1].log_softmax(-1)
+        nats = -log_probabilities.gather(2, byte_ids[:, 1:, None])[0, :, 0]
+        return Score.from_nats(nats)
+
+    @torch.inference_mode()
+    def patch(self, text: str | bytes) -> list[ShownPatch]:
+        """Give the patches of a text, with their bytes and entropies."""
+        byte_ids = encode(text, bos=True).to(self.device)[None]
+        entropies = None if self.entropy_model is None else self.entropy_model.entropies(byte_ids)
+        patches = patch(byte_ids, self.patch_rule, entropies=entropies)
+        return show_patches(byte_ids[0], patches.ends[0], None if entropies is None else entropies[0])
+
+    def generate(self, prompt: str | bytes = "", **options: Any) -> "Generation":
+        """Continue a prompt; see `blt.generation.generate` for the options."""
+        from blt.generation import generate
+
+        return generate(self, prompt, **options)
+
+    def stream(self, prompt: str | bytes = "", **options: Any) -> Iterator[str]:
+        """Continue a prompt, piece by piece, never splitting a character; see `blt.generation.stream`."""
+        from blt.generation import stream
+
+        return stream(self, prompt, **options)
+
+    def fingerprint_of_entropies(self) -> str:
+        """Name the entropy model by its weights, so that stored entropies are never taken for another model's."""
+        assert self.entropy_model is not None
+        return fingerprint(self.entropy_model)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Give a short name for a module's weights: equal weights, equal names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+__all__ = ["ByteLM", "LMConfig", "fingerprint"]

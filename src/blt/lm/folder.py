@@ -1,0 +1,114 @@
+"""The model folder: `config.json`, `model.safetensors`, `entropy.safetensors`, `README.md`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from blt.checkpoint import load_json, load_weights, recover_folder, save_tensors, write_file, write_folder, write_json
+from blt.configuration import from_dict, to_dict
+from blt.entropy import EntropyConfig
+from blt.errors import ConfigurationError, ModelFolderError
+from blt.model import BLTConfig
+from blt.patching import PatchRule
+
+FORMAT = "blt-1"
+BUNDLED = Path(__file__).parent.parent / "bundled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMConfig:
+    """What `config.json` holds, beside the name of its format."""
+
+    blt: BLTConfig
+    """Shape of the model proper."""
+    patch_rule: PatchRule
+    """Where patches end."""
+    entropy_model: EntropyConfig | None = None
+    """Shape of the entropy model, if there is one."""
+
+
+def download(name: str | Path | None, **hub: Any) -> Path:
+    """Give the local folder of a model: the bundled one, a folder, or a download from the Hub.
+
+    Raises:
+        ModelFolderError: no such folder, and no such model on the Hub or no way to it.
+    """
+    if name is None:
+        return BUNDLED
+    folder = Path(name)
+    recover_folder(folder)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelFolderError(f"{name}: a file; a model is a folder with config.json and model.safetensors")
+    if not _is_hub_name(str(name)):
+        raise ModelFolderError(f"{name}: no such folder; give a model folder or a name on the Hub such as me/my-model")
+    return _from_hub(str(name), **hub)
+
+
+def _is_hub_name(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
+
+
+def _from_hub(name: str, **hub: Any) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    wanted = ["config.json", "*.safetensors", "README.md"]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted, **hub))
+    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError, OSError) as reason:
+        first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
+        raise ModelFolderError(f"{name}: no such folder, and not to be had from the Hub ({first_line})") from None
+
+
+def read_config(folder: Path) -> LMConfig:
+    """Read `config.json`.
+
+    Raises:
+        ModelFolderError: missing, broken, or of another format.
+    """
+    path = folder / "config.json"
+    values = load_json(path)
+    found = values.pop("format", None)
+    if found != FORMAT:
+        theirs = values.get("model_type", found)
+        raise ModelFolderError(f"{path}: format {theirs!r} is not {FORMAT!r}; this is not a folder written by blt")
+    try:
+        config: LMConfig = from_dict(LMConfig, values)
+    except ConfigurationError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+    return config
+
+
+def read_weights(folder: Path, *, blt: nn.Module, entropy_model: nn.Module | None) -> None:
+    """Fill the modules from the folder's weights."""
+    load_weights(blt, folder / "model.safetensors")
+    if entropy_model is not None:
+        load_weights(entropy_model, folder / "entropy.safetensors")
+
+
+def write_lm(
+    folder: Path,
+    config: LMConfig,
+    *,
+    blt: nn.Module,
+    entropy_model: nn.Module | None,
+    card: str,
+    dtype: torch.dtype | None,
+) -> None:
+    """Write a model folder, whole or not at all."""
+
+    def fill(unfinished: Path) -> None:
+        write_json(unfinished / "config.json", {"format": FORMAT} | to_dict(config))
+        for name, module in (("model", blt), ("entropy", entropy_model)):
+            if module is not None:
+                tensors = {key: tensor.to(dtype or tensor.dtype) for key, tensor in module.state_dict().items()}
+                save_tensors(unfinished / f"{name}.safetensors", tensors)
+        if card:
+            write_file(unfinished / "README.md", card.encode())
+
+    write_folder(folder, fill)
