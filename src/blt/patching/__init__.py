@@ -6,6 +6,8 @@ A rule decides from the bytes read so far only; `patch` asks it about a whole ba
 each row at a time, and both always agree. `calibrate` finds the threshold that gives a wanted mean patch length.
 """
 
+from blt.patching.calibration import calibrate, count_text, mean_patch_bytes
+from blt.patching.online import OnlinePatcher
 from blt.patching.patches import Patches
 from blt.patching.rules import (
     ByteRule,
@@ -23,9 +25,13 @@ __all__ = [
     "EntropyAndRiseRule",
     "EntropyRiseRule",
     "EntropyRule",
+    "OnlinePatcher",
     "PatchRule",
     "Patches",
     "SpaceRule",
     "StaticRule",
+    "calibrate",
+    "count_text",
+    "mean_patch_bytes",
     "patch",
 ]
