@@ -6,7 +6,11 @@ whole documents (`document_batches`), with stored entropies where there are any.
 """
 
 from blt.data.document_batches import DocumentBatch, document_batches
+from blt.data.documents import Format, read_documents
 from blt.data.entropies import EntropyStore, EntropyWriter
+from blt.data.named_datasets import read_dataset
+from blt.data.prepare import PrepareProgress, PrepareSummary, prepare
+from blt.data.prepare_config import PrepareConfig
 from blt.data.shards import Shards
 from blt.data.windows import NOT_PREDICTED, Batch, Windows
 
@@ -16,7 +20,14 @@ __all__ = [
     "DocumentBatch",
     "EntropyStore",
     "EntropyWriter",
+    "Format",
+    "PrepareConfig",
+    "PrepareProgress",
+    "PrepareSummary",
     "Shards",
     "Windows",
     "document_batches",
+    "prepare",
+    "read_dataset",
+    "read_documents",
 ]

@@ -5,7 +5,6 @@ file that is being written has another name and NaN where nothing was written ye
 is never taken for whole.
 """
 
-import os
 import re
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from blt.data.durable import sync
 from blt.data.shards import Shards
 from blt.errors import DataError
 
@@ -127,9 +127,9 @@ class EntropyWriter:
         if missing:
             raise DataError(f"{self._path}: {missing} of {self.num_ids} entropies are missing; write them first")
         self.close()
-        _sync(self._unfinished)
+        sync(self._unfinished)
         self._unfinished.replace(self._path)
-        _sync(self._path.parent)
+        sync(self._path.parent)
         return EntropyStore(np.memmap(self._path, dtype=np.float32, mode="r", shape=(self.num_ids,)))
 
     def close(self) -> None:
@@ -158,14 +158,5 @@ def _lay_out(path: Path, num_ids: int) -> None:
     with started.open("wb") as file:
         for start in range(0, num_ids, _CHUNK):
             file.write(np.full(min(_CHUNK, num_ids - start), np.nan, np.float32).tobytes())
-    _sync(started)
+    sync(started)
     started.replace(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

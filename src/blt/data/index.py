@@ -43,7 +43,7 @@ def _check_fields(path: Path, index: dict[str, Any]) -> None:
             names = [entry["checksum"]]
             for shard in entry["shards"]:
                 numbers += [shard["num_documents"], shard["num_bytes"]]
-                names += [shard["file"], shard["sha256"]]
+                names += [shard["file"], shard["sha256"], shard["ends_sha256"]]
             is_sound = all(type(n) is int and n >= 0 for n in numbers) and all(isinstance(n, str) for n in names)
             is_sound &= entry["num_bytes"] == sum(shard["num_bytes"] for shard in entry["shards"])
             is_sound &= entry["num_documents"] == sum(shard["num_documents"] for shard in entry["shards"])

@@ -35,8 +35,7 @@ class Shards:
         ends: NDArray[np.int64],
         *,
         folder: Path | None = None,
-        split: str = "train",
-        index: dict[str, Any] | None = None,
+        entry: dict[str, Any] | None = None,
     ) -> None:
         """Wrap what `open` and `from_documents` have found.
 
@@ -44,15 +43,13 @@ class Shards:
             texts: the bytes of each shard.
             ends: where each document ends, in bytes from the start of the split.
             folder: the folder that the texts are mapped from, if any.
-            split: name of the split.
-            index: the split's entry in `index.json`, if any.
+            entry: the split's entry in `index.json`, if any.
         """
         self.folder = folder
-        self.split = split
         self._texts = list(texts)
         self._text_offsets = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
         self._byte_offsets = np.concatenate([np.zeros(1, np.int64), ends])
-        self._index = index
+        self._entry = entry
 
     @classmethod
     def open(cls, folder: str | Path, *, split: str = "train") -> "Shards":
@@ -74,15 +71,26 @@ class Shards:
             raise DataError(
                 f"{folder}: the split {split!r} has no documents; prepare it again with another --validation"
             )
-        texts, ends, start = [], [], 0
+        return cls.map_shards(folder, entry)
+
+    @classmethod
+    def map_shards(cls, folder: Path, entry: dict[str, Any]) -> "Shards":
+        """Map the shards that a split's entry in `index.json` lists.
+
+        Raises:
+            DataError: a file is missing or has another size.
+        """
+        texts, ends, start = [], [np.zeros(0, np.int64)], 0
         for shard in entry["shards"]:
             path = folder / shard["file"]
             texts.append(_map(path, np.uint8, shard["num_bytes"]))
             ends.append(_map(path.with_suffix(".ends"), np.int64, shard["num_documents"]) + start)
             start += shard["num_bytes"]
             if ends[-1][-1] != start:
-                raise DataError(f"{path.with_suffix('.ends')}: does not fit {path.name}; prepare again")
-        return cls(texts, np.concatenate(ends), folder=folder, split=split, index=entry)
+                raise DataError(
+                    f"{path.with_suffix('.ends')}: does not fit {path.name}; prepare again with --overwrite"
+                )
+        return cls(texts, np.concatenate(ends), folder=folder, entry=entry)
 
     @classmethod
     def from_documents(cls, documents: Sequence[bytes]) -> "Shards":
@@ -150,8 +158,8 @@ class Shards:
     @cached_property
     def checksum(self) -> str:
         """One sha256 of the documents and their order; the same however they are cut into shards."""
-        if self._index is not None:
-            return str(self._index["checksum"])
+        if self._entry is not None:
+            return str(self._entry["checksum"])
         return self.compute_checksum()
 
     def compute_checksum(self) -> str:
@@ -162,17 +170,19 @@ class Shards:
         return hashlib.sha256(text.digest() + self._byte_offsets[1:].astype("<i8").tobytes()).hexdigest()
 
     def verify(self) -> None:
-        """Read everything once and compare it with the checksum of the index.
+        """Read every file once and compare it with its sha256 in the index; documents in memory need no such thing.
 
         Raises:
-            DataError: a byte or a document boundary has changed since the folder was prepared.
+            DataError: a file has changed since it was prepared.
         """
-        found = self.compute_checksum()
-        if found != self.checksum:
-            where = f"{self.folder}/{self.split}" if self.folder else "the documents"
-            raise DataError(
-                f"{where}: content has changed ({found[:12]}, index says {self.checksum[:12]}); prepare again"
-            )
+        if self.folder is None or self._entry is None:
+            return
+        for shard in self._entry["shards"]:
+            path = self.folder / shard["file"]
+            for file, wanted in ((path, shard["sha256"]), (path.with_suffix(".ends"), shard["ends_sha256"])):
+                found = sha256_of(file)
+                if found != wanted:
+                    raise DataError(f"{file}: has changed (sha256 {found[:12]}, was {wanted[:12]}); prepare it anew")
 
     def _bytes_before(self, position: int) -> int:
         """Count the bytes of text before a position of the id stream."""
@@ -194,6 +204,12 @@ class Shards:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
+def sha256_of(path: Path) -> str:
+    """Give the sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _map(path: Path, dtype: type[Number], length: int) -> NDArray[Number]:
     """Map a file that must hold exactly `length` numbers.
 
@@ -204,7 +220,7 @@ def _map(path: Path, dtype: type[Number], length: int) -> NDArray[Number]:
     try:
         found = path.stat().st_size
     except FileNotFoundError:
-        raise DataError(f"{path}: missing, though index.json lists it; prepare again") from None
+        raise DataError(f"{path}: missing, though index.json lists it; prepare again with --overwrite") from None
     if found != wanted:
-        raise DataError(f"{path}: has {found} bytes, index.json says {wanted}; prepare again")
+        raise DataError(f"{path}: has {found} bytes, index.json says {wanted}; prepare again with --overwrite")
     return np.memmap(path, dtype=dtype, mode="r", shape=(length,))

@@ -1,0 +1,230 @@
+"""Turns inputs into shards, once: interrupted runs go on, finished ones are left alone."""
+
+import dataclasses
+import errno
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from blt.data.durable import write_whole
+from blt.data.index import FORMAT, SPLITS, VERSION
+from blt.data.output_folder import PROGRESS_FILE, OutputFolder
+from blt.data.prepare_config import PrepareConfig
+from blt.data.shard_writer import ShardWriter, SplitState
+from blt.data.shards import Shards
+from blt.data.sources import Source, find_sources
+from blt.errors import BLTError, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareProgress:
+    """How far a run is."""
+
+    stage: str
+    """`checking` while inputs are hashed, then `writing`."""
+    num_bytes: int
+    """Bytes of the inputs read in this stage."""
+    total_bytes: int | None
+    """Bytes of all inputs; None where that is not known yet."""
+    num_documents: int
+    """Documents written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSummary:
+    """What is in a prepared folder."""
+
+    out: str
+    """The folder."""
+    splits: dict[str, dict[str, Any]]
+    """Each split's entry in `index.json`: num_documents, num_bytes, checksum, shards."""
+    was_already_prepared: bool
+    """Whether nothing had to be done."""
+
+
+Report = Callable[[PrepareProgress], None]
+
+
+def prepare(config: PrepareConfig, *, progress: Report | None = None) -> PrepareSummary:
+    """Write the documents of all inputs as shards and an index, or go on with an interrupted run.
+
+    Args:
+        config: what and how.
+        progress: told how far the run is, often.
+
+    Raises:
+        DataError: an input cannot be read, the folder holds something else, or the disk is full.
+        MissingExtraError: an input needs a package that is not installed.
+    """
+    folder = OutputFolder(config.out)
+    report = progress or (lambda _: None)
+    try:
+        with folder.locked():
+            return _prepare(config, folder, report)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        way_out = "make room and run the same command again: it goes on from here"
+        raise DataError(f"{folder.out.parent}: {error.strerror}; {way_out}") from None
+
+
+def is_for_validation(document: bytes, *, fraction: float, seed: int) -> bool:
+    """Choose a document's split by a hash of its bytes, so that duplicates stay together.
+
+    Args:
+        document: its bytes.
+        fraction: share of documents that go to validation.
+        seed: another one makes another choice.
+    """
+    digest = hashlib.blake2b(document, digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little") < int(fraction * (1 << 64))
+
+
+def _prepare(config: PrepareConfig, folder: OutputFolder, report: Report) -> PrepareSummary:
+    finished = folder.finished_index()
+    sources = find_sources(config, folder.stdin, _Meter(report, "checking", None))
+    plan = _plan(config, sources)
+    if finished is not None and not config.overwrite:
+        if {key: finished.get(key) for key in plan} != plan:
+            different = f"was prepared with other {_differences(finished, plan)}"
+            raise DataError(f"{folder.out}: {different}; choose another --out, or replace it with --overwrite")
+        for split, entry in finished["splits"].items():
+            if entry["num_documents"]:
+                Shards.open(folder.out, split=split)
+        return PrepareSummary(out=str(config.out), splits=finished["splits"], was_already_prepared=True)
+    run = _Run(config, folder, plan)
+    try:
+        run.write(sources, _Meter(report, "writing", sum(source.num_bytes for source in sources)))
+        splits = run.finish()
+    except BLTError:
+        folder.start_over()  # the same inputs would fail again
+        raise
+    finally:
+        run.close()
+    folder.commit()
+    return PrepareSummary(out=str(config.out), splits=splits, was_already_prepared=False)
+
+
+def _plan(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
+    """Give everything that the result depends on, as it stands in the index."""
+    names = ("format", "text_field", "validation", "seed", "shard_bytes")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": {name: getattr(config, name) for name in names},
+        "sources": [
+            {"name": source.name, "num_bytes": source.num_bytes, "sha256": source.sha256} for source in sources
+        ],
+    }
+
+
+def _differences(finished: dict[str, Any], plan: dict[str, Any]) -> str:
+    """Name the settings that differ, or else the inputs."""
+    before = finished.get("settings") or {}
+    names = [name for name, value in plan["settings"].items() if before.get(name) != value]
+    return ", ".join(f"{name} ({before.get(name)!r}, now {plan['settings'][name]!r})" for name in names) or "inputs"
+
+
+class _Meter:
+    """Adds up what was read, and reports it."""
+
+    def __init__(self, report: Report, stage: str, total_bytes: int | None) -> None:
+        self._report = report
+        self._stage = stage
+        self._total_bytes = total_bytes
+        self._num_bytes = 0
+        self.num_documents = 0
+
+    def __call__(self, num_bytes: int) -> None:
+        self._num_bytes += num_bytes
+        self._report(
+            PrepareProgress(
+                stage=self._stage,
+                num_bytes=self._num_bytes,
+                total_bytes=self._total_bytes,
+                num_documents=self.num_documents,
+            )
+        )
+
+
+class _Run:
+    """Documents on their way into the shards of both splits, with notes of how far that is."""
+
+    def __init__(self, config: PrepareConfig, folder: OutputFolder, plan: dict[str, Any]) -> None:
+        self._config = config
+        self._folder = folder
+        self._plan = plan
+        self.source = 0
+        self.documents = 0
+        self._writers: dict[str, ShardWriter] = {}
+        progress = folder.progress()
+        try:
+            if progress is None or progress["plan"] != plan:
+                raise DataError("nothing to go on with")
+            self.source, self.documents = progress["source"], progress["documents"]
+            self._open_writers({split: SplitState(**progress["splits"][split]) for split in SPLITS})
+        except (DataError, KeyError, TypeError):
+            self.close()
+            folder.start_over()
+            self.source = self.documents = 0
+            self._open_writers({})
+
+    def write(self, sources: list[Source], meter: _Meter) -> None:
+        """Write every document that is not in the shards yet."""
+        meter.num_documents = 0
+        for source in sources[: self.source]:
+            meter(source.num_bytes)
+        for source in sources[self.source :]:
+            for document in itertools.islice(source.read(meter), self.documents, None):
+                self._append(document)
+                meter.num_documents += 1
+            self.source, self.documents = self.source + 1, 0
+            self._note()
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Write the index, and give its entries for the splits."""
+        splits = {}
+        for split, writer in self._writers.items():
+            entry: dict[str, Any] = {"shards": writer.finish()}
+            for key in ("num_documents", "num_bytes"):
+                entry[key] = sum(shard[key] for shard in entry["shards"])
+            entry["checksum"] = Shards.map_shards(self._folder.unfinished, entry).compute_checksum()
+            splits[split] = entry
+        if not splits["train"]["num_documents"]:
+            raise DataError("every document fell to validation; give more, another --seed, or --validation 0")
+        index = json.dumps({**self._plan, "splits": splits}, indent=1) + "\n"
+        write_whole(self._folder.unfinished / "index.json", index.encode())
+        return splits
+
+    def close(self) -> None:
+        """Close the files as they are, even if the disk is full."""
+        for writer in self._writers.values():
+            with suppress(OSError):
+                writer.close()
+
+    def _open_writers(self, states: dict[str, SplitState]) -> None:
+        for split in SPLITS:
+            self._writers[split] = ShardWriter(
+                self._folder.unfinished, split, shard_bytes=self._config.shard_bytes, state=states.get(split)
+            )
+
+    def _append(self, document: bytes) -> None:
+        split = "train"
+        if is_for_validation(document, fraction=self._config.validation, seed=self._config.seed):
+            split = "validation"
+        writer = self._writers[split]
+        if writer.is_full_for(document):
+            writer.close_shard()
+            self._note()
+        writer.append(document)
+        self.documents += 1
+
+    def _note(self) -> None:
+        """Make everything so far durable, then note it."""
+        splits = {split: dataclasses.asdict(writer.sync()) for split, writer in self._writers.items()}
+        progress = {"plan": self._plan, "source": self.source, "documents": self.documents, "splits": splits}
+        write_whole(self._folder.unfinished / PROGRESS_FILE, json.dumps(progress).encode())

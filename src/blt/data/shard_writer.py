@@ -1,0 +1,128 @@
+"""Writes the shards of one split, and can go on after a stop at the last point that was made durable."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from blt.data.durable import sync
+from blt.data.shards import sha256_of
+from blt.errors import DataError
+
+
+@dataclass(kw_only=True)
+class SplitState:
+    """What of a split is on the disk."""
+
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    """The finished shards, as `index.json` lists them."""
+    open_bytes: int = 0
+    """Bytes of the shard that is being written."""
+    open_documents: int = 0
+    """Documents of the shard that is being written."""
+
+
+class ShardWriter:
+    """Appends documents to the last shard of a split, and starts another when it is full."""
+
+    def __init__(self, folder: Path, split: str, *, shard_bytes: int, state: SplitState | None = None) -> None:
+        """Start a split, or go on from a state that `sync` gave.
+
+        Args:
+            folder: the folder that holds the splits.
+            split: name of the split.
+            shard_bytes: a shard is closed before it would grow larger; a longer document gets its own.
+            state: what is there already; files are cut back to it.
+
+        Raises:
+            DataError: the files hold less than the state says.
+        """
+        self.state = state or SplitState()
+        self._folder = folder
+        self._split = split
+        self._shard_bytes = shard_bytes
+        self._ends: list[int] = []
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        self._open_files()
+
+    def is_full_for(self, document: bytes) -> bool:
+        """Say whether the open shard must be closed before this document."""
+        return self.state.open_documents > 0 and self.state.open_bytes + len(document) > self._shard_bytes
+
+    def append(self, document: bytes) -> None:
+        """Write a document to the open shard."""
+        self._text.write(document)
+        self.state.open_bytes += len(document)
+        self.state.open_documents += 1
+        self._ends.append(self.state.open_bytes)
+        if len(self._ends) >= 1 << 16:
+            self._write_ends()
+
+    def sync(self) -> SplitState:
+        """Wait until everything so far is on the disk, and say what that is."""
+        self._write_ends()
+        for file in (self._text, self._ends_file):
+            file.flush()
+            os.fsync(file.fileno())
+        return self.state
+
+    def close_shard(self) -> None:
+        """Finish the open shard and start the next; nothing happens if it is empty."""
+        if not self.state.open_documents:
+            return
+        self.sync()
+        self.close()
+        text, ends = self._paths()
+        shard = {
+            "file": text.relative_to(self._folder).as_posix(),
+            "num_bytes": self.state.open_bytes,
+            "num_documents": self.state.open_documents,
+            "sha256": sha256_of(text),
+            "ends_sha256": sha256_of(ends),
+        }
+        self.state = SplitState(shards=[*self.state.shards, shard])
+        self._open_files()
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Close the last shard and list them all."""
+        self.close_shard()
+        self.close()
+        for path in self._paths():
+            path.unlink()
+        sync(self._folder / self._split)
+        return self.state.shards
+
+    def close(self) -> None:
+        """Close the files as they are."""
+        self._text.close()
+        self._ends_file.close()
+
+    def _paths(self) -> tuple[Path, Path]:
+        text = self._folder / self._split / f"shard-{len(self.state.shards):05d}.bin"
+        return text, text.with_suffix(".ends")
+
+    def _open_files(self) -> None:
+        text, ends = self._paths()
+        self._text = _open_cut(text, self.state.open_bytes)
+        self._ends_file = _open_cut(ends, 8 * self.state.open_documents)
+
+    def _write_ends(self) -> None:
+        self._ends_file.write(np.array(self._ends, dtype="<i8").tobytes())
+        self._ends.clear()
+
+
+def _open_cut(path: Path, length: int) -> BinaryIO:
+    """Open a file to append to its first `length` bytes.
+
+    Raises:
+        DataError: it is shorter than that.
+    """
+    file = path.open("ab", buffering=1 << 20)
+    found = file.tell()
+    if found < length:
+        file.close()
+        raise DataError(f"{path}: has {found} bytes, {length} were written; start over")
+    file.truncate(length)
+    return file
