@@ -8,7 +8,7 @@ from torch import nn
 from blt.codec import BOS_ID, VOCABULARY_SIZE
 from blt.configuration import check
 from blt.nn import LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
-from blt.nn.transformer import NORM_EPSILON
+from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Int, Tensor
 
 
@@ -32,7 +32,7 @@ class EntropyModel(nn.Module):
         self.config = config
         self.bytes = nn.Embedding(VOCABULARY_SIZE, config.dim)
         self.layers = Transformer(config.dim, num_layers=config.num_layers, num_heads=config.num_heads)
-        self.norm = nn.RMSNorm(config.dim, eps=NORM_EPSILON)
+        self.norm = RMSNorm(config.dim)
         initialise(self)
         nn.init.normal_(self.bytes.weight, std=config.dim**-0.5)
 

@@ -9,7 +9,7 @@ from blt.model.cross_attention import BytesReadPatch, PatchesReadBytes
 from blt.model.hash_embedding import HashEmbedding, ngram_hashes
 from blt.model.layout import Layout, lay_out
 from blt.nn import CausalPattern, Transformer, WindowPattern, initialise, rotary_table, segment_max
-from blt.nn.transformer import NORM_EPSILON
+from blt.nn.transformer import RMSNorm
 from blt.patching.patches import Patches
 from blt.shapes import Float, Int, Tensor
 
@@ -79,7 +79,7 @@ class LocalDecoder(nn.Module):
         self.cross_attentions = nn.ModuleList(
             BytesReadPatch(shape.dim, num_heads=shape.num_heads) for _ in range(num_cross)
         )
-        self.norm = nn.RMSNorm(shape.dim, eps=NORM_EPSILON)
+        self.norm = RMSNorm(shape.dim)
 
     def forward(
         self, byte_states: Float[Tensor, "B T D"], latents: Float[Tensor, "B P G"], layout: Layout

@@ -5,7 +5,7 @@ from torch import nn
 
 from blt.model.layout import Layout
 from blt.nn import segment_softmax, segment_sum, take
-from blt.nn.transformer import NORM_EPSILON
+from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Tensor
 
 
@@ -15,8 +15,8 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, *, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
-        self.source_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
+        self.query_norm = RMSNorm(dim)
+        self.source_norm = RMSNorm(dim)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)

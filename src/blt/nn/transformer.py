@@ -22,6 +22,17 @@ def feed_forward_width(dim: int) -> int:
     return -(-8 * dim // 3 // FEED_FORWARD_MULTIPLE) * FEED_FORWARD_MULTIPLE
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (Zhang and Sennrich 2019), computed in its weight's precision under autocast too."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=NORM_EPSILON)
+
+    def forward(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        """Scale each state to mean square 1, then by the learnt weight."""
+        return super().forward(states.to(self.weight.dtype))
+
+
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
 
@@ -42,9 +53,9 @@ class Layer(nn.Module):
 
     def __init__(self, dim: int, *, num_heads: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
+        self.attention_norm = RMSNorm(dim)
         self.attention = SelfAttention(dim, num_heads=num_heads)
-        self.feed_forward_norm = nn.RMSNorm(dim, eps=NORM_EPSILON)
+        self.feed_forward_norm = RMSNorm(dim)
         self.feed_forward = FeedForward(dim)
 
     def forward(self, states: Float[Tensor, "B T D"], table: RotaryTable, attend: Attend) -> Float[Tensor, "B T D"]:
@@ -81,7 +92,7 @@ def initialise(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=part.in_features**-0.5)
-        elif isinstance(part, nn.RMSNorm):
+        elif isinstance(part, RMSNorm):
             nn.init.ones_(part.weight)
     for stack in module.modules():
         if isinstance(stack, Transformer):
