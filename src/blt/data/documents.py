@@ -36,8 +36,8 @@ def read_documents(
     r"""Give the documents of a file one at a time, as raw bytes; empty ones are dropped.
 
     Text is divided by lines that are exactly `<|endoftext|>`; the newline before such a line and its own belong to the
-    separator, and everything else to the documents, whether it is valid UTF-8 or not. A text without separators is
-    one document.
+    separator (CRLF where that line ends so), and everything else to the documents, whether it is valid UTF-8 or not.
+    A text without separators is one document.
 
     Args:
         path: a file, or `-` for standard input. Names that end in `.gz`, `.xz` or `.zst` are decompressed.
@@ -80,22 +80,24 @@ def _divide(stream: io.BufferedIOBase, *, name: str, text_field: str, format: Fo
 
 def _divide_text(stream: io.BufferedIOBase) -> Iterator[bytes]:
     lines: list[bytes] = []
-    num_separators = 0
+    has_separators = False
     for line in stream:
         if line.startswith(SEPARATOR) and line[len(SEPARATOR) :] in (b"\n", b"\r\n", b""):
             if lines:
-                lines[-1] = _without_newline(lines[-1])
+                lines[-1] = _without_newline(lines[-1], may_be_crlf=not line.endswith(b">\n"))
             yield b"".join(lines)
             lines.clear()
-            num_separators += 1
+            has_separators = True
         else:
             lines.append(line)
-    rest = b"".join(lines)
-    yield _without_newline(rest) and rest if num_separators else rest  # one blank line after the last is no document
+    if not (has_separators and lines in ([b"\n"], [b"\r\n"])):  # a blank line after the last one is no document
+        yield b"".join(lines)
 
 
-def _without_newline(line: bytes) -> bytes:
-    return line.removesuffix(b"\n").removesuffix(b"\r") if line.endswith(b"\n") else line
+def _without_newline(line: bytes, *, may_be_crlf: bool) -> bytes:
+    if may_be_crlf and line.endswith(b"\r\n"):
+        return line[:-2]
+    return line.removesuffix(b"\n")
 
 
 def _divide_jsonl(stream: io.BufferedIOBase, *, name: str, text_field: str) -> Iterator[bytes]:

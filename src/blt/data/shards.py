@@ -68,9 +68,7 @@ class Shards:
             raise DataError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
         entry = splits[split]
         if not entry["num_documents"]:
-            raise DataError(
-                f"{folder}: the split {split!r} has no documents; prepare it again with another --validation"
-            )
+            raise DataError(f"{folder}: the split {split!r} has no documents; choose another --validation")
         return cls.map_shards(folder, entry)
 
     @classmethod

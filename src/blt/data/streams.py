@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from blt.errors import DataError, MissingExtraError
 
@@ -75,9 +75,9 @@ def read_errors(name: str) -> Iterator[None]:
         raise DataError(f"{name}: cannot be read ({error.strerror or error}); check the file") from None
 
 
-def _open_raw(path: str | Path, name: str, stack: ExitStack) -> BinaryIO:
+def _open_raw(path: str | Path, name: str, stack: ExitStack) -> io.RawIOBase | io.BufferedIOBase:
     if str(path) == "-":
-        return sys.stdin.buffer
+        return cast(io.BufferedIOBase, sys.stdin.buffer)
     if Path(path).is_dir():
         raise DataError(f"{name}: is a folder; give the files in it, such as {name}/*.txt")
     try:
@@ -110,7 +110,7 @@ def _decompress(stream: io.BufferedIOBase, compression: str) -> io.BufferedIOBas
 class _Counted(io.RawIOBase):
     """A file that tells how much of it was read."""
 
-    def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
+    def __init__(self, file: io.RawIOBase | io.BufferedIOBase, on_read: Callable[[int], None]) -> None:
         self._file = file
         self._on_read = on_read
 
@@ -127,7 +127,7 @@ class _Counted(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
+        data = self._file.read(len(buffer)) or b""
         buffer[: len(data)] = data
         self._on_read(len(data))
         return len(data)
