@@ -1,0 +1,180 @@
+"""A recipe: everything that a run is made of, in one TOML file."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from blt.configuration import check, from_dict, with_overrides
+from blt.entropy import EntropyConfig
+from blt.errors import ConfigurationError
+from blt.model import BLTConfig, preset
+from blt.patching import EntropyRule, PatchRule
+from blt.training.optimizers import AdamWConfig, OptimizerConfig
+from blt.training.schedules import CosineConfig, ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What to learn from, and what to measure on."""
+
+    train: str
+    """Folder written by `blt prepare`; its `train` split."""
+    validation: str | None = None
+    """Folder whose documents are held out; unset: the `validation` split of `train`."""
+    validation_documents: int = 100
+    """How many held-out documents each validation reads."""
+
+    def __post_init__(self) -> None:
+        check(self.validation_documents >= 1, f"validation_documents: {self.validation_documents}; at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """One stage's training loop."""
+
+    num_steps: int
+    """Optimiser steps."""
+    rows: int = 16
+    """Rows of a batch, over all ranks and accumulated parts."""
+    window: int = 512
+    """Bytes per row."""
+    accumulation: int = 1
+    """Parts that a batch is computed in, to save memory; losses are the same for any number."""
+    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
+    """What moves the weights."""
+    schedule: ScheduleConfig = field(default_factory=CosineConfig)
+    """How the learning rate goes."""
+    clip: float = 1.0
+    """Largest norm of all gradients together, once per optimiser step; longer ones are shortened."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of matrix products; `auto` takes bfloat16 on a GPU that has it, else float32."""
+    compile: bool = False
+    """Compile with torch.compile: slower to start, faster after."""
+    slots_multiple: int = 1
+    """Round patches per row up to a multiple, so that compiled code sees few shapes."""
+    log_every: int = 10
+    """Steps between lines of `metrics.jsonl`."""
+    validate_every: int = 500
+    """Steps between validations; there is always one at the end."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; there is always one at the end, and one when the run is stopped."""
+    keep_every: int | None = None
+    """Steps between checkpoints that are never deleted; unset: only the last and the best are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "rows", "window", "accumulation", "log_every", "validate_every", "checkpoint_every"):
+            check(getattr(self, name) >= 1, f"{name}: {getattr(self, name)}; at least 1")
+        check(
+            self.rows % self.accumulation == 0, f"accumulation: {self.accumulation} does not divide rows, {self.rows}"
+        )
+        check(self.clip > 0, f"clip: {self.clip}; above 0")
+        check(self.slots_multiple >= 1, f"slots_multiple: {self.slots_multiple}; at least 1")
+        check(self.keep_every is None or self.keep_every >= 1, f"keep_every: {self.keep_every}; at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyStage:
+    """First stage: the entropy model."""
+
+    model: EntropyConfig
+    """Its shape."""
+    loop: LoopConfig
+    """How it is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchingStage:
+    """Second stage: where patches end."""
+
+    rule: PatchRule = field(default_factory=lambda: EntropyRule(threshold=1.0))
+    """The rule; its threshold is what calibration replaces."""
+    mean_patch_bytes: float | None = 4.4
+    """Wanted mean patch length in bytes; unset: the rule's own threshold stays."""
+    calibration_documents: int = 2000
+    """Training documents on which the threshold is found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BLTStage:
+    """Third stage: the model proper."""
+
+    model: BLTConfig
+    """Its shape, or `preset = "NAME"` with single fields changed."""
+    loop: LoopConfig
+    """How it is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run."""
+
+    out: str
+    """Run folder: checkpoints, metrics, curves and, at the end, `model`."""
+    data: DataConfig
+    """What to learn from."""
+    blt: BLTStage
+    """The model proper."""
+    entropy: EntropyStage | None = None
+    """The entropy model; may be left out for rules that need none."""
+    patching: PatchingStage = field(default_factory=PatchingStage)
+    """Where patches end."""
+    seed: int = 0
+    """Of new weights and of the order of training windows."""
+    device: str = "auto"
+    """As PyTorch names it; `auto` takes a GPU if there is one."""
+    sample_prompt: str = "Once upon a time"
+    """What a sample is shown for at each validation."""
+    tensorboard: bool = False
+    """Write TensorBoard event files too (extra `track`)."""
+
+    def __post_init__(self) -> None:
+        check(
+            self.entropy is not None or not self.patching.rule.needs_entropies,
+            f"patching.rule: {type(self.patching.rule).__name__} needs an entropy model; add an [entropy] stage",
+        )
+
+
+def load_recipe(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a TOML file.
+        overrides: dotted keys and values set on top of it, such as `{"blt.loop.rows": "8"}`.
+
+    Raises:
+        ConfigurationError: not readable as TOML, an unknown key, or a value that cannot be.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not readable as TOML ({error})") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}; give a recipe, a TOML file") from None
+    values = with_overrides(values, overrides or {})
+    recipe: Recipe = from_dict(Recipe, _with_preset(values))
+    return recipe
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace `blt.model.preset` by that preset's fields, under those that the recipe sets itself."""
+    from blt.configuration import to_dict
+
+    stage = values.get("blt")
+    model = stage.get("model") if isinstance(stage, Mapping) else None
+    if not isinstance(model, Mapping) or "preset" not in model:
+        return values
+    changed = {key: value for key, value in model.items() if key != "preset"}
+    merged = with_overrides(to_dict(preset(str(model["preset"]))), _dotted(changed))
+    return with_overrides(values, {"blt.model": merged})
+
+
+def _dotted(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_dotted(value, prefix=f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
