@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -54,7 +54,7 @@ class ByteLM(nn.Module):
             entropy_model.requires_grad_(False)
 
     @classmethod
-    def new(cls, config: LMConfig) -> Self:
+    def new(cls, config: LMConfig) -> "ByteLM":
         """Make a model with new weights."""
         entropy_model = None if config.entropy_model is None else EntropyModel(config.entropy_model)
         return cls(BLT(config.blt), patch_rule=config.patch_rule, entropy_model=entropy_model)
@@ -73,7 +73,7 @@ class ByteLM(nn.Module):
     @classmethod
     def from_pretrained(
         cls, name: str | Path | None = None, *, dtype: str = "float32", device: str = "cpu", **hub: Any
-    ) -> Self:
+    ) -> "ByteLM":
         """Load a model, ready to use.
 
         Args:

@@ -1,7 +1,6 @@
 """How well a model foresees a text."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ class Score:
     """One figure per byte, in order, then one for EOS."""
 
     @classmethod
-    def from_nats(cls, nats: Float[Tensor, " T"]) -> Self:
+    def from_nats(cls, nats: Float[Tensor, " T"]) -> "Score":
         """Build from nats per byte, EOS last."""
         return cls(bits_by_byte=nats.double().cpu().numpy() / np.log(2.0))
 

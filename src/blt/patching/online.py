@@ -1,6 +1,6 @@
 """Patching one byte at a time, for rows that come and go."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 
@@ -44,7 +44,7 @@ class OnlinePatcher:
         lengths: Int[Tensor, " B"],
         rule: PatchRule,
         entropies: Float[Tensor, "B T"] | None = None,
-    ) -> Self:
+    ) -> "OnlinePatcher":
         """Give the patcher that has read the first `lengths[b]` bytes of each row b; later bytes do not matter.
 
         Raises:
