@@ -124,8 +124,8 @@ def _restore(optimizers: list[Optimizer], tensors: dict[str, Tensor], *, where: 
         states[int(number)].setdefault(int(index), {})[key] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        for index, values in state.items():
+        for place, values in state.items():
             shapes = [value.shape for value in values.values() if value.dim()]
-            if index >= len(weights) or any(shape != weights[index].shape for shape in shapes):
+            if place >= len(weights) or any(shape != weights[place].shape for shape in shapes):
                 raise CheckpointError(f"{where}: written with another optimiser; start in a fresh run folder")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -92,7 +92,7 @@ def accumulate_gradients(
     for part in parts_of(batch, config.accumulation):
         with autocast(config, device):
             loss = objective.nats(to_device(part, device))
-        (loss / max(1, num_targets)).backward()
+        torch.autograd.backward(loss / max(1, num_targets))
         nats += loss.item()
     world.sum_gradients(objective.module.parameters())
     return world.sum(nats), max(1, num_targets)
@@ -169,5 +169,5 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(asked)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)

@@ -17,7 +17,9 @@ NOT_PREDICTED = -100
 class Objective(Protocol):
     """A module to train and its loss."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """The module."""
 
     def nats(self, batch: Batch) -> Tensor:
         """Give the summed nats of the batch's targets."""

@@ -1,5 +1,6 @@
 """Which optimiser moves which weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -90,7 +91,7 @@ def hidden_matrices(module: nn.Module) -> list[Tensor]:
     return found
 
 
-def _adamw(weights: list[Tensor], module: nn.Module, config: AdamWConfig) -> Optimizer:
+def _adamw(weights: Sequence[Tensor], module: nn.Module, config: AdamWConfig) -> Optimizer:
     linear = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
     groups = [
         {"params": [w for w in weights if id(w) in linear], "weight_decay": config.weight_decay},
