@@ -113,9 +113,7 @@ class OutputFolder:
             raise DataError(f"{self.out}: another process is preparing it; wait for its end and try again")
 
     def _settle(self) -> None:
-        """Undo or complete what a stop left half done: a small file, or the two renames of `commit`."""
-        for leftover in self.unfinished.glob(".*.unfinished"):
-            leftover.unlink()
+        """Undo or complete a `commit` that was stopped between its two renames."""
         if not self.replaced.exists():
             return
         if self.out.exists():
