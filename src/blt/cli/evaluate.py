@@ -1,0 +1,106 @@
+"""`blt evaluate`: bits per byte of a model on a file of documents."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from blt.cli.options import device_option, json_option, model_option
+from blt.data import read_documents
+from blt.evaluation import PROTOCOLS, Evaluation, Protocol
+from blt.evaluation import evaluate as evaluate_lm
+from blt.evaluation.evaluate import Progress as Report
+from blt.lm import ByteLM
+
+
+@click.command()
+@click.option("--data", required=True, metavar="FILE", help="Text, JSONL or Parquet, also compressed; - reads input.")
+@model_option
+@click.option(
+    "--protocol",
+    type=click.Choice([*PROTOCOLS, "both"]),
+    default="documents",
+    show_default=True,
+    help="Each document alone and whole, or cuts of 512 ids as a small training run sees them.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N documents only.")
+@click.option("--text-field", default="text", show_default=True, metavar="NAME", help="JSON field, or column, to read.")
+@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Draws; 0: no interval.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the bootstrap.")
+@device_option
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--units", is_flag=True, help="With --json: also the bits and bytes of every document, or window.")
+@json_option
+def evaluate(
+    data: str,
+    model: str | None,
+    protocol: str,
+    limit: int | None,
+    text_field: str,
+    bootstrap: int,
+    seed: int,
+    device: str,
+    dtype: str,
+    units: bool,
+    as_json: bool,
+) -> None:
+    """Measure bits per byte on a file.
+
+    The bits of every byte and of every document's end count, and the bytes of the text alone divide them. With
+    --protocol both, the JSON object has the figures of `documents`, and under the key "windows" those of `windows`.
+    """
+    documents = list(itertools.islice(read_documents(data, text_field=text_field), limit))
+    lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
+    evaluations = []
+    chosen: tuple[Protocol, ...] = PROTOCOLS if protocol == "both" else (protocol,)  # type: ignore[assignment]
+    for one in chosen:
+        with progress_bar(f"scoring {one}") as report:
+            evaluations.append(
+                evaluate_lm(lm, documents, protocol=one, seed=seed, bootstrap=bootstrap, progress=report)
+            )
+    if as_json:
+        click.echo(json.dumps(_joined(evaluations, units=units)))
+    else:
+        click.echo("\n\n".join(_table(evaluation) for evaluation in evaluations))
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Report]:
+    """Show how much of something is done, on standard error, if that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(description, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report
+
+
+def _joined(evaluations: list[Evaluation], *, units: bool) -> dict[str, Any]:
+    first, *others = evaluations
+    return first.to_dict(units=units) | {other.protocol: other.to_dict(units=units) for other in others}
+
+
+def _table(evaluation: Evaluation) -> str:
+    low, high = evaluation.interval_low, evaluation.interval_high
+    interval = "" if math.isnan(low) else f"   95% interval {low:.4f} to {high:.4f}"
+    rows = {
+        "protocol": evaluation.protocol,
+        "bits per byte": f"{evaluation.bits_per_byte:.4f}{interval}",
+        "text": f"{evaluation.num_bytes:,} bytes in {evaluation.num_documents:,} documents, "
+        f"sha256 {evaluation.data_checksum[:16]}",
+        "mean patch": f"{evaluation.mean_patch_bytes:.3f} bytes, by {evaluation.patch_rule}",
+        "model": evaluation.model_fingerprint,
+        "time": f"{evaluation.seconds:.1f} s, {evaluation.bytes_per_second:,.0f} bytes/s",
+    }
+    return "\n".join(f"{name:<14} {value}" for name, value in rows.items())

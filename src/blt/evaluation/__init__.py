@@ -1,0 +1,10 @@
+"""A bank of the river: bits per byte of a `ByteLM` on documents, under a named protocol.
+
+In: a `ByteLM` and documents. Out: `Evaluation`. Next: `blt.training`, which watches it, and `blt evaluate`.
+"""
+
+from blt.evaluation.entropies import compute_entropies
+from blt.evaluation.evaluate import PROTOCOLS, Evaluation, Protocol, evaluate
+from blt.evaluation.rows import WINDOW
+
+__all__ = ["PROTOCOLS", "WINDOW", "Evaluation", "Protocol", "compute_entropies", "evaluate"]

@@ -1,0 +1,193 @@
+"""`evaluate`: how well a model foresees documents, in bits per byte, with everything needed to repeat the figure."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from blt.codec import BYTE_OFFSET
+from blt.configuration import check, to_dict
+from blt.data import NOT_PREDICTED, Shards
+from blt.errors import DataError
+from blt.evaluation.bootstrap import ratio_interval
+from blt.evaluation.rows import Rows, document_rows, num_windows, window_rows
+from blt.lm import ByteLM, fingerprint
+from blt.patching import Patches, count_text, patch
+from blt.shapes import Float, Int, Tensor
+
+Protocol = Literal["documents", "windows"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+"""What a model has read before it predicts a byte; `blt.evaluation.rows` defines both."""
+
+Progress = Callable[[int, int], None]
+"""Told the bytes of text predicted so far, and how many there are."""
+
+_BYTES_PER_PAIR_OF_PATCHES = 6
+"""Of the mask of the global transformer: as booleans, in the making, and as float32."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """One figure and what it was measured on. A unit is a document, or a window, as the protocol says."""
+
+    protocol: Protocol
+    """What the model had read before it predicted a byte."""
+    bits_per_byte: float
+    """Bits of every byte and every EOS, divided by the bytes of the text alone."""
+    interval_low: float
+    """Lower end of the 95% bootstrap interval of `bits_per_byte` over units; NaN if none was wanted."""
+    interval_high: float
+    """Upper end."""
+    num_bytes: int
+    """Bytes of the text."""
+    num_documents: int
+    """Documents, empty ones left out."""
+    mean_patch_bytes: float
+    """Mean patch length, as `blt.patching.mean_patch_bytes` defines it."""
+    threshold: float | None
+    """θ of the patch rule, in nats; None for a rule that has none."""
+    patch_rule: dict[str, Any]
+    """The patch rule, as `config.json` writes it."""
+    model_fingerprint: str
+    """Names the weights, the entropy model's included."""
+    data_checksum: str
+    """sha256 of the documents and their order (`blt.data.Shards.checksum`)."""
+    seconds: float
+    """Wall-clock time of the scoring, entropies included."""
+    bits_by_unit: NDArray[np.float64]
+    """Bits of each unit, in the order of the text."""
+    bytes_by_unit: NDArray[np.int64]
+    """Bytes of text that each unit predicts."""
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes of the text scored in a second."""
+        return self.num_bytes / self.seconds
+
+    def to_dict(self, *, units: bool = False) -> dict[str, Any]:
+        """Give plain values for JSON; a missing interval is null.
+
+        Args:
+            units: with the bits and the bytes of every unit.
+        """
+        names = [name for name in self.__dataclass_fields__ if not name.endswith("_by_unit")]
+        values = {name: getattr(self, name) for name in names} | {"bytes_per_second": self.bytes_per_second}
+        values = {name: None if _is_nan(value) else value for name, value in values.items()}
+        if units:
+            values["bits_by_unit"] = self.bits_by_unit.tolist()
+            values["bytes_by_unit"] = self.bytes_by_unit.tolist()
+        return values
+
+
+def evaluate(
+    lm: ByteLM,
+    documents: Shards | Iterable[bytes],
+    *,
+    protocol: Protocol = "documents",
+    seed: int = 0,
+    bootstrap: int = 1000,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure bits per byte.
+
+    Args:
+        lm: the model.
+        documents: raw bytes of each, or a split of a prepared folder; empty documents are left out.
+        protocol: `documents` (each alone and whole) or `windows` (cuts of 512 ids); see `blt.evaluation.rows`.
+        seed: of the bootstrap.
+        bootstrap: how many times to resample for the interval; 0 for none.
+        progress: told how far it is.
+
+    Raises:
+        ConfigurationError: no such protocol, or a negative number of resamples.
+        DataError: there is no document, or one is too long to be read whole on this machine.
+    """
+    check(protocol in PROTOCOLS, f"protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    check(bootstrap >= 0, f"bootstrap: expected 0 or more resamples, got {bootstrap}")
+    shards = documents if isinstance(documents, Shards) else Shards.from_documents(list(documents))
+    start = time.perf_counter()
+    tally = _Tally(num_units=shards.num_documents if protocol == "documents" else num_windows(shards))
+    rows_of = document_rows if protocol == "documents" else window_rows
+    entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
+    for rows in rows_of(shards, entropy_model=entropy_model, device=lm.device):
+        tally.add(lm, rows)
+        if progress is not None:
+            progress(int(tally.num_bytes.sum()), shards.num_bytes)
+    seconds = time.perf_counter() - start
+    assert tally.num_bytes.sum() == shards.num_bytes, "every byte is predicted exactly once"
+    low, high = math.nan, math.nan
+    if bootstrap:
+        low, high = ratio_interval(tally.bits, tally.num_bytes, resamples=bootstrap, seed=seed)
+    return Evaluation(
+        protocol=protocol,
+        bits_per_byte=float(tally.bits.sum() / shards.num_bytes),
+        interval_low=low,
+        interval_high=high,
+        num_bytes=shards.num_bytes,
+        num_documents=shards.num_documents,
+        mean_patch_bytes=tally.text_bytes / tally.text_patches,
+        threshold=getattr(lm.patch_rule, "threshold", None),
+        patch_rule=to_dict(lm.patch_rule),
+        model_fingerprint=fingerprint(lm),
+        data_checksum=shards.checksum,
+        seconds=seconds,
+        bits_by_unit=tally.bits,
+        bytes_by_unit=tally.num_bytes,
+    )
+
+
+class _Tally:
+    """What has been counted so far."""
+
+    def __init__(self, *, num_units: int) -> None:
+        self.bits = np.zeros(num_units, np.float64)
+        self.num_bytes = np.zeros(num_units, np.int64)
+        self.text_bytes = 0
+        self.text_patches = 0
+
+    def add(self, lm: ByteLM, rows: Rows) -> None:
+        """Score some rows."""
+        ends = patch(rows.byte_ids, lm.patch_rule, entropies=rows.entropies).ends & rows.is_read
+        patches = Patches(ends=ends)  # what fills a row up is one open patch, which nobody reads
+        _check_memory(patches)
+        units = rows.units.numpy()
+        self.bits[units] = _nats(lm, rows.byte_ids, patches, rows.targets).numpy() / math.log(2)
+        self.num_bytes[units] = (rows.targets >= BYTE_OFFSET).sum(1).cpu().numpy()
+        num_bytes, num_patches = count_text(patches, rows.byte_ids)
+        self.text_bytes += num_bytes
+        self.text_patches += num_patches
+
+
+@torch.inference_mode()
+def _nats(
+    lm: ByteLM, byte_ids: Int[Tensor, "B T"], patches: Patches, targets: Int[Tensor, "B T"]
+) -> Float[Tensor, " B"]:
+    """Add up the nats of each row's targets, in float64."""
+    logits = lm.blt(byte_ids, patches)  # B T V
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_PREDICTED, reduction="none")
+    return nats.view(targets.shape).cpu().double().sum(1)
+
+
+def _check_memory(patches: Patches) -> None:
+    """Refuse a document whose patches, each looking at every earlier one, cannot fit into this machine's memory."""
+    needed = _BYTES_PER_PAIR_OF_PATCHES * len(patches.ends) * patches.num_slots**2
+    try:
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not every system tells
+        return
+    if needed > available:
+        raise DataError(
+            f"a document of {patches.ends.shape[1]:,} ids has {patches.num_slots:,} patches, whose attention needs "
+            f"{needed / 1e9:,.0f} GB at once; evaluate it by the protocol 'windows', or divide it into documents"
+        )
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
