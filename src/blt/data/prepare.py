@@ -175,7 +175,7 @@ class _Run:
 
     def write(self, sources: list[Source], meter: _Meter) -> None:
         """Write every document that is not in the shards yet."""
-        meter.num_documents = 0
+        meter.num_documents = sum(writer.num_documents for writer in self._writers.values())
         for source in sources[: self.source]:
             meter(source.num_bytes)
         for source in sources[self.source :]:

@@ -47,6 +47,11 @@ class ShardWriter:
         (folder / split).mkdir(parents=True, exist_ok=True)
         self._open_files()
 
+    @property
+    def num_documents(self) -> int:
+        """Documents so far, in all shards."""
+        return sum(shard["num_documents"] for shard in self.state.shards) + self.state.open_documents
+
     def is_full_for(self, document: bytes) -> bool:
         """Say whether the open shard must be closed before this document."""
         return self.state.open_documents > 0 and self.state.open_bytes + len(document) > self._shard_bytes
@@ -106,7 +111,11 @@ class ShardWriter:
     def _open_files(self) -> None:
         text, ends = self._paths()
         self._text = _open_cut(text, self.state.open_bytes)
-        self._ends_file = _open_cut(ends, 8 * self.state.open_documents)
+        try:
+            self._ends_file = _open_cut(ends, 8 * self.state.open_documents)
+        except DataError:
+            self._text.close()
+            raise
 
     def _write_ends(self) -> None:
         self._ends_file.write(np.array(self._ends, dtype="<i8").tobytes())

@@ -134,6 +134,7 @@ def test_a_file_of_another_kind_than_its_name_says_is_refused(tmp_path, name, co
 def test_a_path_that_is_missing_a_folder_or_empty_is_refused(tmp_path):
     assert "does not exist" in message_of(tmp_path / "nothing.txt")
     assert "is a folder; give the files in it" in message_of(tmp_path)
+    assert "cannot be read (File name too long)" in message_of(tmp_path / ("x" * 300))
     for name, content in {"a.txt": b"", "a.txt.gz": gzip.compress(b"")}.items():
         (tmp_path / name).write_bytes(content)
         assert "is empty" in message_of(tmp_path / name)

@@ -225,6 +225,19 @@ def test_an_interrupted_run_goes_on_after_its_last_shard_or_input(
     assert appended == STORIES[-len(appended) :]
 
 
+@pytest.mark.parametrize("damaged", ["train/shard-00000.bin", "train/shard-00000.ends", "progress.json"])
+def test_an_interrupted_run_whose_files_were_damaged_starts_over(tmp_path, inputs, monkeypatch, damaged):
+    with monkeypatch.context() as patched:
+        patched.setattr(OutputFolder, "commit", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config_of(inputs, tmp_path / "out", shard_bytes=1_000_000))
+    path = tmp_path / ".out.unfinished" / damaged
+    path.write_bytes(path.read_bytes()[:-8])
+    prepare(config_of(inputs, tmp_path / "out", shard_bytes=1_000_000))
+    prepare(config_of(inputs, tmp_path / "fresh", shard_bytes=1_000_000))
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
 def test_an_old_folder_that_was_about_to_give_way_comes_back(tmp_path, inputs):
     prepare(config_of(inputs, tmp_path / "out"))
     (tmp_path / "out").rename(tmp_path / ".out.replaced")  # as a kill between the two renames leaves it
@@ -286,6 +299,7 @@ def test_progress_ends_at_the_size_of_the_inputs(tmp_path, inputs):
     seen = []
     prepare(config_of(inputs, tmp_path / "out"), progress=seen.append)
     assert [progress.stage for progress in seen] == sorted(progress.stage for progress in seen)
+    assert seen[-1].num_documents == len(STORIES)
     assert seen[-1].num_bytes == seen[-1].total_bytes == sum(Path(path).stat().st_size for path in inputs)
 
 
