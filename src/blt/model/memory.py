@@ -1,0 +1,131 @@
+"""Memory from the configuration alone: what training holds, and what decoding holds.
+
+Weights, gradients, optimiser states and caches are exact. Activations are an estimate: what PyTorch keeps for the
+backward pass, counted from the formulas of each part, without compilation and without recomputation.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from blt.codec import VOCABULARY_SIZE
+from blt.entropy import EntropyConfig
+from blt.model.configuration import BLTConfig
+from blt.model.cost import cost_of
+from blt.nn import LocalConfig, TransformerConfig, feed_forward_width
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMemory:
+    """What training holds at its peak, in bytes."""
+
+    weights: int
+    """float32, the frozen entropy model's included."""
+    gradients: int
+    """float32."""
+    optimizer: int
+    """AdamW: two moments per weight; Muon: one per hidden matrix, and AdamW's two for the rest."""
+    activations: int
+    """Estimate for one batch."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingMemory:
+    """What decoding holds, in bytes."""
+
+    weights: int
+    """The entropy model's included."""
+    caches: int
+    """Of one text: rings of the window, one entry per patch, and the patch that bytes read."""
+
+    @property
+    def total(self) -> int:
+        """Weights once and one text's caches."""
+        return self.weights + self.caches
+
+
+def training_memory(
+    config: BLTConfig,
+    *,
+    optimizer: Literal["adamw", "muon"],
+    batch_bytes: int,
+    mean_patch_bytes: float,
+    entropy_model: EntropyConfig | None = None,
+) -> TrainingMemory:
+    """Estimate what training in float32 holds.
+
+    Args:
+        config: shape of the model.
+        optimizer: what moves the weights.
+        batch_bytes: bytes that are computed at once: rows × window ÷ accumulation.
+        mean_patch_bytes: bytes per patch, on average.
+        entropy_model: shape of the frozen entropy model, if there is one.
+    """
+    cost = cost_of(config, mean_patch_bytes=mean_patch_bytes, context_bytes=1, entropy_model=entropy_model)
+    frozen = 0 if cost.entropy_model is None else cost.entropy_model.num_parameters
+    num_hidden = sum(part.num_hidden for part in cost.parts)
+    moments = 2 * cost.num_parameters - (num_hidden if optimizer == "muon" else 0)
+    return TrainingMemory(
+        weights=FLOAT32_BYTES * (cost.num_parameters + frozen),
+        gradients=FLOAT32_BYTES * cost.num_parameters,
+        optimizer=FLOAT32_BYTES * moments,
+        activations=round(FLOAT32_BYTES * batch_bytes * _kept_per_byte(config, mean_patch_bytes=mean_patch_bytes)),
+    )
+
+
+def decoding_memory(
+    config: BLTConfig,
+    *,
+    context_bytes: int,
+    mean_patch_bytes: float,
+    entropy_model: EntropyConfig | None = None,
+    bytes_per_number: int = FLOAT32_BYTES,
+) -> DecodingMemory:
+    """Work out what decoding one text holds.
+
+    Args:
+        config: shape of the model.
+        context_bytes: bytes of prompt and continuation.
+        mean_patch_bytes: bytes per patch, on average.
+        entropy_model: shape of the entropy model, if there is one.
+        bytes_per_number: 4 for float32, 2 for bfloat16.
+    """
+    cost = cost_of(config, mean_patch_bytes=mean_patch_bytes, context_bytes=1, entropy_model=entropy_model)
+    frozen = 0 if cost.entropy_model is None else cost.entropy_model.num_parameters
+    num_patches = math.ceil(context_bytes / mean_patch_bytes)
+    num_cross = config.local_decoder.num_layers if config.decoder_cross_attention == "every" else 1
+    rings = [config.local_encoder, config.local_decoder, *([] if entropy_model is None else [entropy_model])]
+    numbers = sum(_ring(shape, context_bytes) for shape in rings)
+    numbers += 2 * config.global_transformer.num_layers * config.global_transformer.dim * num_patches
+    numbers += 2 * num_cross * config.queries_per_patch * config.local_decoder.dim
+    return DecodingMemory(weights=bytes_per_number * (cost.num_parameters + frozen), caches=bytes_per_number * numbers)
+
+
+def _ring(shape: LocalConfig, context_bytes: int) -> int:
+    """Count the keys and values of a window."""
+    return 2 * shape.num_layers * shape.dim * min(shape.window, context_bytes)
+
+
+def _kept_per_byte(config: BLTConfig, *, mean_patch_bytes: float) -> float:
+    """Count the numbers that the backward pass needs, per byte of the batch."""
+    dim, k = config.local_encoder.dim, config.queries_per_patch
+    num_cross = config.local_decoder.num_layers if config.decoder_cross_attention == "every" else 1
+    encoder = _kept_by_stack(config.local_encoder, copies_of_keys=2)
+    decoder = _kept_by_stack(config.local_decoder, copies_of_keys=2)
+    latent = _kept_by_stack(config.global_transformer, copies_of_keys=1) / mean_patch_bytes
+    patches_read = (k + 5) * dim + 6 * k * dim / mean_patch_bytes
+    bytes_read = num_cross * ((2 * k + 6) * dim + 4 * k * dim / mean_patch_bytes)
+    return encoder + decoder + latent + patches_read + bytes_read + 2 * VOCABULARY_SIZE
+
+
+def _kept_by_stack(shape: TransformerConfig, *, copies_of_keys: int) -> int:
+    """Count per position: both norms' inputs and outputs, queries, keys, values, the mixed values, and SwiGLU."""
+    attention = (4 + 3 + 2 * copies_of_keys) * shape.dim
+    return shape.num_layers * (attention + 4 * feed_forward_width(shape.dim))

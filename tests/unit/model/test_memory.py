@@ -1,0 +1,79 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from blt.entropy import EntropyConfig
+from blt.model import BLT, BLTConfig, LocalConfig, TransformerConfig
+from blt.model.memory import decoding_memory, training_memory
+from blt.patching import StaticRule, patch
+from blt.training.optimizers import AdamWConfig, MuonConfig, build_optimizers
+
+SMALL = BLTConfig(
+    local_encoder=LocalConfig(dim=32, num_layers=1, num_heads=2, window=16),
+    global_transformer=TransformerConfig(dim=48, num_layers=3, num_heads=2),
+    local_decoder=LocalConfig(dim=32, num_layers=2, num_heads=2, window=16),
+    queries_per_patch=2,
+)
+ENTROPY = EntropyConfig(dim=32, num_layers=3, num_heads=2, window=8)
+
+
+def loss_of(model, byte_ids):
+    logits = model(byte_ids, patch(byte_ids, StaticRule(length=4)))
+    return F.cross_entropy(logits.flatten(0, 1), byte_ids.flatten())
+
+
+@pytest.mark.parametrize(("name", "config"), [("adamw", AdamWConfig()), ("muon", MuonConfig())])
+def test_weights_gradients_and_moments_are_those_of_a_step(name, config):
+    model = BLT(SMALL)
+    optimizers = build_optimizers(model, config)
+    byte_ids = torch.randint(4, 260, (1, 64))
+    loss_of(model, byte_ids).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    moments = [
+        value
+        for optimizer in optimizers
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.dim() > 0
+    ]
+    memory = training_memory(SMALL, optimizer=name, batch_bytes=64, mean_patch_bytes=4.0)
+    assert memory.weights == sum(weight.nbytes for weight in model.parameters())
+    assert memory.gradients == sum(weight.grad.nbytes for weight in model.parameters())
+    assert memory.optimizer == sum(moment.nbytes for moment in moments)
+
+
+def test_activations_are_estimated_within_a_fifth_of_what_pytorch_keeps():
+    model, kept = BLT(SMALL), {}
+    weights = {weight.data_ptr() for weight in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    byte_ids = torch.randint(4, 260, (2, 256))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = loss_of(model, byte_ids)
+    memory = training_memory(SMALL, optimizer="adamw", batch_bytes=512, mean_patch_bytes=4.0)
+    assert memory.activations == pytest.approx(sum(kept.values()), rel=0.2)
+    assert loss.requires_grad
+
+
+def test_training_holds_the_frozen_entropy_model_but_neither_its_gradients_nor_its_moments():
+    with_it, without = (
+        training_memory(SMALL, optimizer="adamw", batch_bytes=64, mean_patch_bytes=4.0, entropy_model=entropy_model)
+        for entropy_model in (ENTROPY, None)
+    )
+    assert with_it.weights > without.weights
+    assert with_it.total - without.total == with_it.weights - without.weights
+
+
+def test_caches_grow_with_the_text_only_by_one_entry_per_patch():
+    sizes = [decoding_memory(SMALL, context_bytes=n, mean_patch_bytes=4.0, entropy_model=ENTROPY) for n in (400, 4000)]
+    per_patch = 2 * SMALL.global_transformer.num_layers * SMALL.global_transformer.dim
+    assert sizes[1].caches - sizes[0].caches == 4 * per_patch * 900
+    assert sizes[1].weights == sizes[0].weights
+    half = decoding_memory(SMALL, context_bytes=400, mean_patch_bytes=4.0, entropy_model=ENTROPY, bytes_per_number=2)
+    assert half.total * 2 == sizes[0].total
