@@ -1,5 +1,7 @@
 """The Byte Latent Transformer (Pagnoni et al. 2024, arXiv 2412.09871)."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 
@@ -8,10 +10,23 @@ from blt.model.configuration import BLTConfig
 from blt.model.cross_attention import BytesReadPatch, PatchesReadBytes
 from blt.model.hash_embedding import HashEmbedding, ngram_hashes
 from blt.model.layout import Layout, lay_out
-from blt.nn import CausalPattern, Transformer, WindowPattern, initialise, rotary_table, segment_max
+from blt.nn import (
+    Attend,
+    CausalPattern,
+    RotaryTable,
+    Transformer,
+    TransformerConfig,
+    WindowPattern,
+    initialise,
+    rotary_table,
+    segment_max,
+)
 from blt.nn.transformer import RMSNorm
 from blt.patching.patches import Patches
 from blt.shapes import Float, Int, Tensor
+
+ReadPatch = Callable[[int, Tensor], Tensor]
+"""(number of a cross-attention, byte states `B T D`) → byte states with what their patch says."""
 
 
 class LocalEncoder(nn.Module):
@@ -28,15 +43,18 @@ class LocalEncoder(nn.Module):
         self.to_global = None if same else nn.Linear(k * shape.dim, config.global_transformer.dim, bias=False)
 
     def forward(
-        self, embedded: Float[Tensor, "B T D"], layout: Layout
+        self, embedded: Float[Tensor, "B T D"], layout: Layout, *, attend: Attend | None = None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B P G"]]:
-        """Read the bytes, then pool each complete patch."""
-        shape = self.config.local_encoder
-        table = rotary_table(layout.positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta)
-        byte_states = self.layers(embedded, table, WindowPattern(layout.documents, window=shape.window))
+        """Read the bytes, then pool each complete patch; `attend` stands in for the window."""
+        window = attend or WindowPattern(layout.documents, window=self.config.local_encoder.window)
+        byte_states = self.layers(embedded, self.angles(layout.positions), window)
         pooled = segment_max(byte_states, layout.pooled_into, num_slots=layout.num_slots)  # B P D
         vectors = self.cross_attention(self.queries(pooled), byte_states, layout)
         return byte_states, self.patch_states(vectors)
+
+    def angles(self, positions: Int[Tensor, "B T"]) -> RotaryTable:
+        """Give the angles of bytes in their documents."""
+        return _angles(positions, self.config.local_encoder, self.config)
 
     def queries(self, pooled: Float[Tensor, "B P D"]) -> Float[Tensor, "B P K D"]:
         """Turn the pooled bytes of a patch into its k queries."""
@@ -57,13 +75,16 @@ class GlobalTransformer(nn.Module):
         self.config = config
         self.layers = Transformer(shape.dim, num_layers=shape.num_layers, num_heads=shape.num_heads)
 
-    def forward(self, patch_states: Float[Tensor, "B P G"], layout: Layout) -> Float[Tensor, "B P G"]:
-        """Think, once per patch."""
-        shape = self.config.global_transformer
-        table = rotary_table(
-            layout.patch_positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta
-        )
-        return self.layers(patch_states, table, CausalPattern(layout.patch_documents))
+    def forward(
+        self, patch_states: Float[Tensor, "B P G"], layout: Layout, *, attend: Attend | None = None
+    ) -> Float[Tensor, "B P G"]:
+        """Think, once per patch; `attend` stands in for the causal pattern."""
+        causal = attend or CausalPattern(layout.patch_documents)
+        return self.layers(patch_states, self.angles(layout.patch_positions), causal)
+
+    def angles(self, positions: Int[Tensor, "B P"]) -> RotaryTable:
+        """Give the angles of patches in their documents."""
+        return _angles(positions, self.config.global_transformer, self.config)
 
 
 class LocalDecoder(nn.Module):
@@ -82,17 +103,35 @@ class LocalDecoder(nn.Module):
         self.norm = RMSNorm(shape.dim)
 
     def forward(
-        self, byte_states: Float[Tensor, "B T D"], latents: Float[Tensor, "B P G"], layout: Layout
+        self,
+        byte_states: Float[Tensor, "B T D"],
+        latents: Float[Tensor, "B P G"],
+        layout: Layout,
+        *,
+        attend: Attend | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Let each byte read its newest complete patch, then its neighbours, layer by layer."""
-        shape = self.config.local_decoder
-        table = rotary_table(layout.positions, head_dim=shape.dim // shape.num_heads, theta=self.config.rope_theta)
-        window = WindowPattern(layout.documents, window=shape.window)
+        """Let each byte read its newest complete patch, then its neighbours; `attend` stands in for the window."""
+        window = attend or WindowPattern(layout.documents, window=self.config.local_decoder.window)
         vectors = self.patch_vectors(latents)
+
+        def read_patch(index: int, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+            return self.cross_attentions[index](states, vectors, layout)
+
+        return self.run(byte_states, layout.positions, [window] * len(self.layers.layers), read_patch)
+
+    def run(
+        self,
+        byte_states: Float[Tensor, "B T D"],
+        positions: Int[Tensor, "B T"],
+        attends: Sequence[Attend],
+        read_patch: ReadPatch,
+    ) -> Float[Tensor, "B T D"]:
+        """Run the layers over bytes that know how to read their patch."""
+        table = _angles(positions, self.config.local_decoder, self.config)
         for index, layer in enumerate(self.layers.layers):
             if index < len(self.cross_attentions):
-                byte_states = self.cross_attentions[index](byte_states, vectors, layout)
-            byte_states = layer(byte_states, table, window)
+                byte_states = read_patch(index, byte_states)
+            byte_states = layer(byte_states, table, attends[index])
         return self.norm(byte_states)
 
     def patch_vectors(self, latents: Float[Tensor, "B P G"]) -> Float[Tensor, "B P K D"]:
@@ -128,3 +167,7 @@ class BLT(nn.Module):
         """Turn the decoder's states into logits, in float32."""
         weight = self.hash_embedding.bytes.weight if self.output is None else self.output.weight
         return torch.nn.functional.linear(states, weight).float()
+
+
+def _angles(positions: Int[Tensor, "B T"], shape: TransformerConfig, config: BLTConfig) -> RotaryTable:
+    return rotary_table(positions, head_dim=shape.dim // shape.num_heads, theta=config.rope_theta)

@@ -20,6 +20,8 @@ class HashConfig:
 
     def __post_init__(self) -> None:
         check(all(n >= 2 for n in self.ngram_sizes), f"ngram_sizes: {self.ngram_sizes}; each at least 2")
+        distinct = len(set(self.ngram_sizes)) == len(self.ngram_sizes)
+        check(distinct, f"ngram_sizes: {self.ngram_sizes}; each length once")
         check(self.num_rows >= 1, f"num_rows: {self.num_rows}; at least 1")
         check(1 <= self.num_functions <= 11, f"num_functions: {self.num_functions}; 1 to 11")
 

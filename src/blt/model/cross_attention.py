@@ -27,7 +27,9 @@ class CrossAttention(nn.Module):
         projected = self.query(self.query_norm(states)).unflatten(-1, (self.num_heads, -1))
         return projected * projected.shape[-1] ** -0.5
 
-    def keys_values(self, source: Float[Tensor, "*lead D"]) -> tuple[Float[Tensor, "*lead H E"], ...]:
+    def keys_values(
+        self, source: Float[Tensor, "*lead D"]
+    ) -> tuple[Float[Tensor, "*lead H E"], Float[Tensor, "*lead H E"]]:
         """Give keys and values of the states that answer."""
         normed = self.source_norm(source)
         split = (self.num_heads, -1)

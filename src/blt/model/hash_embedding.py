@@ -1,5 +1,7 @@
 """Byte embedding plus hashed n-grams: each byte knows the few bytes before it before any layer runs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -39,19 +41,29 @@ def ngram_hashes(
     Returns:
         Rows in one table that holds all: function by function, n by n. N = functions × sizes.
     """
+    preceding = [byte_ids]
+    for back in range(1, longest_ngram(config)):
+        earlier = F.pad(byte_ids, (back, 0), value=BOE_ID)[:, : byte_ids.shape[1]]
+        preceding.append(torch.where(positions >= back, earlier, BOE_ID))
+    return hash_rows(preceding, config)
+
+
+def longest_ngram(config: HashConfig) -> int:
+    """Give the number of ids that the n-grams of a byte reach over, the byte included; 1 without n-grams."""
+    return max(config.ngram_sizes, default=1)
+
+
+def hash_rows(preceding: Sequence[Int[Tensor, "*S"]], config: HashConfig) -> Int[Tensor, "*S N"]:
+    """Give table rows from the ids themselves: `preceding[j]` holds the id j bytes back; see `ngram_hashes`."""
     rows = []
     for function in range(config.num_functions):
-        hashed = byte_ids.clone()
-        for n in range(2, max(config.ngram_sizes, default=1) + 1):
-            back = n - 1
-            oldest = F.pad(byte_ids, (back, 0), value=BOE_ID)[:, : byte_ids.shape[1]]
-            hashed = torch.where(positions >= back, oldest, BOE_ID) + PRIMES[function] * hashed
+        hashed = preceding[0]
+        for n in range(2, longest_ngram(config) + 1):
+            hashed = preceding[n - 1] + PRIMES[function] * hashed
             if n in config.ngram_sizes:
                 table = function * len(config.ngram_sizes) + config.ngram_sizes.index(n)
                 rows.append(hashed.remainder(config.num_rows) + table * config.num_rows)
-    order = [config.ngram_sizes.index(n) for n in sorted(config.ngram_sizes)] * config.num_functions
-    assert len(order) == len(rows)
-    return torch.stack(rows, dim=-1) if rows else byte_ids.new_zeros(*byte_ids.shape, 0)
+    return torch.stack(rows, dim=-1) if rows else preceding[0].new_zeros(*preceding[0].shape, 0)
 
 
 class HashEmbedding(nn.Module):

@@ -40,7 +40,7 @@ class EntropyObjective:
 
     def compile(self) -> None:
         """Compile the layers."""
-        self.module.layers.compile()
+        self.module.layers.compile(dynamic=False)
 
 
 class BLTObjective:
@@ -59,7 +59,7 @@ class BLTObjective:
     def compile(self) -> None:
         """Compile the three stages; patch structure and hashes stay outside."""
         for part in (self.module.local_encoder, self.module.global_transformer, self.module.local_decoder):
-            part.compile()
+            part.compile(dynamic=False)
 
 
 def summed_nats(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
