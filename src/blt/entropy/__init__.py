@@ -3,6 +3,7 @@
 In: byte ids `B T`. Out: next-byte entropies `B T`, in nats over all 260 ids. Next: `blt.patching`.
 """
 
+from blt.entropy.incremental import EntropyState
 from blt.entropy.model import EntropyConfig, EntropyModel, entropy_of
 
-__all__ = ["EntropyConfig", "EntropyModel", "entropy_of"]
+__all__ = ["EntropyConfig", "EntropyModel", "EntropyState", "entropy_of"]

@@ -1,5 +1,6 @@
 """The entropy model: windowed causal self-attention over bytes, and nothing else."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import nn
 
 from blt.codec import BOS_ID, VOCABULARY_SIZE
 from blt.configuration import check
-from blt.nn import LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
+from blt.nn import Attend, LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
 from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Int, Tensor
 
@@ -38,12 +39,16 @@ class EntropyModel(nn.Module):
 
     def forward(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Predict, after every byte, the byte that follows it (logits, float32)."""
-        config = self.config
         documents = (byte_ids == BOS_ID).long().cumsum(1)
-        head_dim = config.dim // config.num_heads
-        table = rotary_table(run_positions(documents), head_dim=head_dim, theta=config.rope_theta)
-        states = self.layers(self.bytes(byte_ids), table, WindowPattern(documents, window=config.window))
-        return self.logits(states)
+        return self.predict(byte_ids, run_positions(documents), WindowPattern(documents, window=self.config.window))
+
+    def predict(
+        self, byte_ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"], attends: Attend | Sequence[Attend]
+    ) -> Float[Tensor, "B T V"]:
+        """Predict the following bytes from bytes at positions of their documents; `attends` as in `Transformer`."""
+        config = self.config
+        table = rotary_table(positions, head_dim=config.dim // config.num_heads, theta=config.rope_theta)
+        return self.logits(self.layers(self.bytes(byte_ids), table, attends))
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Turn the last layer's states into logits, in float32."""

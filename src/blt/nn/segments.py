@@ -2,7 +2,7 @@
 
 import torch
 
-from blt.shapes import Float, Int, Tensor
+from blt.shapes import Bool, Float, Int, Tensor
 
 
 def take(rows: Float[Tensor, "B P *rest"], slots: Int[Tensor, "B T"]) -> Float[Tensor, "B T *rest"]:
@@ -52,3 +52,9 @@ def run_positions(segments: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     return index - torch.where(starts, index, 0).cummax(1).values
+
+
+def in_last_segment(segments: Int[Tensor, "B T"], *, lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B T"]:
+    """Say which of the first `lengths[b]` positions of each row b share the segment of the last of them."""
+    times = torch.arange(segments.shape[1], device=segments.device)
+    return (times < lengths[:, None]) & (segments == segments.gather(1, lengths[:, None] - 1))
