@@ -40,8 +40,8 @@ def mean_patch_bytes(patches: Patches, byte_ids: Int[Tensor, "B T"]) -> float:
 def calibrate(
     rule: PatchRule,
     *,
-    byte_ids: Sequence[Int[Tensor, " T"]],
-    entropies: Sequence[Float[Tensor, " T"]],
+    byte_ids: Sequence[Int[Tensor, " _"]],
+    entropies: Sequence[Float[Tensor, " _"]],
     mean_patch_bytes: float,
 ) -> ThresholdRule:
     """Find the threshold whose patches are, on given documents, as near a wanted mean length as these allow.
@@ -112,7 +112,7 @@ class _Sample:
 
 
 def _joined(
-    byte_ids: Sequence[Int[Tensor, " T"]], entropies: Sequence[Float[Tensor, " T"]]
+    byte_ids: Sequence[Int[Tensor, " _"]], entropies: Sequence[Float[Tensor, " _"]]
 ) -> tuple[Int[Tensor, "1 N"], Float[Tensor, "1 N"]]:
     """Lay whole documents end to end: each is patched as if alone, for BOS and EOS are patch ends."""
     if len(byte_ids) != len(entropies):
