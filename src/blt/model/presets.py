@@ -6,10 +6,10 @@ from blt.nn import LocalConfig, TransformerConfig
 
 PRESETS = {
     "tiny": BLTConfig(
-        local_encoder=LocalConfig(dim=192, num_layers=1, num_heads=3, window=128),
+        local_encoder=LocalConfig(dim=128, num_layers=1, num_heads=2, window=64),
         global_transformer=TransformerConfig(dim=384, num_layers=4, num_heads=6),
-        local_decoder=LocalConfig(dim=192, num_layers=2, num_heads=3, window=128),
-        queries_per_patch=2,
+        local_decoder=LocalConfig(dim=128, num_layers=2, num_heads=2, window=64),
+        decoder_cross_attention="first",
     ),
     "tinystories-55m": BLTConfig(
         local_encoder=LocalConfig(dim=256, num_layers=1, num_heads=4, window=128),
