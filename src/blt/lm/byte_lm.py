@@ -19,7 +19,9 @@ from blt.patching import Patches, PatchRule, patch
 from blt.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
-    from blt.generation import Generation
+    from typing import Unpack
+
+    from blt.generation import Generation, GenerationOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -157,14 +159,14 @@ class ByteLM(nn.Module):
         patches = patch(byte_ids, self.patch_rule, entropies=entropies)
         return show_patches(byte_ids[0], patches.ends[0], None if entropies is None else entropies[0])
 
-    def generate(self, prompt: str | bytes = "", **options: Any) -> "Generation":
+    def generate(self, prompt: str | bytes = "", **options: "Unpack[GenerationOptions]") -> "Generation":
         """Continue a prompt; see `blt.generation.generate` for the options."""
         from blt.generation import generate
 
         return generate(self, prompt, **options)
 
-    def stream(self, prompt: str | bytes = "", **options: Any) -> Iterator[str]:
-        """Continue a prompt, piece by piece, never splitting a character; see `blt.generation.stream`."""
+    def stream(self, prompt: str | bytes = "", **options: "Unpack[GenerationOptions]") -> Iterator[str]:
+        """Continue a prompt piece by piece, never splitting a character; see `blt.generation.stream`."""
         from blt.generation import stream
 
         return stream(self, prompt, **options)

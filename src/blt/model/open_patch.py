@@ -41,9 +41,10 @@ class OpenPatch:
     def states(self, place: Place) -> Float[Tensor, "R 1 G"]:
         """Give the states of the patches of some rows, as they would be if they ended here."""
         cross = self.encoder.cross_attention
-        asking = self.encoder.queries(self.largest[place.rows])  # R K D
-        gathered = self.bytes.read(0, place, cross.queries(asking), scale=1.0)  # queries come scaled
-        return self.encoder.patch_states(asking + cross.mixed(gathered))[:, None]
+        asking = self.encoder.queries(self.largest[place.rows, None])  # R 1 K D
+        scaled = cross.queries(asking)[:, 0]  # R K H E
+        gathered = self.bytes.read(0, place, scaled, scale=1.0)
+        return self.encoder.patch_states(asking + cross.mixed(gathered)[:, None])
 
     def fill(self, byte_states: Float[Tensor, "B T D"], *, belongs: Bool[Tensor, "B T"]) -> None:
         """Take over the bytes of each row's open patch from a pass over whole rows, as if read one by one."""

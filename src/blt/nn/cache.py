@@ -30,8 +30,8 @@ class Place(NamedTuple):
     visible: Bool[Tensor, "R 1 1 S"]
     """Which of the first S slots hold something of the segment, the new position included."""
 
-    def only(self, chosen: Bool[Tensor, " R"]) -> "Place":
-        """Keep some of the rows."""
+    def only(self, chosen: Int[Tensor, " C"]) -> "Place":
+        """Keep some of the rows, by their number in `rows`."""
         return Place(*(part[chosen] for part in self))
 
 
