@@ -49,26 +49,27 @@ def check(condition: bool, message: str) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a configuration into plain values for JSON or TOML; a tagged class gets its `type` first."""
+    """Turn a configuration into plain values for JSON or TOML; a tagged class gets its `type` first.
+
+    What is unset is left out if it is unset by default, and is the word "none" otherwise: TOML has no null.
+    """
     tag = _TAGS.get(type(config))
     values: dict[str, Any] = {} if tag is None else {"type": tag}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            values[field.name] = to_dict(value)
-        elif isinstance(value, tuple):
-            values[field.name] = list(value)
-        elif value is not None:
-            values[field.name] = value
+        if value is not None:
+            values[field.name] = _plain(value)
+        elif field.default is not None:
+            values[field.name] = "none"
     return values
 
 
-def from_dict(cls: Any, values: Mapping[str, Any], *, where: str = "") -> Any:
+def from_dict(cls: Any, values: Any, *, where: str = "") -> Any:
     """Build a configuration of class `cls` from plain values.
 
     Args:
         cls: a dataclass, or a union of tagged dataclasses.
-        values: what a TOML or JSON file holds.
+        values: what a TOML or JSON file holds; a table of keys, or it is refused.
         where: dotted path of `values`, for messages.
 
     Raises:
@@ -95,8 +96,17 @@ def from_dict(cls: Any, values: Mapping[str, Any], *, where: str = "") -> Any:
         raise ConfigurationError(f"{where}: {error}" if where else str(error)) from None
 
 
-def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Set dotted keys in a tree of plain values: `{"model.encoder.dim": 64}`; the original stays as it is."""
+def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:
+    """Set dotted keys in a tree of plain values: `{"model.encoder.dim": 64}`; the original stays as it is.
+
+    Args:
+        values: what a TOML or JSON file holds.
+        overrides: dotted path → value; tables that are not there yet are made.
+        where: dotted path of `values`, for messages.
+
+    Raises:
+        ConfigurationError: a path leads into a single value.
+    """
     result: dict[str, Any] = {key: dict(v) if isinstance(v, Mapping) else v for key, v in values.items()}
     for path, value in overrides.items():
         head, _, rest = path.partition(".")
@@ -105,8 +115,11 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
             continue
         inner = result.get(head, {})
         if not isinstance(inner, Mapping):
-            raise ConfigurationError(f"{path}: {head} is a single value, {inner!r}, and has no field {rest!r}")
-        result[head] = with_overrides(inner, {rest: value})
+            single = _join(where, head)
+            raise ConfigurationError(
+                f"{single}.{rest}: {single} is a single value, {inner!r}, and has no field {rest!r}"
+            )
+        result[head] = with_overrides(inner, {rest: value}, where=_join(where, head))
     return result
 
 
@@ -143,6 +156,12 @@ def walk_fields(cls: Any, *, prefix: str = "") -> list[tuple[str, Any, str]]:
             else:
                 rows.extend(walk_fields(inner, prefix=f"{path}."))
     return list(dict((row[0], row) for row in rows).values())
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:
@@ -185,7 +204,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         hint = functools.reduce(lambda a, b: a | b, rest)
     inner = _dataclass_part(hint)
     if inner is not None:
-        return value if dataclasses.is_dataclass(value) else from_dict(inner, value, where=where)
+        return value if isinstance(value, inner) else from_dict(inner, value, where=where)
+    if _is_union(hint):
+        return _convert_union(typing.get_args(hint), value, where)
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         choices = typing.get_args(hint)
@@ -194,11 +215,28 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigurationError(f"{where}: {value!r} is none of {', '.join(map(str, choices))}")
         return matching[0]
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            raise ConfigurationError(f"{where}: expected a list, got {value!r}")
-        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in items)
+        return _convert_tuple(typing.get_args(hint), value, where)
     return _convert_scalar(hint, value, where)
+
+
+def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Give `value` as the first type that takes it."""
+    for member in members:
+        try:
+            return _convert(member, value, where)
+        except ConfigurationError:
+            continue
+    raise ConfigurationError(f"{where}: expected {' or '.join(map(_name, members))}, got {value!r}")
+
+
+def _convert_tuple(members: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    """Give a list, or the items between the commas of a string, as `tuple[X, ...]` or as `tuple[X, Y]`."""
+    items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)):
+        raise ConfigurationError(f"{where}: expected a list, got {value!r}")
+    hints = members[:1] * len(items) if members[-1] is Ellipsis else members
+    check(len(items) == len(hints), f"{where}: expected {len(hints)} values, got {len(items)}")
+    return tuple(_convert(hint, item, where) for hint, item in zip(hints, items, strict=True))
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
@@ -215,8 +253,13 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
         return int(value)
     if type(value) is hint:
         return value
-    name = getattr(hint, "__name__", str(hint))
-    raise ConfigurationError(f"{where}: expected {name}, got {value!r}")
+    raise ConfigurationError(f"{where}: expected {_name(hint)}, got {value!r}")
+
+
+def _name(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return str(getattr(hint, "__name__", hint))
 
 
 def _join(where: str, key: str) -> str:
