@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import operator
 import textwrap
 import types
 import typing
@@ -155,7 +156,7 @@ def walk_fields(cls: Any, *, prefix: str = "") -> list[tuple[str, Any, str]]:
                 rows.append((path, hints[field.name], field_help(member).get(field.name, "")))
             else:
                 rows.extend(walk_fields(inner, prefix=f"{path}."))
-    return list(dict((row[0], row) for row in rows).values())
+    return list({row[0]: row for row in rows}.values())
 
 
 def _plain(value: Any) -> Any:
@@ -179,10 +180,10 @@ def _is_union(hint: Any) -> bool:
 
 def _dataclass_part(hint: Any) -> Any:
     members = typing.get_args(hint) if _is_union(hint) else (hint,)
-    classes = [member for member in members if dataclasses.is_dataclass(member)]
+    classes: list[Any] = [member for member in members if dataclasses.is_dataclass(member)]
     if not classes:
         return None
-    return functools.reduce(lambda a, b: a | b, classes)
+    return functools.reduce(operator.or_, classes)
 
 
 def _choose(variants: list[type], tag: Any, where: str) -> type:
@@ -201,7 +202,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value is None or value == "none":
             return None
         rest = tuple(member for member in typing.get_args(hint) if member is not type(None))
-        hint = functools.reduce(lambda a, b: a | b, rest)
+        hint = functools.reduce(operator.or_, rest)
     inner = _dataclass_part(hint)
     if inner is not None:
         return value if isinstance(value, inner) else from_dict(inner, value, where=where)
