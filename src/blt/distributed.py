@@ -4,11 +4,16 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from blt.errors import ConfigurationError
 from blt.shapes import Tensor
+
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others: the first one may store the entropies of a large corpus meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,6 @@ class World:
     """Its number, from 0."""
     size: int = 1
     """How many there are."""
-    local_rank: int = 0
-    """Its number on this machine, which is also its GPU's."""
 
     @property
     def is_main(self) -> bool:
@@ -31,22 +34,23 @@ class World:
         """Add up a number over all processes."""
         if self.size == 1:
             return value
-        total = torch.tensor(value, dtype=torch.float64, device=_device())
+        total = torch.tensor(value, dtype=torch.float64, device=_device_of_messages())
         dist.all_reduce(total)
         return float(total)
 
     def sum_gradients(self, weights: Iterable[Tensor]) -> None:
-        """Add up the gradients over all processes, in one message per dtype."""
+        """Add up the gradients over all processes, in one message per dtype; a weight without one counts as 0."""
         if self.size == 1:
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for weight in weights:
-            if weight.grad is not None:
+            if weight.requires_grad:
+                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
                 by_dtype.setdefault(weight.grad.dtype, []).append(weight.grad)
         for gradients in by_dtype.values():
             flat = torch.cat([gradient.flatten() for gradient in gradients])
             dist.all_reduce(flat)
-            for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
     def wait(self) -> None:
@@ -55,19 +59,44 @@ class World:
             dist.barrier()
 
 
+def choose_device(name: str) -> torch.device:
+    """Give this process's device.
+
+    Args:
+        name: as PyTorch names it, or `auto`: a GPU if there is one. The processes of one machine share out its GPUs,
+            unless the name has a number.
+
+    Raises:
+        ConfigurationError: PyTorch does not know the device, or this machine does not have it.
+    """
+    by_itself = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(by_itself if name == "auto" else name)
+        if str(device) == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(f"device: {name!r} cannot be used ({reason}); try 'cpu' or 'auto'") from None
+    return device
+
+
 @contextmanager
-def joined_world() -> Iterator[World]:
+def joined_world(device: torch.device) -> Iterator[World]:
     """Join the processes that `torchrun` started; alone without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", timeout=PATIENCE, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=PATIENCE)
     try:
-        yield World(rank=dist.get_rank(), size=size, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+        yield World(rank=dist.get_rank(), size=dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
-def _device() -> torch.device:
+def _device_of_messages() -> torch.device:
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -1,4 +1,6 @@
-"""`blt train`."""
+"""`blt train`: entropy model, threshold and BLT by one recipe."""
+
+import sys
 
 import click
 
@@ -6,34 +8,36 @@ from blt.errors import ConfigurationError
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("recipe", type=click.Path())
-@click.option("--out", default=None, help="Run folder; the recipe's own by default.")
-@click.option("--fields", is_flag=True, help="List every field that can be set, with its meaning, and stop.")
+@click.argument("recipe", required=False)
+@click.option("--out", default=None, metavar="DIR", help="Run folder; the recipe's own by default.")
+@click.option("--fields", is_flag=True, help="List every field: type, default, meaning; then stop.")
 @click.pass_context
-def train(context: click.Context, recipe: str, out: str | None, fields: bool) -> None:
+def train(context: click.Context, recipe: str | None, out: str | None, fields: bool) -> None:
     """Train by a recipe: entropy model, threshold, BLT.
 
-    RECIPE is a TOML file. Any of its fields can be set here: --blt.loop.rows 8. Run the same command again to go on
-    where a run was stopped.
-    """
-    from blt.training.recipe import load_recipe
+    RECIPE is a TOML file. Any of its fields can be set here as well, such as --blt.loop.rows 8 or
+    --entropy.loop.optimizer.type muon; --fields lists them all.
 
+    A run that was stopped or killed goes on when the same command is given again, from its last checkpoint. Several
+    GPUs: torchrun --nproc-per-node 8 -m blt train RECIPE.
+    """
     if fields:
         _list_fields()
         return
+    if recipe is None or recipe.startswith("--"):
+        raise ConfigurationError("give a recipe first: blt train RECIPE.toml --field value; see blt train --help")
+
+    from blt.training import Stopped, load_recipe, run_recipe
+
     overrides = _read_overrides(context.args)
     if out is not None:
         overrides["out"] = out
     loaded = load_recipe(recipe, overrides=overrides)
-
-    from blt.training import run_recipe
-    from blt.training.loop import Stopped
-
     try:
         run_recipe(loaded)
     except Stopped as stopped:
         click.echo(str(stopped), err=True)
-        context.exit(130)
+        sys.exit(130)
 
 
 def _read_overrides(arguments: list[str]) -> dict[str, object]:
@@ -43,17 +47,23 @@ def _read_overrides(arguments: list[str]) -> dict[str, object]:
     while rest:
         key = rest.pop(0)
         if not key.startswith("--"):
-            raise ConfigurationError(f"{key}: expected --field value; `blt train RECIPE --fields` lists the fields")
+            raise ConfigurationError(f"{key}: expected --field value; `blt train --fields` lists the fields")
         name, equals, value = key.removeprefix("--").partition("=")
         if not equals and not rest:
-            raise ConfigurationError(f"{key}: no value given")
+            raise ConfigurationError(f"{key}: no value given; write --{name} VALUE")
         overrides[name] = value if equals else rest.pop(0)
     return overrides
 
 
 def _list_fields() -> None:
-    from blt.configuration import walk_fields
-    from blt.training.recipe import Recipe
+    from blt.configuration import describe_fields
+    from blt.model import PRESETS
+    from blt.training import Recipe
 
-    for path, _, text in walk_fields(Recipe):
-        click.echo(f"--{path}\n    {text}")
+    click.echo(
+        f"--blt.model.preset  {' | '.join(PRESETS)}\n    Named shape, whose single fields can be changed besides."
+    )
+    for row in describe_fields(Recipe):
+        default = "" if row.default is None else f" = {row.default}"
+        only = f"   (type = {row.variant})" if row.variant else ""
+        click.echo(f"--{row.path}  {row.type}{default}{only}\n    {row.help}")

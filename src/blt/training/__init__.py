@@ -6,5 +6,6 @@ a model folder. Next: `blt.lm.ByteLM.from_pretrained` on that folder.
 
 from blt.training.pipeline import run_recipe
 from blt.training.recipe import Recipe, load_recipe
+from blt.training.stopping import Stopped
 
-__all__ = ["Recipe", "load_recipe", "run_recipe"]
+__all__ = ["Recipe", "Stopped", "load_recipe", "run_recipe"]

@@ -1,25 +1,78 @@
-"""The arithmetic of a stage, printed before it starts."""
+"""The arithmetic of a stage, printed before it starts: what it costs, what it sees, what it needs."""
+
+from dataclasses import asdict
 
 from blt.data import Shards
-from blt.training.recipe import BLTStage, EntropyStage, LoopConfig
+from blt.model.cost import PartCost, cost_of
+from blt.model.memory import training_memory
+from blt.training.optimizers import MuonConfig
+from blt.training.recipe import EntropyStage, LoopConfig, Recipe
 
 
-def describe_entropy_stage(stage: EntropyStage, shards: Shards) -> str:
+def describe_entropy_stage(recipe: Recipe, stage: EntropyStage, shards: Shards) -> str:
     """Say what the entropy model costs and sees."""
-    return f"entropy model\n{_describe_loop(stage.loop, shards)}"
+    cost = cost_of(
+        recipe.blt.model, mean_patch_bytes=1, context_bytes=stage.loop.window, entropy_model=stage.model
+    ).entropy_model
+    assert cost is not None
+    return "\n".join(
+        [
+            f"entropy model: {cost.num_parameters:,} parameters, {_with_unit(cost.flops)}FLOPs per byte forward",
+            *_loop(stage.loop, shards, flops=3 * cost.flops),
+        ]
+    )
 
 
-def describe_blt_stage(stage: BLTStage, shards: Shards, *, mean_patch_bytes: float) -> str:
-    """Say what the BLT costs and sees."""
-    return f"BLT at {mean_patch_bytes:.2f} bytes per patch\n{_describe_loop(stage.loop, shards)}"
+def describe_blt_stage(recipe: Recipe, shards: Shards, *, mean_patch_bytes: float) -> str:
+    """Say what the BLT costs, needs and sees."""
+    stage = recipe.blt
+    loop = stage.loop
+    entropy_model = None if recipe.entropy is None else recipe.entropy.model
+    mean_patch_bytes = max(1.0, mean_patch_bytes)
+    cost = cost_of(
+        stage.model, mean_patch_bytes=mean_patch_bytes, context_bytes=loop.window, entropy_model=entropy_model
+    )
+    memory = training_memory(
+        stage.model,
+        optimizer="muon" if isinstance(loop.optimizer, MuonConfig) else "adamw",
+        batch_bytes=loop.rows * loop.window // loop.accumulation,
+        mean_patch_bytes=mean_patch_bytes,
+        entropy_model=entropy_model,
+    )
+    parts = ", ".join(f"{name} {_with_unit(size)}B" for name, size in asdict(memory).items())
+    flops = f"  {_with_unit(cost.flops)}FLOPs per byte forward, {_with_unit(cost.training_flops)}FLOPs in training"
+    if entropy_model is not None:
+        flops += f"; with the entropy model {_with_unit(cost.flops_with_entropy_model)}FLOPs forward"
+    return "\n".join(
+        [
+            f"BLT: {cost.num_parameters:,} parameters, {mean_patch_bytes:.2f} bytes per patch",
+            *(_part(part) for part in cost.parts if part.num_parameters or part.flops),
+            flops,
+            f"  memory: about {_with_unit(memory.total)}B ({parts})",
+            *_loop(loop, shards, flops=cost.training_flops),
+        ]
+    )
 
 
-def _describe_loop(loop: LoopConfig, shards: Shards) -> str:
+def _part(part: PartCost) -> str:
+    return f"    {part.name:<24} {part.num_parameters:>13,} parameters {_with_unit(part.flops):>8}FLOPs per byte"
+
+
+def _loop(loop: LoopConfig, shards: Shards, *, flops: float) -> list[str]:
     per_step = loop.rows * loop.window
     seen = per_step * loop.num_steps
-    return (
-        f"  {loop.rows} rows × {loop.window} bytes = {per_step:,} bytes per step, {loop.num_steps:,} steps, "
-        f"{seen / 1e6:,.1f} MB in all\n"
-        f"  data: {shards.num_documents:,} documents, {shards.num_bytes / 1e6:,.1f} MB: "
-        f"{seen / max(1, shards.num_ids):,.2f} epochs"
-    )
+    epochs = seen / shards.num_ids
+    return [
+        f"  {loop.rows} rows × {loop.window:,} bytes = {per_step:,} bytes per step, × {loop.num_steps:,} steps = "
+        f"{_with_unit(seen)}B, {_with_unit(flops * seen)}FLOPs",
+        f"  text: {shards.num_documents:,} documents, {_with_unit(shards.num_bytes)}B, read {epochs:,.2f} times",
+    ]
+
+
+def _with_unit(number: float) -> str:
+    """Write three digits and a prefix, to be followed by the unit: `55.4 M`."""
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    place = 0
+    while number >= 999.5 and place < len(prefixes) - 1:
+        number, place = number / 1000, place + 1
+    return f"{number:.3g} {prefixes[place]}"

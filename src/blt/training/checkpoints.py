@@ -6,6 +6,7 @@ last.json        names the newest; written after its folder is whole
 best.json        names the one with the lowest held-out bits per byte
 """
 
+import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,13 +27,19 @@ class Progress:
     step: int = 0
     """Optimiser steps done."""
     num_bytes: int = 0
-    """Bytes of text that were targets so far."""
+    """Bytes of text that were predicted so far."""
     seconds: float = 0.0
     """Time spent so far, over all resumptions."""
     best_bits_per_byte: float | None = None
     """Lowest held-out figure so far."""
     is_finished: bool = False
-    """Whether the stage is over."""
+    """Whether it did all its steps; a recipe with more of them goes on."""
+
+    def is_better(self, bits_per_byte: float) -> bool:
+        """Say whether a held-out figure is the lowest so far."""
+        return math.isfinite(bits_per_byte) and (
+            self.best_bits_per_byte is None or bits_per_byte < self.best_bits_per_byte
+        )
 
 
 class Checkpoints:
@@ -76,15 +83,23 @@ class Checkpoints:
         folder = self.pointed("last")
         return Progress() if folder is None else _read_progress(folder)
 
-    def load_weights_of(self, which: str, module: nn.Module) -> None:
-        """Fill a module with the weights of the `last` or `best` checkpoint."""
-        folder = self.pointed(which) or self.pointed("last")
+    def load_best(self, module: nn.Module) -> Progress:
+        """Fill a module with the weights of the best checkpoint; of the last where no validation was done yet.
+
+        Returns:
+            Where the stage stood then.
+
+        Raises:
+            CheckpointError: there is none, or it is broken or of another model.
+        """
+        folder = self.pointed("best") or self.pointed("last")
         if folder is None:
             raise CheckpointError(f"{self.folder}: no checkpoint; train this stage first")
         load_weights(module, folder / "weights.safetensors", error=CheckpointError)
+        return _read_progress(folder)
 
     def pointed(self, which: str) -> Path | None:
-        """Give the folder that `last` or `best` names."""
+        """Give the folder that `last` or `best` names; None if nothing was saved yet."""
         pointer = self.folder / f"{which}.json"
         if not pointer.is_file():
             return None
@@ -92,10 +107,12 @@ class Checkpoints:
 
     def _prune(self) -> None:
         kept = {self.pointed("last"), self.pointed("best")}
-        for folder in self.folder.glob("step-*"):
+        for folder in self.folder.glob("step-" + 8 * "[0-9]"):
             step = int(folder.name.removeprefix("step-"))
             if folder not in kept and not (self.keep_every and step % self.keep_every == 0):
                 shutil.rmtree(folder, ignore_errors=True)
+        for left_by_a_kill in self.folder.glob(".step-*"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
 
 
 def _read_progress(folder: Path) -> Progress:

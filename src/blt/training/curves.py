@@ -1,25 +1,29 @@
 """Curves of a run as a PNG."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+MISSING = "curves.png needs matplotlib: pip install 'blt-llm[track]'; the figures are in metrics.jsonl all the same"
 
-def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> bool:
-    """Draw bits per byte against bytes seen: training and held-out.
 
-    Returns:
-        False without matplotlib (extra `track`), which draws them; the figures are in `metrics.jsonl` all the same.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    training = [(row["bytes"] / 1e6, row["bits_per_byte"]) for row in rows if "bits_per_byte" in row]
-    held_out = [
-        (row["bytes"] / 1e6, row["validation_bits_per_byte"]) for row in rows if "validation_bits_per_byte" in row
-    ]
+def can_draw() -> bool:
+    """Say whether matplotlib (extra `track`), which draws the curves, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
+    """Draw bits per byte against bytes seen, training and held-out; nothing without matplotlib."""
+    if not can_draw():
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    training = _points(rows, "bits_per_byte")
+    held_out = _points(rows, "validation_bits_per_byte")
+    if not (training or held_out):
+        return
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -28,12 +32,15 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> bo
     if held_out:
         axes.plot(*zip(*held_out, strict=True), marker="o", label=f"held-out, {held_out[-1][1]:.3f} at the end")
     axes.set(title=title, xlabel="text seen (MB)", ylabel="bits per byte")
-    everything = [value for _, value in training + held_out]
-    if everything and max(everything) > 2 * min(everything):
-        axes.set_ylim(0.95 * min(everything), 2 * min(everything))
+    lowest, highest = (choose(value for _, value in training + held_out) for choose in (min, max))
+    if 0 < 2 * lowest < highest:  # the first steps would leave no room for the rest
+        axes.set_ylim(0.95 * lowest, 2 * lowest)
     axes.grid(alpha=0.3)
     axes.legend()
     unfinished = path.with_name(f".{path.name}.unfinished.png")
     figure.savefig(unfinished, dpi=120)
     unfinished.replace(path)
-    return True
+
+
+def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(row["bytes"] / 1e6, row[name]) for row in rows if name in row]

@@ -1,19 +1,20 @@
 """Entropies of all documents, computed once, whole document by whole document, as generation computes them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from blt.data import EntropyStore, Shards, document_batches
 from blt.entropy import EntropyModel
+from blt.evaluation.entropies import entropies_of_rows
 
 MAX_IDS_PER_BATCH = 16384
 
 
-@torch.no_grad()
 def store_entropies(
     model: EntropyModel,
-    folder: str,
+    folder: str | Path,
     *,
     split: str,
     fingerprint: str,
@@ -28,7 +29,7 @@ def store_entropies(
         split: `train` or `validation`.
         fingerprint: names the model's weights.
         device: where to compute.
-        on_progress: told the ids done and the ids in all.
+        on_progress: told the ids done and the ids in all; if it raises, what is done is kept.
     """
     found = EntropyStore.open(folder, split=split, fingerprint=fingerprint)
     if found is not None:
@@ -42,7 +43,7 @@ def store_entropies(
             starts = [int(offsets[number]) for number in batch.documents.tolist()]
             lengths = batch.lengths.tolist()
             if not all(writer.is_done(start, start + n) for start, n in zip(starts, lengths, strict=True)):
-                entropies = model.entropies(batch.byte_ids.to(device)).float().cpu().numpy()
+                entropies = entropies_of_rows(model, batch.byte_ids.to(device)).float().cpu().numpy()
                 for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
                     writer.write(start, entropies[row, :length])
             done += sum(lengths)

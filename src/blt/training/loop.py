@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,7 +16,7 @@ from blt.distributed import World
 from blt.errors import TrainingError
 from blt.training.checkpoints import Checkpoints, Progress
 from blt.training.monitor import Monitor
-from blt.training.objectives import Objective
+from blt.training.objectives import Objective, to_device
 from blt.training.optimizers import build_optimizers
 from blt.training.recipe import LoopConfig
 from blt.training.stopping import Stopped
@@ -77,7 +78,8 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
-        loss = self.accumulate_gradients()
+        with clear_about_memory(self.monitor.stage, config):
+            loss = self.accumulate_gradients()
         norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.clip))
         if not (math.isfinite(loss.nats) and math.isfinite(norm)):
             raise TrainingError(
@@ -101,7 +103,7 @@ class Trainer:
         nats = 0.0
         for part in parts_of(batch, self.config.accumulation):
             with autocast(self.config, self.device):
-                loss = self.objective.nats(part.to(self.device))
+                loss = self.objective.nats(to_device(part, self.device))
             torch.autograd.backward(loss / num_targets)
             nats += loss.item()
         world.sum_gradients(self.objective.module.parameters())
@@ -119,9 +121,10 @@ class Trainer:
         is_best = False
         if is_last or (progress.step % config.validate_every == 0 and not is_stopping):
             module.eval()
-            bits_per_byte = self.validate(progress.step)
+            with torch.compiler.set_stance("force_eager"):  # documents have many shapes, each costly to compile
+                bits_per_byte = self.validate(progress.step)
             module.train()
-            is_best = progress.best_bits_per_byte is None or bits_per_byte < progress.best_bits_per_byte
+            is_best = progress.is_better(bits_per_byte)
             if is_best:
                 progress.best_bits_per_byte = bits_per_byte
             self.monitor.validation(progress, bits_per_byte=bits_per_byte)
@@ -131,6 +134,24 @@ class Trainer:
         self.world.wait()
         if is_stopping and not is_last:
             raise Stopped(f"stopped after step {progress.step:,}, which is saved; run the same command to go on")
+
+
+@contextmanager
+def clear_about_memory(stage: str, config: LoopConfig) -> Iterator[None]:
+    """Say what helps when memory does not suffice.
+
+    Raises:
+        TrainingError: in place of PyTorch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise TrainingError(
+                f"{stage}: memory does not suffice for {config.rows // config.accumulation} rows × {config.window} "
+                f"bytes at once; set {stage}.loop.accumulation above {config.accumulation}"
+            ) from error
+        raise
 
 
 def parts_of(batch: Batch, count: int) -> Iterator[Batch]:

@@ -2,8 +2,8 @@
 
 import json
 import math
-import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from blt.checkpoint import write_file
 from blt.errors import MissingExtraError
 from blt.training.checkpoints import Progress
 from blt.training.curves import draw_curves
@@ -20,61 +21,86 @@ NATS_PER_BIT = math.log(2.0)
 
 
 class Monitor:
-    """Follows one stage. On ranks other than the first it does nothing."""
+    """Follows one stage; where `is_main` is false, it does nothing."""
 
     def __init__(
-        self, folder: Path, *, stage: str, config: LoopConfig, is_main: bool = True, tensorboard: bool = False
+        self,
+        folder: Path,
+        *,
+        stage: str,
+        config: LoopConfig,
+        console: Console,
+        is_main: bool = True,
+        tensorboard: bool = False,
+        mean_patch_bytes: float | None = None,
     ) -> None:
-        """Args: folder: the stage's; stage: its name; config: its loop; tensorboard: write event files as well."""
+        """Say what to follow.
+
+        Args:
+            folder: the stage's.
+            stage: its name.
+            config: its loop.
+            console: where to show progress: a bar in a terminal, lines elsewhere.
+            is_main: whether this process is the one that writes.
+            tensorboard: write event files as well.
+            mean_patch_bytes: to be shown beside the other figures.
+        """
         self.folder = folder
         self.stage = stage
         self.config = config
+        self.console = console
         self.is_main = is_main
-        self.mean_patch_bytes: float | None = None
-        self.console = Console(stderr=True)
         self.metrics = folder / "metrics.jsonl"
-        self._writer: Any = open_tensorboard(folder / "tensorboard") if tensorboard and is_main else None
-        self._nats, self._targets, self._seconds = 0.0, 0, 0.0
-        self._since = time.perf_counter()
+        self._wants_tensorboard = tensorboard
+        self._patches = "" if mean_patch_bytes is None else f" · {mean_patch_bytes:.2f} bytes/patch"
+        self._nats, self._num_bytes, self._seconds_before = 0.0, 0, 0.0  # since the last row
+        self._writer: Any = None
         self._bar: Bar | None = None
         self._task = TaskID(0)
 
-    def start(self, progress: Progress) -> None:
-        """Begin to follow; metrics written after the checkpoint that the run goes on from are dropped."""
+    @contextmanager
+    def following(self, progress: Progress) -> Iterator[None]:
+        """Show and keep what happens; metrics written after the checkpoint that the run goes on from are dropped.
+
+        Raises:
+            MissingExtraError: TensorBoard is wanted and not installed.
+        """
         if not self.is_main:
+            yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.metrics) if row["step"] <= progress.step]
-        self.metrics.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        if self.console.is_terminal:
-            columns = ("{task.description}", "{task.completed:,.0f}/{task.total:,.0f}", "{task.fields[figures]}")
-            left, count, figures = (TextColumn(column) for column in columns)
-            self._bar = Bar(
-                left, BarColumn(), count, figures, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console
-            )
-            total = self.config.num_steps
-            self._task = self._bar.add_task(self.stage, total=total, completed=progress.step, figures="")
-            self._bar.start()
+        write_file(self.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._seconds_before = progress.seconds
+        if self._wants_tensorboard:
+            self._writer = open_tensorboard(self.folder / "tensorboard", first_step=progress.step + 1)
+        if progress.step:
+            self.say(f"{self.stage}: going on after step {progress.step:,}")
+        try:
+            if self.console.is_terminal:
+                self._open_bar(progress)
+            yield
+        finally:
+            self._close()
 
-    def step(self, progress: Progress, *, nats: float, num_targets: int, norm: float, factor: float) -> None:
+    def step(self, progress: Progress, *, nats: float, num_bytes: int, norm: float, factor: float) -> None:
         """Note one optimiser step."""
         if not self.is_main:
             return
         self._nats += nats
-        self._targets += num_targets
+        self._num_bytes += num_bytes
         if progress.step % self.config.log_every and progress.step != self.config.num_steps:
             return
-        now = time.perf_counter()
         row = {
             "step": progress.step,
             "bytes": progress.num_bytes,
-            "bits_per_byte": self._nats / self._targets / NATS_PER_BIT,
-            "bytes_per_second": self._targets / (now - self._since),
+            "bits_per_byte": self._nats / max(1, self._num_bytes) / NATS_PER_BIT,
+            "bytes_per_second": self._num_bytes / max(1e-9, progress.seconds - self._seconds_before),
             "gradient_norm": norm,
             "learning_rate_factor": factor,
             "seconds": progress.seconds,
         }
-        self._nats, self._targets, self._since = 0.0, 0, now
+        self._nats, self._num_bytes, self._seconds_before = 0.0, 0, progress.seconds
         self._keep(row)
         self._show(row)
 
@@ -86,14 +112,24 @@ class Monitor:
         best = "" if progress.best_bits_per_byte != bits_per_byte else " (best)"
         self.say(f"{self.stage} step {progress.step:,}: held-out {bits_per_byte:.4f} bits per byte{best}")
         draw_curves(read_metrics(self.metrics), self.folder / "curves.png", title=self.stage)
-        self._since = time.perf_counter()
 
     def say(self, line: str) -> None:
-        """Show a line above the progress bar."""
+        """Show a line, above the progress bar if there is one."""
         if self.is_main:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def close(self) -> None:
+    def _open_bar(self, progress: Progress) -> None:
+        columns = ("{task.description}", "{task.completed:,.0f}/{task.total:,.0f}", "{task.fields[figures]}")
+        name, count, figures = (TextColumn(column, markup=False) for column in columns)
+        self._bar = Bar(
+            name, BarColumn(), count, figures, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console
+        )
+        self._task = self._bar.add_task(
+            self.stage, total=self.config.num_steps, completed=progress.step, figures=self._patches
+        )
+        self._bar.start()
+
+    def _close(self) -> None:
         """End the display; files are complete at any time."""
         if self._bar is not None:
             self._bar.stop()
@@ -109,16 +145,13 @@ class Monitor:
                     self._writer.add_scalar(name, value, row["step"])
 
     def _show(self, row: dict[str, Any]) -> None:
-        patch = "" if self.mean_patch_bytes is None else f" · {self.mean_patch_bytes:.2f} bytes/patch"
-        figures = f"{row['bits_per_byte']:.3f} BPB · {row['bytes_per_second'] / 1000:.1f} kB/s{patch}"
+        figures = f"{row['bits_per_byte']:.3f} BPB · {row['bytes_per_second'] / 1000:.1f} kB/s{self._patches}"
+        step, num_steps = row["step"], self.config.num_steps
         if self._bar is not None:
-            self._bar.update(self._task, completed=row["step"], figures=figures)
+            self._bar.update(self._task, completed=step, figures=figures)
         else:
-            left = (self.config.num_steps - row["step"]) * row["seconds"] / row["step"]
-            self.say(
-                f"{self.stage} step {row['step']:,}/{self.config.num_steps:,} · {figures} · {left / 60:.1f} min left"
-            )
-            sys.stderr.flush()
+            left = (num_steps - step) * row["seconds"] / step
+            self.say(f"{self.stage} step {step:,}/{num_steps:,} · {figures} · {_duration(left)} left")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -133,8 +166,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def open_tensorboard(folder: Path) -> Any:
-    """Open TensorBoard's writer.
+def open_tensorboard(folder: Path, *, first_step: int) -> Any:
+    """Open TensorBoard's writer; what it holds from `first_step` on is dropped.
 
     Raises:
         MissingExtraError: TensorBoard is not installed.
@@ -143,4 +176,11 @@ def open_tensorboard(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError("tensorboard", extra="track", purpose="tensorboard = true") from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=first_step)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -1,17 +1,17 @@
 """What a stage minimises: the nats of a batch's targets."""
 
+from dataclasses import replace
 from typing import Protocol
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
-from blt.data import Batch
+from blt.data import NOT_PREDICTED, Batch
 from blt.entropy import EntropyModel
 from blt.model import BLT
 from blt.patching import PatchRule, patch
 from blt.shapes import Float, Int, Tensor
-
-NOT_PREDICTED = -100
 
 
 class Objective(Protocol):
@@ -65,3 +65,9 @@ class BLTObjective:
 def summed_nats(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
     """Add up the cross-entropy of all targets but those that are not predicted."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_PREDICTED, reduction="sum")
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch to where the module is."""
+    entropies = None if batch.entropies is None else batch.entropies.to(device)
+    return replace(batch, byte_ids=batch.byte_ids.to(device), targets=batch.targets.to(device), entropies=entropies)

@@ -2,6 +2,7 @@
 
 runs/my-run/
 recipe.json     what is trained here; another recipe is refused
+data.json       checksums of the documents; others are refused
 entropy/        metrics.jsonl, curves.png, checkpoints/
 threshold.json  the calibrated patch rule
 blt/            metrics.jsonl, curves.png, samples.txt, checkpoints/
@@ -10,68 +11,38 @@ model/          the finished model, for `ByteLM.from_pretrained`
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from blt.checkpoint import load_json, write_json
-from blt.configuration import from_dict, to_dict
-from blt.data import EntropyStore, Shards, Windows
-from blt.distributed import World, joined_world
+from blt.configuration import from_dict, tag_of, to_dict
+from blt.data import EntropyStore, Windows
+from blt.distributed import choose_device, joined_world
 from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
 from blt.lm import ByteLM, fingerprint
 from blt.model import BLT
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
-from blt.training.checkpoints import Checkpoints
+from blt.training.curves import MISSING, can_draw
 from blt.training.entropies import store_entropies
-from blt.training.loop import train
-from blt.training.monitor import Monitor
-from blt.training.objectives import BLTObjective, EntropyObjective
-from blt.training.recipe import BLTStage, EntropyStage, LoopConfig, Recipe
+from blt.training.loop import Trainer, Validate
+from blt.training.objectives import BLTObjective, EntropyObjective, Objective
+from blt.training.recipe import BLTStage, EntropyStage, Recipe
+from blt.training.run_folder import Run, held_out_split, loops_of, open_run
+from blt.training.samples import write_sample
+from blt.training.stopping import stop_requests
 from blt.training.validation import HeldOut
 
-SAMPLE_BYTES = 300
 
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What all stages share."""
-
-    recipe: Recipe
-    folder: Path
-    device: torch.device
-    world: World
-    train_folder: str
-    validation_folder: str
-    validation_split: str
-
-    def monitor(self, stage: str, config: LoopConfig) -> Monitor:
-        """Follow a stage."""
-        is_main = self.world.is_main
-        return Monitor(
-            self.folder / stage, stage=stage, config=config, is_main=is_main, tensorboard=self.recipe.tensorboard
-        )
-
-    def checkpoints(self, stage: str, config: LoopConfig) -> Checkpoints:
-        """Give a stage's checkpoints."""
-        return Checkpoints(self.folder / stage / "checkpoints", keep_every=config.keep_every)
-
-    def held_out(self) -> HeldOut:
-        """Give the documents that every validation reads."""
-        shards = Shards.open(self.validation_folder, split=self.validation_split)
-        return HeldOut(shards, num_documents=self.recipe.data.validation_documents)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Patching:
     """What the first two stages leave for the third."""
 
-    entropy_model: EntropyModel | None
     rule: PatchRule
-    train: EntropyStore | None
-    validation: EntropyStore | None
+    entropy_model: EntropyModel | None = None
+    train: EntropyStore | None = None
+    held_out: EntropyStore | None = None
 
 
 def run_recipe(recipe: Recipe) -> Path:
@@ -81,13 +52,22 @@ def run_recipe(recipe: Recipe) -> Path:
         The model folder.
 
     Raises:
-        ConfigurationError: the run folder belongs to another recipe, or a size does not fit the number of ranks.
-        DataError: the data cannot be read.
-        TrainingError: a loss that is no finite number.
+        ConfigurationError: the run folder belongs to another recipe, a size does not fit the number of ranks, or
+            there is no such device.
+        DataError: the data cannot be read, or have changed since the run began.
+        CheckpointError: the last checkpoint is broken.
+        TrainingError: a loss that is no finite number, or not enough memory.
+        Stopped: SIGINT or SIGTERM came; what was done is kept.
     """
-    with joined_world() as world:
-        run = _open_run(recipe, world)
-        torch.manual_seed(recipe.seed)
+    device = choose_device(recipe.device)
+    with (
+        stop_requests() as asked_to_stop,
+        joined_world(device) as world,
+        open_run(recipe, device=device, world=world, asked_to_stop=asked_to_stop) as run,
+    ):
+        run.say(f"run folder: {run.folder}")
+        if not can_draw():
+            run.say(MISSING)
         entropy_model = None if recipe.entropy is None else train_entropy_model(run, recipe.entropy)
         patching = prepare_patching(run, entropy_model)
         return train_blt(run, recipe.blt, patching)
@@ -95,189 +75,134 @@ def run_recipe(recipe: Recipe) -> Path:
 
 def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
     """First stage."""
+    run.say(describe_entropy_stage(run.recipe, stage, run.train))
     torch.manual_seed(run.recipe.seed)
     model = EntropyModel(stage.model).to(run.device)
-    checkpoints, monitor = run.checkpoints("entropy", stage.loop), run.monitor("entropy", stage.loop)
-    shards = Shards.open(run.train_folder)
-    monitor.say(describe_entropy_stage(stage, shards))
-    if not checkpoints.progress().is_finished:
-        objective, held_out = EntropyObjective(model), run.held_out()
-        try:
-            train(
-                objective,
-                Windows(shards, window=stage.loop.window, seed=run.recipe.seed),
-                stage.loop,
-                validate=lambda: held_out.bits_per_byte(objective, device=run.device, entropies=None),
-                checkpoints=checkpoints,
-                monitor=monitor,
-                device=run.device,
-                world=run.world,
-            )
-        finally:
-            monitor.close()
-    checkpoints.load_weights_of("best", model)
+    is_longer = run.checkpoints("entropy").progress().step < stage.loop.num_steps
+    if is_longer and run.checkpoints("blt").progress().step > 0:
+        raise ConfigurationError(
+            f"entropy.loop.num_steps: {stage.loop.num_steps}; the BLT in {run.folder} reads the entropies of the model "
+            f"as it is, so that it cannot be trained further; choose another --out"
+        )
+    objective, held_out = EntropyObjective(model), HeldOut(run.held_out, num_documents=_num_held_out(run))
+
+    def validate(step: int) -> float:  # noqa: ARG001 (the loop tells every stage)
+        return held_out.bits_per_byte(objective, device=run.device, entropies=None)
+
+    windows = Windows(run.train, window=stage.loop.window, seed=run.recipe.seed)
+    _train(run, "entropy", objective, windows, validate)
     return model.requires_grad_(False).eval()
 
 
 def prepare_patching(run: Run, entropy_model: EntropyModel | None) -> Patching:
     """Second stage: store the entropies beside the shards, once, and find the threshold."""
-    stage = run.recipe.patching
-    if entropy_model is None:
-        return Patching(entropy_model=None, rule=stage.rule, train=None, validation=None)
+    rule = run.recipe.patching.rule
+    if not rule.needs_entropies:
+        run.say(f"patches by the rule {tag_of(rule)!r}, which needs no threshold: mean_patch_bytes has no effect")
+    if entropy_model is None or not rule.needs_entropies:
+        return Patching(rule=rule, entropy_model=entropy_model)
+    splits = (run.recipe.data.train, "train"), held_out_split(run.recipe.data)
     if run.world.is_main:
-        _store(run, entropy_model, run.train_folder, "train")
-        _store(run, entropy_model, run.validation_folder, run.validation_split)
+        for folder, split in splits:
+            _store(run, entropy_model, folder, split)
     run.world.wait()
-    stored = _store(run, entropy_model, run.train_folder, "train")
-    held_out = _store(run, entropy_model, run.validation_folder, run.validation_split)
-    rule = _calibrated(run, stored)
-    return Patching(entropy_model=entropy_model, rule=rule, train=stored, validation=held_out)
+    train, held_out = (_store(run, entropy_model, folder, split) for folder, split in splits)
+    rule = _calibrated(run, train)
+    return Patching(rule=rule, entropy_model=entropy_model, train=train, held_out=held_out)
 
 
 def train_blt(run: Run, stage: BLTStage, patching: Patching) -> Path:
     """Third stage; writes the model folder."""
     recipe = run.recipe
+    windows = Windows(run.train, window=stage.loop.window, seed=recipe.seed, entropies=patching.train)
+    mean_patch = _mean_patch(windows, patching.rule)
+    run.say(describe_blt_stage(recipe, run.train, mean_patch_bytes=mean_patch))
     torch.manual_seed(recipe.seed)
     blt = BLT(stage.model).to(run.device)
-    checkpoints, monitor = run.checkpoints("blt", stage.loop), run.monitor("blt", stage.loop)
-    shards = Shards.open(run.train_folder)
-    windows = Windows(shards, window=stage.loop.window, seed=recipe.seed, entropies=patching.train)
-    monitor.mean_patch_bytes = _mean_patch(windows, patching.rule)
-    monitor.say(describe_blt_stage(stage, shards, mean_patch_bytes=monitor.mean_patch_bytes))
     objective = BLTObjective(blt, rule=patching.rule, slots_multiple=stage.loop.slots_multiple)
-    held_out = run.held_out()
+    held_out = HeldOut(run.held_out, num_documents=_num_held_out(run))
     lm = ByteLM(blt, patch_rule=patching.rule, entropy_model=patching.entropy_model)
 
-    def validate() -> float:
-        figure = held_out.bits_per_byte(objective, device=run.device, entropies=patching.validation)
+    def validate(step: int) -> float:
+        figure = held_out.bits_per_byte(objective, device=run.device, entropies=patching.held_out)
         if run.world.is_main:
-            _show_sample(run, monitor, lm, figure)
+            samples, prompt = run.folder / "blt" / "samples.txt", recipe.sample_prompt
+            run.say(write_sample(lm, samples, prompt=prompt, seed=recipe.seed, step=step, bits_per_byte=figure))
         return figure
 
-    if not checkpoints.progress().is_finished:
-        try:
-            train(
-                objective,
-                windows,
-                stage.loop,
-                validate=validate,
-                checkpoints=checkpoints,
-                monitor=monitor,
-                device=run.device,
-                world=run.world,
-            )
-        finally:
-            monitor.close()
-    checkpoints.load_weights_of("best", blt)
+    _train(run, "blt", objective, windows, validate, mean_patch_bytes=mean_patch)
     folder = run.folder / "model"
     if run.world.is_main:
         lm.eval().save_pretrained(folder)
-        monitor.say(f"model written to {folder}")
+        run.say(f"model written to {folder}")
     run.world.wait()
     return folder
 
 
-def _open_run(recipe: Recipe, world: World) -> Run:
-    """Claim the run folder for this recipe; lengths of stages may change between resumptions, shapes may not."""
-    for name, loop in _loops(recipe).items():
-        if loop.rows % (world.size * loop.accumulation):
-            raise ConfigurationError(
-                f"{name}.loop.rows: {loop.rows} is no multiple of {world.size} ranks × {loop.accumulation} parts"
-            )
-    data, folder = recipe.data, Path(recipe.out)
-    held_out = (data.train, "validation") if data.validation is None else (data.validation, "train")
-    if world.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        mine, path = _identity(recipe), folder / "recipe.json"
-        if path.is_file() and (theirs := _identity_of(load_json(path, error=CheckpointError))) != mine:
-            key = next(key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key))
-            raise ConfigurationError(
-                f"{folder}: holds a run with {key} = {theirs.get(key)!r}, this recipe says {mine.get(key)!r}; "
-                f"choose another --out"
-            )
-        write_json(path, to_dict(recipe))
-    world.wait()
-    return Run(
-        recipe=recipe,
-        folder=folder,
-        device=_device(recipe.device, world),
-        world=world,
-        train_folder=data.train,
-        validation_folder=held_out[0],
-        validation_split=held_out[1],
-    )
-
-
-def _loops(recipe: Recipe) -> dict[str, LoopConfig]:
-    loops = {"blt": recipe.blt.loop}
-    if recipe.entropy is not None:
-        loops["entropy"] = recipe.entropy.loop
-    return loops
-
-
-MAY_CHANGE = {"num_steps", "compile", "accumulation", "device", "tensorboard", "out", "sample_prompt"}
-MAY_CHANGE |= {"log_every", "validate_every", "checkpoint_every", "keep_every", "slots_multiple", "precision"}
-"""Fields that a resumed run may set anew: they decide how long and how it is computed, not what is learnt."""
-
-
-def _identity(recipe: Recipe) -> dict[str, Any]:
-    return _identity_of(to_dict(recipe))
-
-
-def _identity_of(tree: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_identity_of(value, prefix=f"{prefix}{key}."))
-        elif key not in MAY_CHANGE:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _device(name: str, world: World) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda", world.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+def _train(
+    run: Run,
+    stage: str,
+    objective: Objective,
+    windows: Windows,
+    validate: Validate,
+    *,
+    mean_patch_bytes: float | None = None,
+) -> None:
+    """Train a stage to its end unless it is there, and leave the best weights in its module, not the last."""
+    checkpoints, loop = run.checkpoints(stage), loops_of(run.recipe)[stage]
+    if checkpoints.progress().step < loop.num_steps:
+        Trainer(
+            objective=objective,
+            windows=windows,
+            config=loop,
+            validate=validate,
+            checkpoints=checkpoints,
+            monitor=run.monitor(stage, mean_patch_bytes=mean_patch_bytes),
+            device=run.device,
+            world=run.world,
+            asked_to_stop=run.asked_to_stop,
+        ).run()
+    best = checkpoints.load_best(objective.module)
+    figure = "not validated" if best.best_bits_per_byte is None else f"held-out {best.best_bits_per_byte:.4f} BPB"
+    run.say(f"{stage}: the weights of step {best.step:,} are taken, the best ({figure})")
 
 
 def _store(run: Run, model: EntropyModel, folder: str, split: str) -> EntropyStore:
-    monitor = run.monitor("entropy", run.recipe.blt.loop)
-    shown = [0]
+    """Store the entropies of a split, and say how far it is at every tenth."""
+    tenths_said = 0
 
     def on_progress(done: int, total: int) -> None:
-        share = 10 * done // total
-        if share > shown[0]:
-            shown[0] = share
-            monitor.say(f"entropies of {folder} ({split}): {10 * share}%")
+        nonlocal tenths_said
+        if 10 * done // total > tenths_said:
+            tenths_said = 10 * done // total
+            run.say(f"entropies of {folder} ({split}): {10 * tenths_said}%")
+        run.stop_if_asked()
 
-    return store_entropies(
-        model, folder, split=split, fingerprint=fingerprint(model), device=run.device, on_progress=on_progress
-    )
+    name = fingerprint(model)
+    return store_entropies(model, folder, split=split, fingerprint=name, device=run.device, on_progress=on_progress)
 
 
 def _calibrated(run: Run, stored: EntropyStore) -> PatchRule:
-    """Find the threshold once; later runs in this folder read it back."""
+    """Find the threshold; once the BLT has begun, it stays."""
     stage, path = run.recipe.patching, run.folder / "threshold.json"
     if stage.mean_patch_bytes is None:
         return stage.rule
-    if path.is_file():
+    if path.is_file() and run.checkpoints("blt").progress().step > 0:
         kept: PatchRule = from_dict(PatchRule, load_json(path, error=CheckpointError), where=str(path))
         return kept
-    shards = Shards.open(run.train_folder)
-    offsets = shards.document_id_offsets
-    spans = [slice(int(offsets[n]), int(offsets[n + 1])) for n in range(shards.num_documents)]
-    spans = spans[: stage.calibration_documents]
+    offsets = run.train.document_id_offsets
+    count = min(stage.calibration_documents, run.train.num_documents)
+    spans = [(int(offsets[number]), int(offsets[number + 1])) for number in range(count)]
     rule = calibrate(
         stage.rule,
-        byte_ids=[torch.from_numpy(shards.ids(span.start, span.stop)) for span in spans],
-        entropies=[torch.tensor(stored.read(span.start, span.stop)) for span in spans],
+        byte_ids=[torch.from_numpy(run.train.ids(*span)) for span in spans],
+        entropies=[torch.tensor(stored.read(*span)) for span in spans],
         mean_patch_bytes=stage.mean_patch_bytes,
     )
+    run.world.wait()
     if run.world.is_main:
         write_json(path, to_dict(rule))
-        run.monitor("entropy", run.recipe.blt.loop).say(
-            f"threshold: {rule.threshold:.4f} nats, for {stage.mean_patch_bytes} bytes per patch"
-        )
+        run.say(f"threshold: {rule.threshold:.4f} nats, for {stage.mean_patch_bytes} bytes per patch")
     return rule
 
 
@@ -287,13 +212,5 @@ def _mean_patch(windows: Windows, rule: PatchRule) -> float:
     return mean_patch_bytes(patches, batch.byte_ids)
 
 
-def _show_sample(run: Run, monitor: Monitor, lm: ByteLM, figure: float) -> None:
-    try:
-        from blt.generation import generate
-    except ImportError:
-        return
-    prompt = run.recipe.sample_prompt
-    story = generate(lm, prompt, max_new_bytes=SAMPLE_BYTES, temperature=0.7, seed=run.recipe.seed).text
-    with (run.folder / "blt" / "samples.txt").open("a", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(f"--- {figure:.4f} bits per byte\n{story}\n")
-    monitor.say(story)
+def _num_held_out(run: Run) -> int:
+    return run.recipe.data.validation_documents

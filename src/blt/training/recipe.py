@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from blt.configuration import check, from_dict, with_overrides
+from blt.configuration import check, from_dict, to_dict, with_overrides
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.model import BLTConfig, preset
@@ -64,13 +64,14 @@ class LoopConfig:
     """Steps between checkpoints that are never deleted; unset: only the last and the best are kept."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "rows", "window", "accumulation", "log_every", "validate_every", "checkpoint_every"):
+        for name in ("num_steps", "rows", "window", "accumulation", "slots_multiple"):
+            check(getattr(self, name) >= 1, f"{name}: {getattr(self, name)}; at least 1")
+        for name in ("log_every", "validate_every", "checkpoint_every"):
             check(getattr(self, name) >= 1, f"{name}: {getattr(self, name)}; at least 1")
         check(
             self.rows % self.accumulation == 0, f"accumulation: {self.accumulation} does not divide rows, {self.rows}"
         )
         check(self.clip > 0, f"clip: {self.clip}; above 0")
-        check(self.slots_multiple >= 1, f"slots_multiple: {self.slots_multiple}; at least 1")
         check(self.keep_every is None or self.keep_every >= 1, f"keep_every: {self.keep_every}; at least 1")
 
 
@@ -94,6 +95,11 @@ class PatchingStage:
     """Wanted mean patch length in bytes; unset: the rule's own threshold stays."""
     calibration_documents: int = 2000
     """Training documents on which the threshold is found."""
+
+    def __post_init__(self) -> None:
+        wanted, count = self.mean_patch_bytes, self.calibration_documents
+        check(wanted is None or wanted >= 1, f"mean_patch_bytes: a patch holds at least 1 byte, got {wanted}")
+        check(count >= 1, f"calibration_documents: {count}; at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +131,7 @@ class Recipe:
     device: str = "auto"
     """As PyTorch names it; `auto` takes a GPU if there is one."""
     sample_prompt: str = "Once upon a time"
-    """What a sample is shown for at each validation."""
+    """What the model continues at each validation, to show what it has learnt."""
     tensorboard: bool = False
     """Write TensorBoard event files too (extra `track`)."""
 
@@ -159,8 +165,6 @@ def load_recipe(path: str | Path, *, overrides: Mapping[str, Any] | None = None)
 
 def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
     """Replace `blt.model.preset` by that preset's fields, under those that the recipe sets itself."""
-    from blt.configuration import to_dict
-
     stage = values.get("blt")
     model = stage.get("model") if isinstance(stage, Mapping) else None
     if not isinstance(model, Mapping) or "preset" not in model:

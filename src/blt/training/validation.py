@@ -1,18 +1,22 @@
-"""Held-out bits per byte during a run: whole documents, each alone, as generation sees them (protocol `documents`)."""
+"""Held-out bits per byte during a run: documents, each alone, as generation sees them (protocol `documents`)."""
 
 import math
 
 import numpy as np
 import torch
 
+from blt.codec import BYTE_OFFSET
 from blt.data import NOT_PREDICTED, Batch, DocumentBatch, EntropyStore, Shards, document_batches
-from blt.training.objectives import Objective
+from blt.training.objectives import Objective, to_device
 
 MAX_IDS_PER_BATCH = 16384
 
 
 class HeldOut:
-    """The first so many held-out documents, with their entropies once there are any."""
+    """The first so many held-out documents, with their entropies once there are any.
+
+    Of a very long document only the first `MAX_IDS_PER_BATCH` ids are read, so that a validation stays short.
+    """
 
     def __init__(self, shards: Shards, *, num_documents: int) -> None:
         count = min(num_documents, shards.num_documents)
@@ -21,14 +25,12 @@ class HeldOut:
     @torch.no_grad()
     def bits_per_byte(self, objective: Objective, *, device: torch.device, entropies: EntropyStore | None) -> float:
         """Measure the objective's module as it is now: bits of all bytes and EOS, per byte of text."""
-        nats = 0.0
+        nats, num_bytes = 0.0, 0
         for documents in document_batches(self._sample, max_ids_per_batch=MAX_IDS_PER_BATCH):
             batch = _as_batch(documents, self._sample, entropies)
-            moved = None if batch.entropies is None else batch.entropies.to(device)
-            nats += objective.nats(
-                Batch(byte_ids=batch.byte_ids.to(device), targets=batch.targets.to(device), entropies=moved)
-            ).item()
-        return nats / math.log(2.0) / max(1, self._sample.num_bytes)
+            num_bytes += int((batch.targets >= BYTE_OFFSET).sum())
+            nats += objective.nats(to_device(batch, device)).item()
+        return nats / math.log(2.0) / max(1, num_bytes)
 
 
 def _as_batch(documents: DocumentBatch, shards: Shards, entropies: EntropyStore | None) -> Batch:
@@ -44,4 +46,5 @@ def _as_batch(documents: DocumentBatch, shards: Shards, entropies: EntropyStore 
         for row, (number, length) in enumerate(zip(documents.documents.tolist(), lengths.tolist(), strict=True)):
             start = int(shards.document_id_offsets[number])
             stored[row, :length] = torch.from_numpy(np.array(entropies.read(start, start + length)))
-    return Batch(byte_ids=byte_ids, targets=targets, entropies=stored)
+        stored = stored[:, :MAX_IDS_PER_BATCH]
+    return Batch(byte_ids=byte_ids[:, :MAX_IDS_PER_BATCH], targets=targets[:, :MAX_IDS_PER_BATCH], entropies=stored)

@@ -1,0 +1,198 @@
+"""The run folder: one recipe, one process at a time, one text; what else lies there is told in `pipeline`."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from blt.checkpoint import load_json, write_json
+from blt.configuration import from_dict, to_dict
+from blt.data import Shards
+from blt.distributed import World
+from blt.errors import CheckpointError, ConfigurationError, DataError
+from blt.training.checkpoints import Checkpoints
+from blt.training.monitor import Monitor
+from blt.training.recipe import DataConfig, LoopConfig, Recipe
+from blt.training.stopping import Stopped
+
+if sys.platform != "win32":
+    import fcntl
+
+MAY_CHANGE = {"num_steps", "compile", "accumulation", "device", "tensorboard", "out", "sample_prompt"}
+MAY_CHANGE |= {"log_every", "validate_every", "checkpoint_every", "keep_every", "slots_multiple", "precision"}
+"""Fields that a resumed run may set anew: they decide how long and how it is computed, not what is learnt."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What all stages share."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    world: World
+    console: Console
+    asked_to_stop: Callable[[], bool]
+    train: Shards
+    held_out: Shards
+
+    def checkpoints(self, stage: str) -> Checkpoints:
+        """Give a stage's checkpoints."""
+        return Checkpoints(self.folder / stage / "checkpoints", keep_every=loops_of(self.recipe)[stage].keep_every)
+
+    def monitor(self, stage: str, *, mean_patch_bytes: float | None = None) -> Monitor:
+        """Give what follows a stage."""
+        return Monitor(
+            self.folder / stage,
+            stage=stage,
+            config=loops_of(self.recipe)[stage],
+            console=self.console,
+            is_main=self.world.is_main,
+            tensorboard=self.recipe.tensorboard,
+            mean_patch_bytes=mean_patch_bytes,
+        )
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+        if self.world.is_main:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stop_if_asked(self) -> None:
+        """End here if that was asked for, between two pieces of work that are kept.
+
+        Raises:
+            Stopped: it was.
+        """
+        if self.asked_to_stop():
+            raise Stopped("stopped; what was done is kept, run the same command to go on")
+
+
+@contextmanager
+def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_stop: Callable[[], bool]) -> Iterator[Run]:
+    """Claim the run folder for this recipe; lengths of stages may change between resumptions, shapes may not.
+
+    Raises:
+        ConfigurationError: the folder belongs to another recipe or to a process that is running, or the rows of a
+            batch do not divide by the number of ranks.
+        DataError: the data cannot be read, or are not what the run began with.
+    """
+    for name, loop in loops_of(recipe).items():
+        if loop.rows % (world.size * loop.accumulation):
+            raise ConfigurationError(
+                f"{name}.loop.rows: {loop.rows} is no multiple of {world.size} ranks × {loop.accumulation} parts"
+            )
+    train, held_out = open_data(recipe)
+    folder = Path(recipe.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, is_needed=world.is_main):
+        check_recipe(recipe, folder / "recipe.json")
+        checksums = {"train": train.checksum, "held_out": held_out.checksum}
+        check_data(checksums, folder / "data.json")
+        world.wait()  # all have checked before the first one writes
+        if world.is_main:
+            write_json(folder / "recipe.json", to_dict(recipe))
+            write_json(folder / "data.json", checksums)
+        yield Run(
+            recipe=recipe,
+            folder=folder,
+            device=device,
+            world=world,
+            console=Console(stderr=True),
+            asked_to_stop=asked_to_stop,
+            train=train,
+            held_out=held_out,
+        )
+
+
+def open_data(recipe: Recipe) -> tuple[Shards, Shards]:
+    """Open the training split and the held-out one.
+
+    Raises:
+        DataError: one of them cannot be read or has no documents.
+    """
+    data = recipe.data
+    train = Shards.open(data.train, split="train")
+    folder, split = held_out_split(data)
+    try:
+        return train, Shards.open(folder, split=split)
+    except DataError as error:
+        if data.validation is not None:
+            raise
+        raise DataError(
+            f"{error}; or set data.validation to a folder of held-out documents, itself made by `blt prepare`"
+        ) from None
+
+
+def held_out_split(data: DataConfig) -> tuple[str, str]:
+    """Give folder and split of the held-out documents."""
+    return (data.train, "validation") if data.validation is None else (data.validation, "train")
+
+
+def check_recipe(recipe: Recipe, path: Path) -> None:
+    """Refuse a folder that holds a run of another recipe; a stage that has saved nothing yet may still change."""
+    if not path.is_file():
+        return
+    begun = {stage for stage in ("entropy", "blt") if (path.parent / stage / "checkpoints" / "last.json").is_file()}
+    open_to_change = {"entropy", "patching", "blt"} - begun - ({"patching"} if "blt" in begun else set())
+    theirs, mine = load_json(path, error=CheckpointError), to_dict(recipe)
+    with suppress(ConfigurationError):  # raised by fields that blt has no more: then both are compared as they are
+        theirs = to_dict(from_dict(Recipe, theirs))  # fields that blt has got since then have their defaults
+    mine, theirs = identity_of(mine), identity_of(theirs)
+    for key in sorted(mine.keys() | theirs.keys()):
+        if mine.get(key) != theirs.get(key) and key.split(".")[0] not in open_to_change:
+            raise ConfigurationError(
+                f"{path.parent}: holds a run with {key} = {theirs.get(key)!r}, this recipe says {mine.get(key)!r}; "
+                f"choose another --out"
+            )
+
+
+def check_data(checksums: dict[str, str], path: Path) -> None:
+    """Refuse data that have changed since the run began."""
+    if path.is_file() and (before := load_json(path, error=CheckpointError)) != checksums:
+        which = next((name for name in checksums if before.get(name) != checksums[name]), "data")
+        raise DataError(
+            f"{path.parent}: the {which} documents are not those that this run began with; "
+            f"prepare them as they were, or choose another --out"
+        )
+
+
+def identity_of(tree: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """Give what decides what is learnt, as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(identity_of(value, prefix=f"{prefix}{key}."))
+        elif key not in MAY_CHANGE:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def loops_of(recipe: Recipe) -> dict[str, LoopConfig]:
+    """Give the loop of each stage that trains."""
+    loops = {} if recipe.entropy is None else {"entropy": recipe.entropy.loop}
+    return loops | {"blt": recipe.blt.loop}
+
+
+@contextmanager
+def locked(folder: Path, *, is_needed: bool) -> Iterator[None]:
+    """Keep a second process from training in the same folder; a process that dies leaves no lock behind.
+
+    Raises:
+        ConfigurationError: there is one already.
+    """
+    if not is_needed or sys.platform == "win32":
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"{folder}: another process is training here; choose another --out") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
