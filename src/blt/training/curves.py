@@ -36,7 +36,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> No
     if 0 < 2 * lowest < highest:  # the first steps would leave no room for the rest
         axes.set_ylim(0.95 * lowest, 2 * lowest)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper right")
     unfinished = path.with_name(f".{path.name}.unfinished.png")
     figure.savefig(unfinished, dpi=120)
     unfinished.replace(path)

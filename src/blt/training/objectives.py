@@ -1,7 +1,7 @@
 """What a stage minimises: the nats of a batch's targets."""
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from blt.patching import PatchRule, patch
 from blt.shapes import Float, Int, Tensor
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A module to train and its loss."""
 
