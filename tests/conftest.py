@@ -1,4 +1,6 @@
 import random
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from blt.entropy import EntropyConfig
 from blt.lm import ByteLM, LMConfig
 from blt.model import BLTConfig, HashConfig, LocalConfig, TransformerConfig
 from blt.patching import EntropyRule
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what several folders of tests share
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and two cores may be shared
 

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from blt.errors import ConfigurationError
+from blt.model import preset
+from blt.patching import SpaceRule
+from blt.training import load_recipe
+from blt.training.optimizers import MuonConfig
+from tiny_training import RECIPE
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(root=tmp_path))
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_read(path):
+    recipe = load_recipe(path)
+    assert recipe.entropy is not None
+    assert recipe.out == f"runs/{path.stem}"
+    assert recipe.blt.model == preset(path.stem)
+
+
+def test_there_are_shipped_recipes():
+    assert {path.stem for path in RECIPES} >= {"tiny", "tinystories-55m"}
+
+
+def test_any_field_can_be_set_from_outside(recipe_file):
+    overrides = {
+        "blt.loop.rows": "8",
+        "entropy.loop.optimizer.type": "muon",
+        "entropy.loop.optimizer.adamw.betas": "0.8,0.9",
+        "data.validation": "elsewhere",
+        "blt.loop.compile": "true",
+    }
+    recipe = load_recipe(recipe_file, overrides=overrides)
+    assert recipe.blt.loop.rows == 8
+    assert isinstance(recipe.entropy.loop.optimizer, MuonConfig)
+    assert recipe.entropy.loop.optimizer.adamw.betas == (0.8, 0.9)
+    assert recipe.data.validation == "elsewhere"
+    assert recipe.blt.loop.compile is True
+
+
+def test_a_preset_takes_changes_of_single_fields(recipe_file):
+    values = {"preset": "tiny", "local_encoder": {"num_layers": 2}, "queries_per_patch": 1}
+    model = load_recipe(recipe_file, overrides={"blt.model": values}).blt.model
+    tiny = preset("tiny")
+    assert model.local_encoder.num_layers == 2
+    assert model.local_encoder.dim == tiny.local_encoder.dim
+    assert model.queries_per_patch == 1
+    assert model.global_transformer == tiny.global_transformer
+
+
+def test_a_rule_without_entropies_needs_no_entropy_stage(recipe_file):
+    recipe = load_recipe(recipe_file, overrides={"entropy": "none", "patching.rule": {"type": "space"}})
+    assert recipe.entropy is None
+    assert isinstance(recipe.patching.rule, SpaceRule)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"blt.loop.num_step": "3"}, "blt.loop.num_step: unknown key; did you mean 'num_steps'?"),
+        ({"entropi.loop.rows": "3"}, "entropi: unknown key; did you mean 'entropy'?"),
+        ({"blt.loop.optimizer.type": "adam"}, "'adam' is none of adamw, muon; did you mean 'adamw'?"),
+        ({"blt.model.preset": "tinny"}, "preset 'tinny' is none of tiny"),
+        ({"blt.loop.rows": "many"}, "blt.loop.rows: expected int, got 'many'"),
+        ({"blt.loop.rows": "0"}, "blt.loop: rows: 0; at least 1"),
+        ({"blt.loop.window": "0"}, "blt.loop: window: 0; at least 1"),
+        ({"blt.loop.num_steps": "0"}, "blt.loop: num_steps: 0; at least 1"),
+        ({"blt.loop.accumulation": "3"}, "accumulation: 3 does not divide rows, 4"),
+        ({"blt.loop.clip": "0"}, "clip: 0.0; above 0"),
+        ({"blt.loop.slots_multiple": "0"}, "slots_multiple: 0; at least 1"),
+        ({"blt.loop.keep_every": "0"}, "keep_every: 0; at least 1"),
+        ({"blt.loop.precision": "float8"}, "'float8' is none of auto, float32, bfloat16"),
+        ({"blt.model.local_encoder.num_heads": "3"}, "num_heads"),
+        ({"blt.model.local_decoder.dim": "32"}, "local_decoder.dim: 32 differs from local_encoder.dim, 16"),
+        ({"data.validation_documents": "0"}, "validation_documents: 0; at least 1"),
+        ({"patching.mean_patch_bytes": "0.5"}, "mean_patch_bytes: a patch holds at least 1 byte, got 0.5"),
+        ({"patching.calibration_documents": "0"}, "calibration_documents: 0; at least 1"),
+        ({"entropy": "none"}, "EntropyRule needs an entropy model; add an .entropy. stage"),
+        ({"data": {}}, "data.train: missing"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_is_refused_by_name(recipe_file, overrides, said):
+    with pytest.raises(ConfigurationError) as error:
+        load_recipe(recipe_file, overrides=overrides)
+    assert said.replace(".entropy.", "[entropy]") in str(error.value)
+
+
+def test_a_file_that_is_no_recipe_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="give a recipe, a TOML file"):
+        load_recipe(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigurationError, match="give a recipe, a TOML file"):
+        load_recipe(tmp_path)
+    broken = tmp_path / "broken.toml"
+    broken.write_text("out = ")
+    with pytest.raises(ConfigurationError, match="not readable as TOML"):
+        load_recipe(broken)
+    broken.write_bytes(b"out = '\xff'")
+    with pytest.raises(ConfigurationError, match="not readable as TOML"):
+        load_recipe(broken)

@@ -1,0 +1,109 @@
+import json
+
+import pytest
+import torch
+
+from blt.data import PrepareConfig, prepare
+from blt.distributed import World
+from blt.errors import ConfigurationError, DataError
+from blt.training import load_recipe
+from blt.training.run_folder import locked, open_run
+from tiny_training import made_up_documents, tiny_recipe, write_recipe
+
+
+def claim(recipe, *, world=None):
+    with open_run(recipe, device=torch.device("cpu"), world=world or World(), asked_to_stop=lambda: False) as run:
+        return run
+
+
+def begin(recipe, *stages):
+    """Pretend that stages have saved a checkpoint."""
+    run = claim(recipe)
+    for stage in stages:
+        folder = run.folder / stage / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "last.json").write_text("{}")
+
+
+def test_a_run_folder_belongs_to_one_recipe(tmp_path):
+    path = write_recipe(tmp_path)
+    begin(load_recipe(path), "entropy", "blt")
+    for key, value in (("blt.loop.rows", "8"), ("entropy.model.dim", "32"), ("patching.mean_patch_bytes", "4")):
+        with pytest.raises(ConfigurationError, match=rf"run: holds a run with {key} = .*; choose another --out"):
+            claim(load_recipe(path, overrides={key: value}))
+    with pytest.raises(ConfigurationError, match="holds a run with seed = 0, this recipe says 1"):
+        claim(load_recipe(path, overrides={"seed": "1"}))
+
+
+def test_how_long_and_how_a_run_is_computed_may_change(tmp_path):
+    path = write_recipe(tmp_path)
+    begin(load_recipe(path), "entropy", "blt")
+    overrides = {"blt.loop.num_steps": "99", "blt.loop.accumulation": "2", "blt.loop.validate_every": "7"}
+    assert claim(load_recipe(path, overrides=overrides)).recipe.blt.loop.num_steps == 99
+
+
+def test_a_stage_that_has_saved_nothing_may_still_change(tmp_path):
+    path = write_recipe(tmp_path)
+    begin(load_recipe(path), "entropy")
+    claim(load_recipe(path, overrides={"blt.loop.rows": "8", "patching.mean_patch_bytes": "4"}))
+    with pytest.raises(ConfigurationError, match=r"entropy\.loop\.rows = 4"):
+        claim(load_recipe(path, overrides={"entropy.loop.rows": "8"}))
+
+
+def test_a_field_that_blt_has_got_since_does_not_estrange_a_run(tmp_path):
+    recipe = tiny_recipe(tmp_path)
+    begin(recipe, "entropy", "blt")
+    path = tmp_path / "run" / "recipe.json"
+    values = json.loads(path.read_text())
+    del values["blt"]["model"]["rope_theta"]
+    path.write_text(json.dumps(values))
+    claim(recipe)
+
+
+def test_data_that_have_changed_are_refused(tmp_path):
+    recipe = tiny_recipe(tmp_path)
+    begin(recipe)
+    other = tmp_path / "other.txt"
+    other.write_text("\n<|endoftext|>\n".join(made_up_documents(seed=1)))
+    prepare(PrepareConfig(inputs=(str(other),), out=str(tmp_path / "data"), validation=0.2, overwrite=True))
+    with pytest.raises(DataError, match="the train documents are not those that this run began with"):
+        claim(recipe)
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    with (
+        locked(tmp_path, is_needed=True),
+        pytest.raises(ConfigurationError, match="another process is training here"),
+        locked(tmp_path, is_needed=True),
+    ):
+        pass
+    with locked(tmp_path, is_needed=True):
+        pass
+
+
+def test_rows_must_divide_by_ranks_and_parts(tmp_path):
+    recipe = tiny_recipe(tmp_path, {"blt.loop.accumulation": "2", "entropy.loop.rows": "3"})
+    with pytest.raises(ConfigurationError, match=r"blt\.loop\.rows: 4 is no multiple of 3 ranks × 2 parts"):
+        claim(recipe, world=World(size=3))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_held_out_documents_is_said_with_the_way_out(tmp_path):
+    recipe = tiny_recipe(tmp_path, validation=0.0)
+    with pytest.raises(DataError, match=r"'validation'.*or set data.validation to a folder of held-out documents"):
+        claim(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_held_out_documents_stands_in_for_the_split(tmp_path):
+    (tmp_path / "held-out").mkdir()
+    write_recipe(tmp_path / "held-out", documents=made_up_documents(7, seed=3), validation=0.0)
+    recipe = tiny_recipe(tmp_path, {"data.validation": str(tmp_path / "held-out" / "data")}, validation=0.0)
+    assert claim(recipe).held_out.num_documents == 7
+
+
+def test_missing_data_leave_no_run_folder(tmp_path):
+    recipe = tiny_recipe(tmp_path, {"data.train": str(tmp_path / "nowhere")})
+    with pytest.raises(DataError, match="nowhere"):
+        claim(recipe)
+    assert not (tmp_path / "run").exists()
