@@ -1,0 +1,217 @@
+"""Law 5: stop → resume gives the same losses, bit for bit; parts of a batch, and ranks, give them within tolerance."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from blt.checkpoint import load_tensors
+from blt.data import EntropyStore, Shards, Windows
+from blt.distributed import World
+from blt.entropy import EntropyConfig, EntropyModel
+from blt.model import BLT, BLTConfig, HashConfig, LocalConfig, TransformerConfig
+from blt.patching import EntropyRule
+from blt.training import Stopped, checkpoints, curves
+from blt.training.checkpoints import Checkpoints
+from blt.training.loop import Trainer
+from blt.training.monitor import Monitor, read_metrics
+from blt.training.objectives import BLTObjective, EntropyObjective
+from blt.training.optimizers import AdamWConfig, MuonConfig
+from blt.training.recipe import LoopConfig
+from blt.training.schedules import CosineConfig
+from tiny_training import made_up_documents, write_recipe
+
+NUM_STEPS = 6
+LOCAL = LocalConfig(dim=16, num_layers=1, num_heads=2, window=8)
+BLT_CONFIG = BLTConfig(
+    local_encoder=LOCAL,
+    local_decoder=LOCAL,
+    global_transformer=TransformerConfig(dim=24, num_layers=1, num_heads=2),
+    hash_embedding=HashConfig(ngram_sizes=(3,), num_rows=32),
+    queries_per_patch=2,
+)
+OPTIMIZERS = {"adamw": AdamWConfig(learning_rate=3e-3), "muon": MuonConfig()}
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    monkeypatch.setattr(curves, "can_draw", lambda: False)
+
+
+def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, stop_after=None):
+    """Everything new, as in a new process, but for what lies in `folder`."""
+    torch.manual_seed(0)
+    shards = Shards.from_documents([document.encode() for document in made_up_documents()])
+    if stage == "entropy":
+        entropies = None
+        objective = EntropyObjective(EntropyModel(EntropyConfig(dim=16, num_layers=1, num_heads=2, window=8)))
+    else:
+        entropies = EntropyStore(np.random.default_rng(0).uniform(0, 5, shards.num_ids).astype(np.float32))
+        objective = BLTObjective(BLT(BLT_CONFIG), rule=EntropyRule(threshold=3.0), slots_multiple=1)
+    config = LoopConfig(
+        num_steps=NUM_STEPS,
+        rows=4,
+        window=40,
+        accumulation=accumulation,
+        optimizer=OPTIMIZERS[optimizer],
+        schedule=CosineConfig(warmup_steps=2),
+        log_every=1,
+        checkpoint_every=2,
+    )
+    trainer = Trainer(
+        objective=objective,
+        windows=Windows(shards, window=config.window, seed=0, entropies=entropies),
+        config=config,
+        validate=lambda step: 8.0 - step,
+        checkpoints=Checkpoints(folder / "checkpoints"),
+        monitor=Monitor(folder, stage=stage, config=config, console=Console(quiet=True)),
+        device=torch.device("cpu"),
+        world=World(),
+        asked_to_stop=lambda: trainer.progress.step == stop_after,
+    )
+    return trainer
+
+
+def losses(folder):
+    rows = read_metrics(folder / "metrics.jsonl")
+    return [(row["step"], row["bits_per_byte"], row["gradient_norm"]) for row in rows if "gradient_norm" in row]
+
+
+class Killed(Exception):  # noqa: N818 (an event)
+    """The process is gone."""
+
+
+def die_after(step, note):
+    """Note steps until the last one, which is not saved any more."""
+
+    def note_and_die(progress, **figures):
+        note(progress, **figures)
+        if progress.step == step:
+            raise Killed
+
+    return note_and_die
+
+
+def check_resume(tmp_path, *, stop_after, **what):
+    """Compare a run in one go with one that was stopped, and with one that died a step after its checkpoint."""
+    whole = new_trainer(tmp_path / "whole", **what)
+    whole.run()
+    with pytest.raises(Stopped):
+        new_trainer(tmp_path / "stopped", stop_after=stop_after, **what).run()
+    dying = new_trainer(tmp_path / "killed", **what)
+    dying.monitor.step = die_after(5, dying.monitor.step)
+    with pytest.raises(Killed):
+        dying.run()
+    for name in ("stopped", "killed"):
+        resumed = new_trainer(tmp_path / name, **what)
+        resumed.run()
+        assert losses(tmp_path / name) == losses(tmp_path / "whole")
+        for weight, wanted in zip(
+            resumed.objective.module.parameters(), whole.objective.module.parameters(), strict=True
+        ):
+            assert torch.equal(weight, wanted)
+    assert len(losses(tmp_path / "whole")) == NUM_STEPS
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("stage", ["entropy", "blt"])
+def test_a_stopped_run_goes_on_with_the_same_losses_bit_for_bit(tmp_path, stage, optimizer, accumulation):
+    check_resume(tmp_path, stage=stage, optimizer=optimizer, accumulation=accumulation, stop_after=3)
+
+
+def without_optimizer_state(monkeypatch):
+    monkeypatch.setattr(checkpoints, "_restore", lambda *_, **__: None)
+
+
+def without_weights(monkeypatch):
+    monkeypatch.setattr(checkpoints, "load_weights", lambda *_, **__: None)
+
+
+def with_a_sampler_that_counts_calls(monkeypatch):
+    honest, calls = Windows.batch, {}
+
+    def batch(windows, step, **options):
+        calls[id(windows)] = calls.get(id(windows), -1) + 1
+        return honest(windows, calls[id(windows)], **options)
+
+    monkeypatch.setattr(Windows, "batch", batch)
+
+
+def with_step_lost(monkeypatch):
+    honest = checkpoints._read_progress
+    monkeypatch.setattr(checkpoints, "_read_progress", lambda folder: replace(honest(folder), step=0))
+
+
+@pytest.mark.parametrize(
+    "flaw", [without_optimizer_state, without_weights, with_a_sampler_that_counts_calls, with_step_lost]
+)
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_the_check_notices_what_a_resume_forgets(tmp_path, monkeypatch, flaw, optimizer):
+    flaw(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_resume(tmp_path, stage="entropy", optimizer=optimizer, accumulation=1, stop_after=3)
+
+
+@pytest.mark.parametrize("stage", ["entropy", "blt"])
+def test_parts_of_a_batch_give_the_losses_of_the_whole(tmp_path, stage):
+    for parts in (1, 2, 4):
+        new_trainer(tmp_path / str(parts), stage=stage, accumulation=parts).run()
+    wanted = losses(tmp_path / "1")
+    for parts in (2, 4):
+        torch.testing.assert_close(torch.tensor(losses(tmp_path / str(parts))), torch.tensor(wanted))
+
+
+def test_progress_counts_bytes_and_not_ends_of_documents(tmp_path):
+    trainer = new_trainer(tmp_path, stage="entropy")
+    progress = trainer.run()
+    batches = [trainer.windows.batch(step, rows=4) for step in range(NUM_STEPS)]
+    assert progress.num_bytes == sum(int((batch.targets >= 4).sum()) for batch in batches)
+    assert Checkpoints(tmp_path / "checkpoints").progress() == progress
+
+
+def start_rank(recipe, *, rank, size, port, overrides):
+    """Start one process as torchrun does."""
+    environment = os.environ | {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "blt", "train", str(recipe), *overrides]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_ranks_train_what_one_trains(tmp_path):
+    recipe = write_recipe(tmp_path)
+    overrides = ["--device", "cpu", "--sample_prompt", "", "--blt.loop.optimizer.type", "muon"]
+    for size in (1, 2):
+        port = free_port()
+        ranks = [
+            start_rank(recipe, rank=rank, size=size, port=port, overrides=[*overrides, "--out", f"{tmp_path}/{size}"])
+            for rank in range(size)
+        ]
+        for process in ranks:
+            _, said = process.communicate(timeout=200)
+            assert process.returncode == 0, said
+    for name in ("entropy", "blt"):
+        wanted, found = losses(tmp_path / "1" / name), losses(tmp_path / "2" / name)
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
+    wanted = load_tensors(tmp_path / "1" / "model" / "model.safetensors")
+    for key, tensor in load_tensors(tmp_path / "2" / "model" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, wanted[key], rtol=1e-3, atol=1e-3)
