@@ -22,9 +22,9 @@ class GenerationOptions(TypedDict, total=False):
     """The fields of `GenerationConfig`, as keyword arguments; all may be left out."""
 
     max_new_bytes: int
-    temperature: float
+    temperature: float | int
     top_k: int | None
-    top_p: float | None
+    top_p: float | int | None
     seed: int | None
     stop: str | bytes | Sequence[str | bytes]
 

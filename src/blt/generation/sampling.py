@@ -17,11 +17,11 @@ _NEVER_SAMPLED = [special for special in range(BYTE_OFFSET) if special != EOS_ID
 class SamplingConfig:
     """How the next byte is chosen from its probabilities."""
 
-    temperature: float = 0.7
+    temperature: float | int = 0.7
     """Below 1: safer; above 1: wilder; 0: always the likeliest byte."""
     top_k: int | None = None
     """Choose among the k likeliest bytes only; unset: among all."""
-    top_p: float | None = None
+    top_p: float | int | None = None
     """Choose among the fewest likeliest bytes that together reach this probability; unset: among all."""
     seed: int | None = None
     """Equal seeds give equal texts; unset: another text every time."""

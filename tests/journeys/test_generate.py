@@ -1,0 +1,106 @@
+"""`blt generate`, as a person calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from blt.cli import main
+
+
+@pytest.fixture
+def run(capfdbinary):
+    """Give a function that runs a command line and gives status, output and errors."""
+
+    def call(*arguments: str) -> tuple[int, bytes, bytes]:
+        with pytest.raises(SystemExit) as stopped:
+            main(["generate", *arguments])
+        sys.stdout.flush()
+        captured = capfdbinary.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_the_prompt_is_continued_and_the_same_seed_gives_the_same_text(run, tiny_folder):
+    options = ("--max-new", "40", "--temperature", "0.9", "--seed", "0", "--model", str(tiny_folder))
+    status, text, errors = run("--prompt", "Once upon a time", *options)
+    assert (status, errors) == (0, b"")
+    assert text.startswith(b"Once upon a time")
+    assert len(text) > len(b"Once upon a time") + 20
+    assert run("--prompt", "Once upon a time", *options)[1] == text
+    assert run("--prompt", "Once upon a time", *options, "--seed", "1")[1] != text
+
+
+def test_json_is_one_object_with_the_same_text(run, tiny_folder):
+    options = ("--prompt", "Tom", "--max-new", "30", "--seed", "4", "--top-k", "20", "--model", str(tiny_folder))
+    shown = run(*options)[1].decode()
+    status, output, _ = run(*options, "--json")
+    found = json.loads(output)
+    assert status == 0
+    assert set(found) == {"prompt", "text", "continuation", "num_new_bytes", "stopped_by"}
+    assert found["text"] + "\n" == shown
+    assert found["text"].startswith(found["prompt"])
+    assert found["num_new_bytes"] <= 30
+
+
+def test_a_prompt_file_may_hold_any_bytes(run, tiny_folder, tmp_path):
+    (tmp_path / "prompt").write_bytes("Zoë ".encode() + b"\0\xff!")
+    status, text, _ = run("--prompt-file", str(tmp_path / "prompt"), "--max-new", "3", "--model", str(tiny_folder))
+    assert status == 0
+    assert text.decode().startswith("Zoë \0\ufffd!")
+
+
+def test_a_stop_string_may_be_given_more_than_once(run, tiny_folder):
+    stops = [part for letter in map(chr, range(1, 128)) for part in ("--stop", letter)]
+    _, output, _ = run("--prompt", "Tom", "--seed", "0", *stops, "--model", str(tiny_folder), "--json")
+    found = json.loads(output)
+    assert found["stopped_by"] in ("stop", "eos")
+    assert not any(0 < ord(letter) < 128 for letter in found["continuation"])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--temperature", "-1"), b"temperature"),
+        (("--top-p", "2"), b"top_p"),
+        (("--top-k", "0"), b"top_k"),
+        (("--max-new", "-5"), b"max_new_bytes"),
+        (("--stop", ""), b"stop"),
+        (("--model", "/no/such/folder"), b"/no/such/folder"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_status_2(run, options, complaint):
+    status, output, errors = run("--prompt", "Tom", *options)
+    assert (status, output) == (2, b"")
+    assert complaint in errors
+    assert errors.count(b"\n") == 1
+
+
+def test_two_prompts_are_refused(run, tiny_folder):
+    status, _, errors = run("--prompt", "Tom", "--prompt-file", str(tiny_folder / "config.json"))
+    assert status == 2
+    assert b"give one of them" in errors
+
+
+def test_python_m_blt_generate_means_the_same_and_takes_bytes_that_are_no_text(run, tiny_folder):
+    options = ["--max-new", "5", "--temperature", "0", "--model", str(tiny_folder)]
+    command = [sys.executable, "-m", "blt.generate", "--prompt", b"Tom \xff", *options]
+    finished = subprocess.run(command, capture_output=True, check=False)
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert finished.stdout == run("--prompt", os.fsdecode(b"Tom \xff"), *options)[1]
+
+
+def test_ctrl_c_ends_a_text_without_a_traceback(tiny_folder):
+    command = [sys.executable, "-m", "blt", "generate", "--prompt", "Tom", "--max-new", "100000000"]
+    stops_early = ["--temperature", "0", "--model", str(tiny_folder)]
+    with subprocess.Popen([*command, *stops_early], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == b"Tom"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.split() == [b"stopped"]

@@ -1,0 +1,170 @@
+"""Continuing prompts, whole, in batches and as streams."""
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+
+from blt.codec import BYTE_OFFSET, EOS_ID, encode
+from blt.errors import ConfigurationError
+from blt.generation import GenerationConfig, GenerationOptions, generate, generate_batch, stream
+
+PROMPTS = ("", "Tom had a red ball.", b"\0", b"\xff\xfe", "🙂".encode()[:2], "Zoë " * 30)
+UNUSUAL = "bits of a \ud800 lone surrogate"
+
+
+@pytest.fixture
+def talker(tiny_lm):
+    """A model that never ends a text."""
+    return without_eos(tiny_lm)
+
+
+def without_eos(lm):
+    original = lm.blt.logits
+    lm.blt.logits = lambda states: original(states).index_fill(-1, torch.tensor([EOS_ID]), -1e9)
+    return lm
+
+
+@torch.inference_mode()
+def greedy_without_caches(lm, prompt: bytes, *, max_new_bytes: int) -> bytes:
+    """Run the full forward for every byte."""
+    ids = encode(prompt, bos=True)
+    for _ in range(max_new_bytes):
+        logits = lm(ids[None])[0, -1]
+        logits[:BYTE_OFFSET] = -torch.inf
+        ids = torch.cat([ids, logits.argmax()[None]])
+    return bytes((ids[1 + len(prompt) :] - BYTE_OFFSET).tolist())
+
+
+def test_greedy_with_caches_is_greedy_without_over_300_bytes(talker):
+    found = generate(talker, "Tom had", max_new_bytes=300, temperature=0)
+    assert found.new_bytes == greedy_without_caches(talker, b"Tom had", max_new_bytes=300)
+    assert found.stopped_by == "length"
+
+
+def test_text_is_prompt_and_continuation_and_the_rest_follows(talker):
+    found = generate(talker, "Tom", max_new_bytes=9, seed=0)
+    assert found.data == b"Tom" + found.new_bytes
+    assert len(found.new_bytes) == 9
+    assert found.text == found.data.decode(errors="replace")
+    assert found.continuation == found.new_bytes.decode(errors="replace")
+
+
+def test_equal_seeds_give_equal_texts_and_others_others(talker):
+    texts = [generate(talker, "Tom", max_new_bytes=20, temperature=1, seed=seed).text for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+    unseeded = {generate(talker, "Tom", max_new_bytes=20, temperature=1).text for _ in range(3)}
+    assert len(unseeded) == 3
+
+
+def test_a_row_of_a_batch_is_the_row_alone_whatever_stands_beside_it(tiny_lm):
+    options = {"max_new_bytes": 25, "temperature": 1.5, "stop": [bytes([byte]) for byte in range(20)]}
+    together = generate_batch(tiny_lm, PROMPTS, seed=7, **options)
+    alone = [generate(tiny_lm, prompt, seed=7 + number, **options) for number, prompt in enumerate(PROMPTS)]
+    assert together == alone
+    assert len({len(result.new_bytes) for result in together}) > 3  # some left early, and the others went on
+
+
+def test_no_prompts_give_no_texts(tiny_lm):
+    assert generate_batch(tiny_lm, []) == []
+
+
+@pytest.mark.parametrize("prompt", [*PROMPTS, UNUSUAL])
+def test_pieces_of_a_stream_joined_are_the_continuation_or_with_the_prompt_the_text(talker, prompt):
+    options = {"max_new_bytes": 20, "temperature": 1.0, "seed": 3}
+    whole = generate(talker, prompt, **options)
+    pieces = list(stream(talker, prompt, **options))
+    assert "".join(pieces) == whole.continuation
+    assert all(pieces)
+    assert "".join(stream(talker, prompt, with_prompt=True, **options)) == whole.text
+
+
+def test_a_prompt_that_ends_within_a_character_is_shown_with_what_completes_it(talker):
+    half, rest = "🙂".encode()[:2], "🙂".encode()[2:]
+    scripted(talker, rest)
+    assert list(stream(talker, half, with_prompt=True, max_new_bytes=2)) == ["🙂"]
+    scripted(talker, rest)
+    assert generate(talker, half, max_new_bytes=2).text == "🙂"
+
+
+def scripted(lm, text: bytes, *, eos: bool = False) -> None:
+    """Make the model say this, byte by byte."""
+    ids = iter(encode(text, eos=eos).tolist())
+
+    def logits(states):
+        scores = torch.full((*states.shape[:-1], 260), -1e9)
+        scores[..., next(ids)] = 0
+        return scores
+
+    lm.blt.logits = logits
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected", "stopped_by"),
+    [
+        ("\n\n", "One.\nTwo.", "stop"),
+        (["Two", b"One"], "", "stop"),
+        ("nowhere", "One.\nTwo.\n\nThree.", "eos"),
+        ((), "One.\nTwo.\n\nThree.", "eos"),
+        (["ree.!"], "One.\nTwo.\n\nThree.", "eos"),
+        (b"\nT", "One.", "stop"),
+    ],
+)
+def test_a_stop_string_ends_the_text_and_is_not_part_of_it(tiny_lm, stop, expected, stopped_by):
+    scripted(tiny_lm, b"One.\nTwo.\n\nThree.", eos=True)
+    found = generate(tiny_lm, "Three.\n\n", stop=stop)
+    assert (found.continuation, found.stopped_by) == (expected, stopped_by)
+
+
+def test_a_stream_shows_no_part_of_a_stop_string_nor_half_a_character(tiny_lm):
+    scripted(tiny_lm, "Zoë <|en… <|end|>".encode())
+    assert list(stream(tiny_lm, stop="<|end|>")) == ["Z", "o", "ë", " ", "<|en", "…", " "]
+
+
+def test_a_length_limit_shows_what_a_stop_string_held_back(tiny_lm):
+    scripted(tiny_lm, b"ab<|e")
+    found = generate(tiny_lm, stop="<|end|>", max_new_bytes=5)
+    assert (found.new_bytes, found.stopped_by) == (b"ab<|e", "length")
+
+
+def test_no_new_bytes_leave_the_prompt_alone(tiny_lm):
+    found = generate(tiny_lm, "Tom", max_new_bytes=0)
+    assert (found.text, found.new_bytes, found.stopped_by) == ("Tom", b"", "length")
+    assert list(stream(tiny_lm, "Tom", max_new_bytes=0)) == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_new_bytes": -1}, {"stop": ""}, {"stop": ["a", b""]}, {"temperature": -1.0}, {"top_k": 0}]
+)
+def test_options_that_cannot_be_are_refused_at_once_also_by_a_stream(tiny_lm, options):
+    for function in (generate, stream, tiny_lm.generate, tiny_lm.stream):
+        with pytest.raises(ConfigurationError, match=next(iter(options))):
+            function(tiny_lm, "Tom", **options) if function in (generate, stream) else function("Tom", **options)
+
+
+def test_an_unknown_option_is_refused_by_name(tiny_lm):
+    with pytest.raises(TypeError, match="temprature"):
+        generate(tiny_lm, "Tom", temprature=1)
+
+
+def test_the_options_are_the_fields_of_their_configuration():
+    fields = {field.name for field in dataclasses.fields(GenerationConfig)}
+    assert set(GenerationOptions.__annotations__) == fields
+    documented = inspect.getdoc(generate)
+    assert all(f"`{name}`" in documented for name in fields)
+
+
+def test_the_model_itself_generates_and_streams(talker):
+    options = {"max_new_bytes": 12, "seed": 1}
+    found = talker.generate("Tom", **options)
+    assert found == generate(talker, "Tom", **options)
+    assert "".join(talker.stream("Tom", **options)) == found.continuation
+
+
+def test_each_byte_costs_one_step_and_a_prompt_one_pass(talker, monkeypatch):
+    passes = []
+    original = talker.blt.local_encoder.forward
+    monkeypatch.setattr(talker.blt.local_encoder, "forward", lambda *a, **k: passes.append(1) or original(*a, **k))
+    generate(talker, "Tom had a red ball. " * 20, max_new_bytes=30)
+    assert len(passes) == 1
