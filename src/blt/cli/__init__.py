@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str], *, debug: bool) -> int:
     try:
-        cli.main(arguments, prog_name="blt", standalone_mode=False)
+        status = cli.main(arguments, prog_name="blt", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 2
@@ -85,7 +85,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
             raise
         click.echo(f"blt: {_one_line(error)}", err=True)
         return 2
-    return 0
+    return status if isinstance(status, int) else 0  # what a verb gave to `context.exit`, if it did
 
 
 def _one_line(error: BaseException) -> str:
