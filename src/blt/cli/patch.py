@@ -1,0 +1,92 @@
+"""`blt patch`: how a text falls into patches."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from blt.checkpoint import write_file
+from blt.cli.options import device_option, json_option, model_option
+from blt.codec import to_bytes
+from blt.configuration import from_dict, tag_of, to_dict
+from blt.errors import ConfigurationError
+from blt.inspection import html_page, print_patches, view_patches
+from blt.lm import ByteLM
+from blt.patching import PatchRule
+
+RULES = ("entropy", "entropy-rise", "entropy-and-rise", "space", "static", "byte")
+
+
+@click.command()
+@click.argument("text", metavar="TEXT|FILE")
+@model_option
+@click.option("--rule", type=click.Choice(RULES), help="Where patches end; the model's own rule if not given.")
+@click.option("--threshold", type=float, metavar="NATS", help="θ of a rule that looks at entropies.")
+@click.option("--rise-threshold", type=float, metavar="NATS", help="Least rise, with --rule entropy-and-rise.")
+@click.option("--length", type=int, metavar="BYTES", help="Bytes per patch, with --rule static.")
+@click.option("--max-length", type=int, metavar="BYTES", help="Cut longer patches.")
+@click.option("--limit", type=click.IntRange(min=1), default=65536, show_default=True, help="Bytes to read at most.")
+@click.option("--html", "html_file", metavar="OUT", help="Write a page for the browser.")
+@click.option("--show-spaces", is_flag=True, help="Show each space as ·.")
+@device_option
+@json_option
+def patch(
+    text: str,
+    model: str | None,
+    limit: int,
+    html_file: str | None,
+    show_spaces: bool,
+    device: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Show how a text falls into patches.
+
+    TEXT|FILE is the file of that name if there is one, else the text itself; - reads standard input. Patches have two
+    colours by turns, and the warmer a character, the less sure the model is, having read it, what follows. Without
+    colours, as in a pipe, │ stands between patches.
+    """
+    data, title = read_text_or_file(text)
+    lm = ByteLM.from_pretrained(model, device=device)
+    lm.patch_rule = _rule(lm.patch_rule, {name: value for name, value in settings.items() if value is not None})
+    view = view_patches(lm, data, limit=limit)
+    if html_file is not None:
+        write_file(Path(html_file), html_page(view, title=title).encode())
+    if as_json:
+        click.echo(json.dumps(view.to_dict()))
+    elif html_file is not None:
+        click.echo(f"{html_file}: {len(view.patches):,} patches, mean {view.mean_patch_bytes:.2f} bytes")
+    else:
+        print_patches(view, Console(), show_spaces=show_spaces)
+
+
+def read_text_or_file(text: str) -> tuple[bytes, str]:
+    """Give the bytes that an argument means, and a title for them.
+
+    Args:
+        text: the name of a file, `-` for standard input, or else a text.
+    """
+    if text == "-":
+        return sys.stdin.buffer.read(), "standard input"
+    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112 (Path refuses names that are too long)
+        return Path(text).read_bytes(), Path(text).name
+    return to_bytes(text), "a text"
+
+
+def _rule(own: PatchRule, settings: dict[str, Any]) -> PatchRule:
+    """Give the model's own rule with other settings, or another rule.
+
+    Raises:
+        ConfigurationError: a setting that the rule does not have, or lacks.
+    """
+    name = settings.pop("rule", tag_of(own))
+    values = (to_dict(own) if name == tag_of(own) else {"type": name}) | settings
+    try:
+        rule: PatchRule = from_dict(PatchRule, values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--rule {name}: {error}") from None
+    return rule

@@ -1,0 +1,53 @@
+"""`blt verify`: the laws of causality and isolation, on a checkpoint."""
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from blt.cli.options import device_option, json_option
+from blt.codec import to_bytes
+from blt.inspection import LawReport
+from blt.inspection import verify as verify_lm
+from blt.lm import ByteLM
+
+
+@click.command()
+@click.argument("model", required=False, metavar="[MODEL]")
+@click.option("--text", metavar="TEXT", help="Try the laws on this text, beside random bytes; its first 2,048 bytes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random bytes and positions.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@device_option
+@json_option
+@click.pass_context
+def verify(
+    context: click.Context, model: str | None, text: str | None, seed: int, dtype: str, device: str, as_json: bool
+) -> None:
+    """Check the laws on a model.
+
+    MODEL is a folder or a name on the Hub; the bundled model if not given. What the model knows after a byte may depend
+    on that byte and earlier ones of its document, and on nothing else: not on later bytes, on its neighbours in a row
+    or batch, on padding, or on the way it is computed. Exit status 0 if every law held, 1 if one is broken.
+    """
+    lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
+    reports = verify_lm(lm, text=None if text is None else to_bytes(text), seed=seed)
+    held = all(report.held for report in reports)
+    if as_json:
+        click.echo(json.dumps({"held": held, "laws": [report.to_dict() for report in reports]}))
+    else:
+        _print(reports)
+    if not held:
+        context.exit(1)
+
+
+def _print(reports: list[LawReport]) -> None:
+    table = Table("law", "", "largest deviation", "allowed", "where", box=None, header_style="bold", pad_edge=False)
+    for report in reports:
+        verdict = "[green]held[/]" if report.held else "[bold red]BROKEN[/]"
+        place = "" if report.held else report.where
+        table.add_row(report.law, verdict, f"{report.deviation:.2g}", f"{report.tolerance:g}", place)
+    Console().print(table)
+    broken = [report.law for report in reports if not report.held]
+    verdict = f"{len(broken)} of {len(reports)} laws are broken" if broken else f"all {len(reports)} laws held"
+    click.echo(f"\n{verdict}")

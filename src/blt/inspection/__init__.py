@@ -1,0 +1,22 @@
+"""A bank of the river: what a model does, shown and checked.
+
+In: a `ByteLM` and a text. Out: `LawReport`s, which say whether the laws of the design hold on this checkpoint, and a
+`PatchView`, which shows how the text falls into patches. Next: `blt verify`, `blt patch`.
+"""
+
+from blt.inspection.deviation import LawReport
+from blt.inspection.patch_html import html_page
+from blt.inspection.patch_view import Glyph, PatchView, glyphs, print_patches, view_patches
+from blt.inspection.verify import LAWS, verify
+
+__all__ = [
+    "LAWS",
+    "Glyph",
+    "LawReport",
+    "PatchView",
+    "glyphs",
+    "html_page",
+    "print_patches",
+    "verify",
+    "view_patches",
+]
