@@ -47,7 +47,7 @@ class _Verbs(click.Group):
 @click.command(cls=_Verbs, name="blt", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="blt")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-def cli(debug: bool) -> None:  # noqa: ARG001 (read by `main` from the arguments)
+def cli(debug: bool) -> None:
     """Language models that read raw bytes: train, evaluate, generate, inspect."""
 
 
