@@ -30,10 +30,10 @@ class World:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def sum(self, value: float) -> float:
+    def sum(self, value: int | float) -> float:
         """Add up a number over all processes."""
         if self.size == 1:
-            return value
+            return float(value)
         total = torch.tensor(value, dtype=torch.float64, device=_device_of_messages())
         dist.all_reduce(total)
         return float(total)

@@ -12,7 +12,7 @@ from blt.training.recipe import EntropyStage, LoopConfig, Recipe
 def describe_entropy_stage(recipe: Recipe, stage: EntropyStage, shards: Shards) -> str:
     """Say what the entropy model costs and sees."""
     cost = cost_of(
-        recipe.blt.model, mean_patch_bytes=1, context_bytes=stage.loop.window, entropy_model=stage.model
+        recipe.blt.model, mean_patch_bytes=1.0, context_bytes=stage.loop.window, entropy_model=stage.model
     ).entropy_model
     assert cost is not None
     return "\n".join(
@@ -69,7 +69,7 @@ def _loop(loop: LoopConfig, shards: Shards, *, flops: float) -> list[str]:
     ]
 
 
-def _with_unit(number: float) -> str:
+def _with_unit(number: int | float) -> str:
     """Write three digits and a prefix, to be followed by the unit: `55.4 M`."""
     prefixes = ["", "k", "M", "G", "T", "P", "E"]
     place = 0
