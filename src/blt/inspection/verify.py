@@ -64,6 +64,7 @@ def verify(lm: ByteLM, *, text: bytes | None = None, seed: int = 0) -> list[LawR
 def causality_by_edit(lm: ByteLM, sample: Sample, witness: Witness) -> None:
     """Change a byte: nothing before it may change."""
     row, whole = sample.row, _read(lm, sample.row)
+    witness.compare(lm(row), whole.logits, "the parts together: logits")
     at_random_ends = lm.blt(row, Patches(ends=sample.random_ends))
     for position in sample.positions(9, ends=whole.ends):
         for new_id in (sample.other_id(int(row[0, position])), BOS_ID if position % 2 else EOS_ID):

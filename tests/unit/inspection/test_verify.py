@@ -13,7 +13,7 @@ from blt.inspection.sample import MAX_TEXT, PARAGRAPH, Sample
 from blt.lm import DecodingSession
 from blt.model import BLT
 from blt.nn import WindowPattern, segment_max
-from blt.patching import ByteRule, EntropyRiseRule, Patches, SpaceRule, StaticRule, patch
+from blt.patching import ByteRule, EntropyRiseRule, EntropyRule, Patches, SpaceRule, StaticRule, patch
 
 TEXT = b"Tom had a red ball, and Zo\xc3\xab had none."
 """Short, to be quick; the default is a paragraph."""
@@ -178,6 +178,28 @@ def test_a_flaw_of_one_kind_is_not_blamed_on_the_other_laws(tiny_lm, monkeypatch
     has_ngrams_that_reach_across_bos(tiny_lm, monkeypatch)
     forgets_while_stepping(tiny_lm, monkeypatch)
     assert broken_laws(tiny_lm) == {PACKED, STEP}
+
+
+def test_an_end_that_lies_right_at_the_threshold_is_rounding_and_another_is_not(tiny_lm, monkeypatch):
+    row = Sample.draw(tiny_lm, text=TEXT, seed=0).row
+    tiny_lm.patch_rule = EntropyRule(threshold=float(tiny_lm.entropies(row)[0, 9]) + 1e-7)
+    exact = tiny_lm.patches
+    assert broken_laws(tiny_lm, among=[STEP]) == set()
+    for moved, broken in ((9, set()), (10, {STEP})):
+
+        def patches(byte_ids, moved=moved):
+            ends = exact(byte_ids).ends.clone()
+            ends[0, moved] ^= len(ends) == 1  # of the row; the batch holds other bytes
+            return Patches(ends=ends)
+
+        monkeypatch.setattr(tiny_lm, "patches", patches)
+        assert broken_laws(tiny_lm, among=[STEP]) == broken
+
+
+def test_a_model_whose_forward_is_not_that_of_its_parts_is_found_out(tiny_lm, monkeypatch):
+    original = tiny_lm.forward
+    monkeypatch.setattr(tiny_lm, "forward", lambda byte_ids: original(byte_ids) + 1)
+    assert broken_laws(tiny_lm, among=[EDIT]) == {EDIT}
 
 
 def test_a_leak_is_found_although_the_model_itself_ends_a_patch_after_every_byte(tiny_lm, monkeypatch):
