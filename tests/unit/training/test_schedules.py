@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blt.errors import ConfigurationError
@@ -37,6 +37,7 @@ def test_a_stable_run_may_be_made_longer_without_changing_its_past():
     assert factors(schedule, 100)[:60] == factors(schedule, 200)[:60]
 
 
+@settings(deadline=None)
 @given(
     warmup_steps=st.integers(0, 50), final_factor=st.floats(0, 1), num_steps=st.integers(1, 60), step=st.integers(0, 60)
 )
