@@ -47,7 +47,7 @@ tells short English children's stories, byte by byte. It ships inside the packag
 | bytes seen | {seen:,} ({epochs:.2f} epochs), entropy model: {entropy_seen:,} |
 | steps | {steps:,} |
 | time | {minutes:.0f} minutes on two CPU cores (shared), entropy model: {entropy_minutes:.0f} |
-| recipe | `recipes/tiny.toml` |
+| recipe | `recipes/tiny.toml` (its first lines say how the length of the run was shortened under way) |
 | patch rule | next-byte entropy above θ = {threshold:.4f} nats |
 | weights | bf16 |
 
