@@ -19,7 +19,7 @@ from blt.training.objectives import EntropyObjective
 from tiny_training import RECIPE, made_up_documents, write_recipe, write_text
 
 SHORT = ["--device", "cpu", "--sample_prompt", "Tom"]
-LONG = [*SHORT, "--entropy.loop.num_steps", "40", "--blt.loop.num_steps", "40", "--blt.loop.validate_every", "15"]
+LONG = [*SHORT, "--entropy.loop.num_steps", "10", "--blt.loop.num_steps", "30", "--blt.loop.validate_every", "15"]
 
 
 def run(*arguments):
