@@ -19,6 +19,8 @@ class EntropyConfig(LocalConfig):
 
     rope_theta: float = 500000.0
     """Base of RoPE."""
+    tie_embeddings: bool = True
+    """Use the byte embedding as output matrix too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,14 +28,15 @@ class EntropyConfig(LocalConfig):
 
 
 class EntropyModel(nn.Module):
-    """Byte ids → logits of the next byte; input and output embedding are one."""
+    """Byte ids → logits of the next byte."""
 
     def __init__(self, config: EntropyConfig) -> None:
         super().__init__()
         self.config = config
         self.bytes = nn.Embedding(VOCABULARY_SIZE, config.dim)
-        self.layers = Transformer(config.dim, num_layers=config.num_layers, num_heads=config.num_heads)
-        self.norm = RMSNorm(config.dim)
+        self.layers = Transformer(config)
+        self.norm = RMSNorm(config.dim, epsilon=config.norm_epsilon)
+        self.output = None if config.tie_embeddings else nn.Linear(config.dim, VOCABULARY_SIZE, bias=False)
         initialise(self)
         nn.init.normal_(self.bytes.weight, std=config.dim**-0.5)
 
@@ -52,7 +55,8 @@ class EntropyModel(nn.Module):
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Turn the last layer's states into logits, in float32."""
-        return nn.functional.linear(self.norm(states), self.bytes.weight).float()
+        weight = self.bytes.weight if self.output is None else self.output.weight
+        return nn.functional.linear(self.norm(states), weight).float()
 
     @torch.no_grad()
     def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:

@@ -36,9 +36,9 @@ class LocalEncoder(nn.Module):
         super().__init__()
         shape, k = config.local_encoder, config.queries_per_patch
         self.config = config
-        self.layers = Transformer(shape.dim, num_layers=shape.num_layers, num_heads=shape.num_heads)
+        self.layers = Transformer(shape)
         self.to_queries = nn.Linear(shape.dim, k * shape.dim, bias=False)
-        self.cross_attention = PatchesReadBytes(shape.dim, num_heads=shape.num_heads)
+        self.cross_attention = PatchesReadBytes(shape, residual=config.cross_attention_residual)
         same = k * shape.dim == config.global_transformer.dim
         self.to_global = None if same else nn.Linear(k * shape.dim, config.global_transformer.dim, bias=False)
 
@@ -73,7 +73,7 @@ class GlobalTransformer(nn.Module):
         super().__init__()
         shape = config.global_transformer
         self.config = config
-        self.layers = Transformer(shape.dim, num_layers=shape.num_layers, num_heads=shape.num_heads)
+        self.layers = Transformer(shape)
 
     def forward(
         self, patch_states: Float[Tensor, "B P G"], layout: Layout, *, attend: Attend | None = None
@@ -95,12 +95,12 @@ class LocalDecoder(nn.Module):
         shape, k = config.local_decoder, config.queries_per_patch
         self.config = config
         self.from_global = nn.Linear(config.global_transformer.dim, k * shape.dim, bias=False)
-        self.layers = Transformer(shape.dim, num_layers=shape.num_layers, num_heads=shape.num_heads)
+        self.layers = Transformer(shape)
         num_cross = shape.num_layers if config.decoder_cross_attention == "every" else 1
         self.cross_attentions = nn.ModuleList(
-            BytesReadPatch(shape.dim, num_heads=shape.num_heads) for _ in range(num_cross)
+            BytesReadPatch(shape, residual=config.cross_attention_residual) for _ in range(num_cross)
         )
-        self.norm = RMSNorm(shape.dim)
+        self.norm = RMSNorm(shape.dim, epsilon=shape.norm_epsilon)
 
     def forward(
         self,

@@ -42,6 +42,8 @@ class BLTConfig:
     """k: vectors of the encoder's width that stand for one patch."""
     decoder_cross_attention: Literal["every", "first"] = "every"
     """Let bytes read their patch before every decoder layer, or before the first only."""
+    cross_attention_residual: Literal["once", "twice"] = "once"
+    """How often a state is added to what it reads by cross-attention: once, or twice as in transformers' BLT."""
     tie_embeddings: bool = True
     """Use the byte embedding as output matrix too."""
     rope_theta: float = 500000.0

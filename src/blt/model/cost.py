@@ -17,7 +17,7 @@ from blt.codec import VOCABULARY_SIZE
 from blt.configuration import check
 from blt.entropy import EntropyConfig
 from blt.model.configuration import BLTConfig
-from blt.nn import LocalConfig, TransformerConfig, feed_forward_width
+from blt.nn import LocalConfig, TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class _Layers:
 
 def _stack(shape: TransformerConfig, *, mean_keys: float, every: float = 1.0) -> _Layers:
     """Count a stack that runs once in `every` bytes."""
-    matrices = shape.num_layers * (4 * shape.dim**2 + 3 * shape.dim * feed_forward_width(shape.dim))
+    matrices = shape.num_layers * (4 * shape.dim**2 + 3 * shape.dim * shape.feed_forward_width)
     return _Layers(
         matrices=matrices,
         norms=shape.num_layers * 2 * shape.dim,
@@ -205,4 +205,5 @@ def _bytes_read_patch(config: BLTConfig, *, mean_patch_bytes: float) -> PartCost
 def _entropy_model(shape: EntropyConfig, *, context_bytes: int) -> PartCost:
     embedding = VOCABULARY_SIZE * shape.dim
     layers = _local(shape, context_bytes=context_bytes)
-    return _part("entropy model", layers=layers, weights=embedding + shape.dim, products=2.0 * embedding)
+    weights = embedding * (1 if shape.tie_embeddings else 2) + shape.dim
+    return _part("entropy model", layers=layers, weights=weights, products=2.0 * embedding)

@@ -1,22 +1,31 @@
 """Both cross-attentions, by the patch structure: no bytes × patches mask exists, and cost is linear in bytes."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
 from blt.model.layout import Layout
-from blt.nn import segment_softmax, segment_sum, take
+from blt.nn import TransformerConfig, segment_softmax, segment_sum, take
 from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Tensor
 
 
 class CrossAttention(nn.Module):
-    """Projections and norms that both directions share; no RoPE, no biases."""
+    """Projections and norms that both directions share; no RoPE, no biases.
 
-    def __init__(self, dim: int, *, num_heads: int) -> None:
+    Args:
+        shape: of the stack that it belongs to; gives width, heads and norms.
+        residual: how often a state is added to what it reads.
+    """
+
+    def __init__(self, shape: TransformerConfig, *, residual: Literal["once", "twice"]) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.query_norm = RMSNorm(dim)
-        self.source_norm = RMSNorm(dim)
+        dim = shape.dim
+        self.num_heads = shape.num_heads
+        self.residual = residual
+        self.query_norm = RMSNorm(dim, epsilon=shape.norm_epsilon)
+        self.source_norm = RMSNorm(dim, epsilon=shape.norm_epsilon)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
@@ -35,9 +44,10 @@ class CrossAttention(nn.Module):
         split = (self.num_heads, -1)
         return self.key(normed).unflatten(-1, split), self.value(normed).unflatten(-1, split)
 
-    def mixed(self, values: Float[Tensor, "*lead H E"]) -> Float[Tensor, "*lead D"]:
-        """Project what was gathered, to be added to the states that asked."""
-        return self.output(values.flatten(-2))
+    def add(self, states: Float[Tensor, "*lead D"], values: Float[Tensor, "*lead H E"]) -> Float[Tensor, "*lead D"]:
+        """Add what was gathered, projected, to the states that asked."""
+        kept = states if self.residual == "once" else 2 * states
+        return kept + self.output(values.flatten(-2))
 
 
 class PatchesReadBytes(CrossAttention):
@@ -53,7 +63,7 @@ class PatchesReadBytes(CrossAttention):
         scores = (queries * keys[:, :, None]).sum(-1).float()  # B T K H
         weights = segment_softmax(scores, slots, num_slots=num_slots).to(values.dtype)
         gathered = segment_sum(weights[..., None] * values[:, :, None], slots, num_slots=num_slots)  # B P K H E
-        return patch_queries + self.mixed(gathered)
+        return self.add(patch_queries, gathered)
 
 
 class BytesReadPatch(CrossAttention):
@@ -75,4 +85,4 @@ class BytesReadPatch(CrossAttention):
         """Let each byte read its own k keys and values; zeros say nothing."""
         scores = (self.queries(byte_states)[:, :, None] * keys).sum(-1)  # B T K H
         weights = torch.softmax(scores.float(), dim=2).to(values.dtype)
-        return byte_states + self.mixed((weights[..., None] * values).sum(2))
+        return self.add(byte_states, (weights[..., None] * values).sum(2))

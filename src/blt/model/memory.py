@@ -12,7 +12,7 @@ from blt.codec import VOCABULARY_SIZE
 from blt.entropy import EntropyConfig
 from blt.model.configuration import BLTConfig
 from blt.model.cost import cost_of
-from blt.nn import LocalConfig, TransformerConfig, feed_forward_width
+from blt.nn import LocalConfig, TransformerConfig
 
 FLOAT32_BYTES = 4
 
@@ -128,4 +128,4 @@ def _kept_per_byte(config: BLTConfig, *, mean_patch_bytes: float) -> float:
 def _kept_by_stack(shape: TransformerConfig, *, copies_of_keys: int) -> int:
     """Count per position: both norms' inputs and outputs, queries, keys, values, the mixed values, and SwiGLU."""
     attention = (4 + 3 + 2 * copies_of_keys) * shape.dim
-    return shape.num_layers * (attention + 4 * feed_forward_width(shape.dim))
+    return shape.num_layers * (attention + 4 * shape.feed_forward_width)

@@ -44,7 +44,7 @@ class OpenPatch:
         asking = self.encoder.queries(self.largest[place.rows, None])  # R 1 K D
         scaled = cross.queries(asking)[:, 0]  # R K H E
         gathered = self.bytes.read(0, place, scaled, scale=1.0)
-        return self.encoder.patch_states(asking + cross.mixed(gathered)[:, None])
+        return self.encoder.patch_states(cross.add(asking, gathered[:, None]))
 
     def fill(self, byte_states: Float[Tensor, "B T D"], *, belongs: Bool[Tensor, "B T"]) -> None:
         """Take over the bytes of each row's open patch from a pass over whole rows, as if read one by one."""

@@ -5,7 +5,7 @@ from blt.nn.cache import GrowingCache, KeyValueCache, Place, Recording, WindowCa
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.rotary import RotaryTable, rotary_table, rotate
 from blt.nn.segments import in_last_segment, run_positions, segment_max, segment_softmax, segment_sum, take
-from blt.nn.transformer import FeedForward, Layer, Transformer, feed_forward_width, initialise
+from blt.nn.transformer import FeedForward, Layer, Transformer, initialise
 
 __all__ = [
     "Attend",
@@ -23,7 +23,6 @@ __all__ = [
     "TransformerConfig",
     "WindowCache",
     "WindowPattern",
-    "feed_forward_width",
     "in_last_segment",
     "initialise",
     "rotary_table",

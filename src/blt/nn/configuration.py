@@ -1,8 +1,11 @@
 """Shapes of stacks of layers."""
 
+import math
 from dataclasses import dataclass
 
 from blt.configuration import check
+
+FEED_FORWARD_MULTIPLE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,10 @@ class TransformerConfig:
     """Layers of the stack."""
     num_heads: int
     """Attention heads; each is dim / num_heads wide."""
+    feed_forward_dim: int | None = None
+    """Hidden width of the SwiGLU layers; unset: 8/3 of dim, rounded up to a multiple of 64."""
+    norm_epsilon: float = 1e-5
+    """Added to the mean square that a norm divides by."""
 
     def __post_init__(self) -> None:
         check(self.num_layers >= 1, f"num_layers: {self.num_layers} layers; at least 1")
@@ -23,6 +30,16 @@ class TransformerConfig:
             self.dim % (2 * self.num_heads) == 0,
             f"dim: {self.dim} is no multiple of 2 × num_heads ({self.num_heads}); heads must be even for RoPE",
         )
+        hidden = self.feed_forward_dim
+        check(hidden is None or hidden >= 1, f"feed_forward_dim: {hidden}; at least 1")
+        check(0 <= self.norm_epsilon < math.inf, f"norm_epsilon: {self.norm_epsilon}; at least 0, and finite")
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Hidden width of the SwiGLU layers; by default one that costs as much as a plain layer of 4·dim."""
+        if self.feed_forward_dim is not None:
+            return self.feed_forward_dim
+        return -(-8 * self.dim // 3 // FEED_FORWARD_MULTIPLE) * FEED_FORWARD_MULTIPLE
 
 
 @dataclass(frozen=True, kw_only=True)

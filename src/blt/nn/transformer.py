@@ -7,26 +7,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from blt.nn.attention import Attend, SelfAttention
+from blt.nn.configuration import TransformerConfig
 from blt.nn.rotary import RotaryTable
 from blt.shapes import Float, Tensor
-
-NORM_EPSILON = 1e-5
-FEED_FORWARD_MULTIPLE = 64
-
-
-def feed_forward_width(dim: int) -> int:
-    """Give the hidden width of a SwiGLU layer: 8/3 of `dim`, so that it costs as much as a plain 4·dim one.
-
-    Rounded up to a multiple of 64.
-    """
-    return -(-8 * dim // 3 // FEED_FORWARD_MULTIPLE) * FEED_FORWARD_MULTIPLE
 
 
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm (Zhang and Sennrich 2019), computed in its weight's precision under autocast too."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=NORM_EPSILON)
+    def __init__(self, dim: int, *, epsilon: float) -> None:
+        super().__init__(dim, eps=epsilon)
 
     def forward(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """Scale each state to mean square 1, then by the learnt weight."""
@@ -36,9 +26,8 @@ class RMSNorm(nn.RMSNorm):
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, hidden: int) -> None:
         super().__init__()
-        hidden = feed_forward_width(dim)
         self.gate = nn.Linear(dim, hidden, bias=False)
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
@@ -51,12 +40,12 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """One layer: attention, then feed-forward, each on a normalised copy and added back."""
 
-    def __init__(self, dim: int, *, num_heads: int) -> None:
+    def __init__(self, shape: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(dim)
-        self.attention = SelfAttention(dim, num_heads=num_heads)
-        self.feed_forward_norm = RMSNorm(dim)
-        self.feed_forward = FeedForward(dim)
+        self.attention_norm = RMSNorm(shape.dim, epsilon=shape.norm_epsilon)
+        self.attention = SelfAttention(shape.dim, num_heads=shape.num_heads)
+        self.feed_forward_norm = RMSNorm(shape.dim, epsilon=shape.norm_epsilon)
+        self.feed_forward = FeedForward(shape.dim, hidden=shape.feed_forward_width)
 
     def forward(self, states: Float[Tensor, "B T D"], table: RotaryTable, attend: Attend) -> Float[Tensor, "B T D"]:
         """Give the states after this layer."""
@@ -67,9 +56,9 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     """A stack of layers; no embedding, no final norm."""
 
-    def __init__(self, dim: int, *, num_layers: int, num_heads: int) -> None:
+    def __init__(self, shape: TransformerConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(dim, num_heads=num_heads) for _ in range(num_layers))
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
 
     def forward(
         self, states: Float[Tensor, "B T D"], table: RotaryTable, attends: Attend | Sequence[Attend]
