@@ -1,0 +1,102 @@
+"""`blt convert`: weights from and to other software."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import safetensors
+import torch
+
+from blt.checkpoint import PICKLE_SUFFIXES, load_json
+from blt.codec import encode
+from blt.errors import ModelFolderError
+from blt.inspection.sample import PARAGRAPH
+from blt.interop import last_byte_note, read_transformers, write_transformers
+from blt.lm import ByteLM
+from blt.lm.folder import FORMAT, download
+
+FORMATS = ("blt", "transformers")
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", required=True, metavar="FOLDER", help="Where to write; replaced if it is a model folder.")
+@click.option("--to", "target", type=click.Choice(FORMATS), help="Form to write; by default the one SOURCE has not.")
+def convert(source: str, out: str, target: str | None) -> None:
+    """Turn a model folder of transformers into one of blt, or back.
+
+    SOURCE is a folder or a name on the Hub: a transformers BltForCausalLM (config.json and safetensors), or a model of
+    blt. What was written is read back, and its logits and patches compared with those of SOURCE's weights.
+    """
+    folder = _folder(source)
+    _check_out(folder, Path(out))
+    found = _format_of(folder)
+    target = target or ("blt" if found == "transformers" else "transformers")
+    if target == found:
+        raise ModelFolderError(f"{source}: is in the form of {found} already; choose another with --to")
+    if target == "blt":
+        lm = read_transformers(folder)
+        lm.save_pretrained(out)
+        lines, written = last_byte_note(lm.config), ByteLM.from_pretrained(out, dtype=_dtype(lm))
+    else:
+        lm = ByteLM.from_pretrained(folder, dtype=_stored_dtype(folder))
+        lines, written = write_transformers(lm, out), read_transformers(out)
+    click.echo(f"wrote        {out}, for {target}")
+    click.echo(f"read back    {_comparison(lm, written)}")
+    for line in lines:
+        click.echo(f"note         {line}")
+
+
+def _folder(source: str) -> Path:
+    path = Path(source)
+    if path.suffix in PICKLE_SUFFIXES and path.is_file():
+        raise ModelFolderError(
+            f"{source}: pickled weights are never loaded, since they can run code; where you trust them, "
+            "load and save them once with the software that wrote them, as safetensors"
+        )
+    return download(source)
+
+
+def _check_out(folder: Path, out: Path) -> None:
+    """Refuse to replace what is no model, or the source itself."""
+    if out.exists() and not (out / "config.json").is_file():
+        raise ModelFolderError(f"{out}: is there and is no model folder; give another name to --out")
+    if out.exists() and out.samefile(folder):
+        raise ModelFolderError(f"{out}: is SOURCE itself; give another name to --out")
+
+
+def _format_of(folder: Path) -> str:
+    values: dict[str, Any] = load_json(folder / "config.json")
+    if values.get("format") == FORMAT:
+        return "blt"
+    if values.get("model_type") == "blt":
+        return "transformers"
+    raise ModelFolderError(
+        f"{folder / 'config.json'}: neither a model of blt (format {FORMAT!r}) nor of transformers (model_type 'blt'), "
+        f"but model_type {values.get('model_type')!r}"
+    )
+
+
+def _stored_dtype(folder: Path) -> str:
+    """Give the precision of a model folder of ours: bfloat16 if it was saved so."""
+    try:
+        with safetensors.safe_open(folder / "model.safetensors", framework="pt") as file:
+            stored = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (safetensors.SafetensorError, OSError):
+        return "float32"  # reading it will say what is wrong
+    return "bfloat16" if stored == {"BF16"} else "float32"
+
+
+def _dtype(lm: ByteLM) -> str:
+    return str(lm.blt.hash_embedding.bytes.weight.dtype).removeprefix("torch.")
+
+
+@torch.inference_mode()
+def _comparison(lm: ByteLM, written: ByteLM) -> str:
+    """Compare what two models make of a paragraph."""
+    byte_ids = encode(PARAGRAPH, bos=True)[None]
+    patches, others = lm.patches(byte_ids), written.patches(byte_ids)
+    deviation = float((lm.blt(byte_ids, patches) - written.blt(byte_ids, patches)).abs().max())
+    num_other = int((patches.ends != others.ends).sum())
+    same = "the same patches" if num_other == 0 else f"{num_other} other patch ends"
+    return f"{same}, logits differ by at most {deviation:.2g}, on {byte_ids.shape[1]} bytes"

@@ -1,0 +1,252 @@
+"""A transformers `BltForCausalLM` folder ⇄ `ByteLM`; only safetensors and JSON are touched, never transformers itself.
+
+What agrees: logits and patches, for any text that starts with BOS, as transformers' tokenizer has it. (Without a BOS
+transformers still makes the first byte a patch of its own.) What cannot is said in `notes` and `last_byte_note`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt.checkpoint import (
+    PICKLE_SUFFIXES,
+    load_json,
+    load_tensors,
+    save_tensors,
+    write_file,
+    write_folder,
+    write_json,
+)
+from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID
+from blt.errors import ModelFolderError
+from blt.interop.residual import double_residual
+from blt.interop.transformers_config import num_layers, read_config, read_layout, write_config
+from blt.interop.transformers_weights import from_transformers, names, to_transformers
+from blt.lm import ByteLM, LMConfig
+from blt.model import HashConfig
+from blt.shapes import Tensor
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+GENERATION = {
+    "bos_token_id": BOS_ID,
+    "eos_token_id": EOS_ID,
+    "suppress_tokens": [BOE_ID, BOS_ID, BPE_ID],  # ids that `blt generate` never writes either
+    "use_cache": False,  # transformers keeps nothing of the patches, so that only without a cache its logits are right
+}
+EMBEDDING, HEAD = "model.local_encoder.embed_tokens.weight", "lm_head.weight"
+
+
+def read_transformers(folder: str | Path) -> ByteLM:
+    """Read a transformers `BltForCausalLM`, its patcher included.
+
+    The weights keep their precision: bfloat16 if all have it, else float32.
+
+    Args:
+        folder: with `config.json` and `model.safetensors`, or shards and their index.
+
+    Raises:
+        ModelFolderError: missing, broken, pickled, or of a shape that cannot be carried over.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    lm = from_parts(load_json(path), load_shards(folder), path)
+    card = folder / "README.md"
+    lm.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    return lm
+
+
+def from_parts(values: Mapping[str, Any], tensors: dict[str, Tensor], path: Path) -> ByteLM:
+    """Make a `ByteLM` of what a folder of transformers holds.
+
+    Args:
+        values: of `config.json`.
+        tensors: all weights, by transformers' names.
+        path: of `config.json`, for messages.
+
+    Raises:
+        ModelFolderError: see `read_transformers`.
+    """
+    config, layout = read_config(values, path), read_layout(values, path)
+    if num_layers(values, path) > len(tensors):
+        raise ModelFolderError(f"{path}: speaks of {num_layers(values, path)} layers; the files hold fewer tensors")
+    if config.blt.tie_embeddings:
+        tensors = _with_one_embedding(tensors, path)
+    table = names(config, encoder_cross_attention=layout.encoder_cross_attention)
+    _check_names(tensors, table, path, dead=_dead_prefixes(layout.encoder_cross_attention))
+    dtype = torch.bfloat16 if all(tensors[name].dtype == torch.bfloat16 for name in table.values()) else torch.float32
+    weights = {
+        ours: from_transformers(
+            ours, _checked(tensors[theirs], theirs, path), config, key_value_heads=layout.key_value_heads
+        ).to(dtype)
+        for ours, theirs in table.items()
+    }
+    return _build(*_with_tied_entropy_model(config, weights), table, path)
+
+
+def load_shards(folder: Path) -> dict[str, Tensor]:
+    """Read all weights of a folder: one file, or shards that an index names.
+
+    Raises:
+        ModelFolderError: missing, broken or pickled.
+    """
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in PICKLE_SUFFIXES)
+        if pickles and not (folder / WEIGHTS).is_file():
+            raise ModelFolderError(
+                f"{folder / pickles[0]}: pickled weights are never loaded, since they can run code; where you trust "
+                f"them, load and save them once with transformers, which writes safetensors"
+            )
+        return load_tensors(folder / WEIGHTS)
+    placement = load_json(folder / INDEX).get("weight_map")
+    if not isinstance(placement, dict) or not all(isinstance(file, str) for file in placement.values()):
+        raise ModelFolderError(f"{folder / INDEX}: expected a table 'weight_map' of tensor names and files")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(placement.values())):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise ModelFolderError(f"{folder / INDEX}: {file!r} is not the name of a safetensors file in this folder")
+        tensors |= load_tensors(folder / file)
+    absent = sorted(placement.keys() - tensors.keys())
+    if absent:
+        raise ModelFolderError(f"{folder / INDEX}: {absent[0]} is in none of the files; copy or download them again")
+    return tensors
+
+
+def write_transformers(lm: ByteLM, folder: str | Path) -> list[str]:
+    """Write a folder that `BltForCausalLM.from_pretrained` loads.
+
+    Args:
+        lm: the model; unchanged.
+        folder: replaced if it is there.
+
+    Returns:
+        One line for each thing that differs there; see `notes`.
+
+    Raises:
+        ConfigurationError: a patch rule that transformers has not.
+    """
+    config, weights = double_residual(*_with_what_transformers_wants(lm.config, dict(lm.state_dict())))
+    values = write_config(config)
+    stored = {theirs: to_transformers(ours, weights[ours], config) for ours, theirs in names(config).items()}
+    stored[HEAD] = stored.get(HEAD, stored[EMBEDDING]).clone()
+    dtype = {"dtype": str(lm.blt.hash_embedding.bytes.weight.dtype).removeprefix("torch.")}
+
+    def fill(unfinished: Path) -> None:
+        write_json(unfinished / "config.json", values | dtype)
+        write_json(unfinished / "generation_config.json", GENERATION)
+        save_tensors(unfinished / WEIGHTS, stored)
+        if lm.card:
+            write_file(unfinished / "README.md", lm.card.encode())
+
+    write_folder(Path(folder), fill)
+    return notes(lm.config)
+
+
+def notes(config: LMConfig) -> list[str]:
+    """Say what a written model of that shape does otherwise in transformers."""
+    encoder, decoder = config.blt.local_encoder.window, config.blt.local_decoder.window
+    lines = [
+        f"local attention is windowed ({encoder:,} bytes); a transformers that does not know "
+        "local_attention_window_len attends to all bytes, and differs past that many"
+    ]
+    if encoder != decoder:
+        lines.append(
+            f"transformers has one window for encoder ({encoder:,} bytes) and decoder ({decoder:,}), and gets the "
+            f"larger one: outputs differ past {min(encoder, decoder):,} bytes"
+        )
+    if config.blt.cross_attention_residual == "once":
+        lines.append(
+            "transformers adds cross-attention's residual twice; the weights are rescaled for it, "
+            "exactly but for the ε of the decoder's norms"
+        )
+    return lines + last_byte_note(config)
+
+
+def last_byte_note(config: LMConfig) -> list[str]:
+    """Say, where it is so, that transformers treats a byte otherwise when it is the last of its text."""
+    if config.patch_rule.max_length is None:
+        return []
+    return [
+        "with max_patch_length set, transformers does not let the last byte of a text read a patch that it completes: "
+        "its prediction differs there, and so may generated text"
+    ]
+
+
+def _with_one_embedding(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Let a tied embedding go by one name: files hold it under either, or under both."""
+    found = [tensors[name] for name in (EMBEDDING, HEAD) if name in tensors]
+    if len(found) == 2 and not (found[0].shape == found[1].shape and torch.equal(*found)):
+        raise ModelFolderError(f"{path}: tie_word_embeddings is true, but {EMBEDDING} and {HEAD} differ")
+    rest = {name: tensor for name, tensor in tensors.items() if name != HEAD}
+    return rest | {EMBEDDING: found[0]} if found else rest
+
+
+def _dead_prefixes(encoder_cross_attention: int) -> tuple[str, ...]:
+    """Name the encoder's cross-attentions that transformers computes and overwrites."""
+    return tuple(f"model.local_encoder.cross_attn_layers.{index}." for index in range(encoder_cross_attention))
+
+
+def _check_names(tensors: Mapping[str, Tensor], table: Mapping[str, str], path: Path, *, dead: tuple[str, ...]) -> None:
+    """Refuse files that lack a tensor or hold one too many."""
+    wanted = set(table.values())
+    surplus = {
+        name
+        for name in tensors.keys() - wanted
+        if not name.startswith(dead) and not name.endswith(".rotary_emb.inv_freq")
+    }
+    missing = wanted - tensors.keys()
+    if not missing and not surplus:
+        return
+    parts = [
+        f"{what} {', '.join(sorted(some)[:3])}" + (f" and {len(some) - 3} more" if len(some) > 3 else "")
+        for what, some in (("missing:", missing), ("left over:", surplus))
+        if some
+    ]
+    raise ModelFolderError(f"{path.parent}: its tensors are not those of its config.json; {'; '.join(parts)}")
+
+
+def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """Refuse what is no matrix or vector of numbers, so that layouts can be changed."""
+    if not tensor.is_floating_point() or tensor.dim() not in (1, 2):
+        raise ModelFolderError(f"{path.parent}: {name}: expected floating-point numbers, in a vector or matrix")
+    return tensor
+
+
+def _with_tied_entropy_model(config: LMConfig, weights: dict[str, Tensor]) -> tuple[LMConfig, dict[str, Tensor]]:
+    """Drop the entropy model's output matrix where it is its embedding."""
+    entropy, name = config.entropy_model, "entropy_model.output.weight"
+    if entropy is None or not (
+        weights[name].shape == weights["entropy_model.bytes.weight"].shape
+        and torch.equal(weights[name], weights["entropy_model.bytes.weight"])
+    ):
+        return config, weights
+    rest = {key: weight for key, weight in weights.items() if key != name}
+    return replace(config, entropy_model=replace(entropy, tie_embeddings=True)), rest
+
+
+def _build(config: LMConfig, weights: dict[str, Tensor], table: Mapping[str, str], path: Path) -> ByteLM:
+    with torch.device("meta"):
+        lm = ByteLM.new(config)
+    for name, expected in lm.state_dict().items():
+        if weights[name].shape != expected.shape:
+            found, wanted = tuple(weights[name].shape), tuple(expected.shape)
+            raise ModelFolderError(
+                f"{path.parent}: {table[name]} gives {name} the shape {found}, config.json says {wanted}"
+            )
+    lm.load_state_dict(weights, assign=True)
+    return lm.eval()
+
+
+def _with_what_transformers_wants(config: LMConfig, weights: dict[str, Tensor]) -> tuple[LMConfig, dict[str, Tensor]]:
+    """Spell out what transformers cannot do without: n-grams, and an output matrix of the entropy model."""
+    blt, entropy = config.blt, config.entropy_model
+    if not blt.hash_embedding.ngram_sizes:
+        weights["blt.hash_embedding.ngrams.weight"] = torch.zeros_like(weights["blt.hash_embedding.bytes.weight"][:1])
+        blt = replace(blt, hash_embedding=HashConfig(ngram_sizes=(2,), num_rows=1))
+    if entropy is not None and entropy.tie_embeddings:
+        weights["entropy_model.output.weight"] = weights["entropy_model.bytes.weight"].clone()
+        entropy = replace(entropy, tie_embeddings=False)
+    return replace(config, blt=blt, entropy_model=entropy), weights

@@ -1,0 +1,190 @@
+"""Another team's implementation agrees: transformers' `BltForCausalLM`, read and written, on the same weights.
+
+It is a dependency of the tests (extra `test`), and without it these tests fail.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+
+from blt.interop import read_transformers, write_transformers
+from blt.lm import ByteLM, LMConfig
+from blt.patching import ByteRule, EntropyRule, Patches
+from transformers_models import (
+    ENTROPY,
+    IDS,
+    OURS,
+    TEXT,
+    THEIRS,
+    BltForCausalLM,
+    amid,
+    logits_of,
+    own_patch_lengths,
+    patch_lengths,
+    randomise,
+)
+
+TOLERANCE = 1e-4
+
+every_model_of_theirs = pytest.mark.parametrize("name", THEIRS)
+every_shape_of_ours = pytest.mark.parametrize("name", OURS)
+
+
+def deviation(first, second):
+    return float((first - second).detach().abs().max())
+
+
+def relative_deviation(first, second):
+    """Of models whose residual is rescaled: exact but for the ε of the decoder's norms; see `blt.interop.residual`."""
+    return deviation(first, second) / max(1.0, float(second.abs().max()))
+
+
+def random_ends(*, seed):
+    """Boundaries that no rule chose; the first byte ends a patch, as transformers always has it."""
+    ends = torch.rand(IDS.shape, generator=torch.Generator().manual_seed(seed)) < 0.3
+    ends[:, 0] = True
+    return ends
+
+
+def our_lm(shape):
+    """A model of ours whose threshold lies amid the entropies of the text."""
+    lm = ByteLM.new(LMConfig(blt=shape, entropy_model=ENTROPY, patch_rule=EntropyRule(threshold=5.0)))
+    randomise(lm)
+    lm.patch_rule = EntropyRule(threshold=amid(lm.entropy_model.entropies(IDS)))
+    return lm.eval()
+
+
+def with_epsilon(shape, epsilon):
+    parts = ("local_encoder", "global_transformer", "local_decoder")
+    stacks = {part: dataclasses.replace(getattr(shape, part), norm_epsilon=epsilon) for part in parts}
+    return dataclasses.replace(shape, **stacks)
+
+
+def written(lm, folder):
+    write_transformers(lm, folder)
+    model, report = BltForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    return model.eval()
+
+
+@every_model_of_theirs
+def test_a_model_of_theirs_has_the_same_logits_here(name, tmp_path):
+    model = THEIRS[name].save(tmp_path)
+    lm = read_transformers(tmp_path)
+    assert lm.blt.config.cross_attention_residual == "twice"
+    for ends in (random_ends(seed=1), random_ends(seed=2)):
+        assert deviation(lm.blt(IDS, Patches(ends=ends)), logits_of(model, IDS, ends)) < TOLERANCE
+
+
+@every_model_of_theirs
+def test_a_model_of_theirs_makes_the_same_patches_here_and_predicts_the_same_from_them(name, tmp_path):
+    model = THEIRS[name].save(tmp_path)
+    lm = read_transformers(tmp_path)
+    ends = lm.patches(IDS).ends
+    if name == "every-byte-a-patch":
+        assert bool(ends.all())
+    else:
+        theirs, ours = own_patch_lengths(model, IDS), patch_lengths(ends)
+        assert torch.equal(theirs[theirs > 0], ours[ours > 0])
+        assert 10 < ours.shape[1] < IDS.shape[1]
+    compared = slice(0, -1 if name == "longest-patch" else None)  # see `last_byte_note`
+    assert deviation(lm(IDS)[:, compared], logits_of(model, IDS)[:, compared]) < TOLERANCE
+
+
+def test_with_a_longest_patch_the_last_byte_alone_may_differ_there(tmp_path):
+    model = THEIRS["longest-patch"].save(tmp_path)
+    lm = read_transformers(tmp_path)
+    ends = lm.patches(IDS).ends[0].tolist()
+    closing, inside = ends.index(True, 20), ends.index(False, 20)
+    for last, agrees in ((inside, True), (closing, False)):
+        ids = IDS[:, : last + 1]
+        assert (deviation(lm(ids)[:, -1], logits_of(model, ids)[:, -1]) < TOLERANCE) == agrees
+
+
+@every_shape_of_ours
+def test_a_model_of_ours_has_the_same_logits_there(name, tmp_path):
+    lm = our_lm(OURS[name])
+    model = written(lm, tmp_path)
+    for ends in (random_ends(seed=1), random_ends(seed=2)):
+        mine, theirs = lm.blt(IDS, Patches(ends=ends)), logits_of(model, IDS, ends)
+        assert relative_deviation(mine, theirs) < TOLERANCE
+        if lm.blt.config.cross_attention_residual == "twice":
+            assert deviation(mine, theirs) < TOLERANCE
+
+
+@every_shape_of_ours
+def test_only_the_epsilon_of_norms_keeps_a_rescaled_residual_from_being_exact(name, tmp_path):
+    lm = our_lm(with_epsilon(OURS[name], 1e-9))
+    model = written(lm, tmp_path)
+    ends = random_ends(seed=1)
+    assert deviation(lm.blt(IDS, Patches(ends=ends)), logits_of(model, IDS, ends)) < TOLERANCE / 3
+
+
+@every_shape_of_ours
+def test_a_model_of_ours_makes_the_same_patches_there_and_predicts_the_same_from_them(name, tmp_path):
+    lm = our_lm(OURS[name])
+    model = written(lm, tmp_path)
+    ours = patch_lengths(lm.patches(IDS).ends)
+    assert torch.equal(own_patch_lengths(model, IDS), ours)
+    assert 10 < ours.shape[1] < IDS.shape[1]
+    assert relative_deviation(lm(IDS), logits_of(model, IDS)) < TOLERANCE
+
+
+def test_a_model_of_ours_without_an_entropy_model_makes_a_patch_of_every_byte_there(tmp_path):
+    lm = ByteLM.new(LMConfig(blt=OURS["plain"], patch_rule=ByteRule()))
+    randomise(lm)
+    model = written(lm.eval(), tmp_path)
+    assert relative_deviation(lm(IDS), logits_of(model, IDS)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["plain", "three-queries-read-first", "residual-twice"])
+def test_a_written_folder_continues_greedily_with_the_same_bytes(name, tmp_path):
+    lm = our_lm(dataclasses.replace(OURS[name], tie_embeddings=False))  # tied random ones only repeat themselves
+    model = written(lm, tmp_path)
+    mine = lm.generate(TEXT, max_new_bytes=24, temperature=0)
+    theirs = model.generate(IDS, max_new_tokens=24, do_sample=False)[0, IDS.shape[1] :]
+    ids = [byte + 4 for byte in mine.new_bytes] + [2] * (mine.stopped_by == "eos")
+    assert theirs.tolist() == ids
+    assert len(set(ids)) > 3
+
+
+def test_the_bundled_model_predicts_the_same_there(tmp_path):
+    lm = ByteLM.from_pretrained()
+    model = written(lm, tmp_path)
+    assert torch.equal(own_patch_lengths(model, IDS), patch_lengths(lm.patches(IDS).ends))
+    assert deviation(lm(IDS), logits_of(model, IDS)) < TOLERANCE
+
+
+def plant_a_residual_added_once(lm):
+    for part in lm.blt.modules():
+        if hasattr(part, "residual"):
+            part.residual = "once"
+
+
+def plant_unmoved_rows(lm):
+    weight = lm.blt.local_decoder.layers.layers[0].attention.query.weight
+    pairs = weight.data.unflatten(0, (3, 2, -1))
+    weight.data = pairs.transpose(1, 2).flatten(0, 2)
+
+
+def plant_another_epsilon(lm):
+    lm.blt.local_decoder.norm.eps = 1e-2
+
+
+def plant_other_tables(lm):
+    hashing = lm.blt.hash_embedding.config
+    lm.blt.config = dataclasses.replace(
+        lm.blt.config, hash_embedding=dataclasses.replace(hashing, ngram_sizes=hashing.ngram_sizes[::-1])
+    )
+
+
+@pytest.mark.parametrize(
+    "plant", [plant_a_residual_added_once, plant_unmoved_rows, plant_another_epsilon, plant_other_tables]
+)
+def test_a_flaw_would_be_noticed(plant, tmp_path):
+    model = THEIRS["plain"].save(tmp_path)
+    lm = read_transformers(tmp_path)
+    plant(lm)
+    ends = random_ends(seed=1)
+    assert deviation(lm.blt(IDS, Patches(ends=ends)), logits_of(model, IDS, ends)) > 10 * TOLERANCE
