@@ -38,7 +38,7 @@ def test_what_cannot_be_converted_is_one_line(tiny_folder, tmp_path, capsys):
 
     out = tmp_path / "out"
     assert "is in the form of blt already" in refusal(tiny_folder, "--out", out, "--to", "blt")
-    assert "is SOURCE itself" in refusal(tiny_folder, "--out", tiny_folder)
+    assert "is what is read; give another name" in refusal(tiny_folder, "--out", tiny_folder)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04K\x01.")
     assert "pickled weights are never loaded" in refusal(tmp_path / "pytorch_model.bin", "--out", out)
     (tmp_path / "photos").mkdir()

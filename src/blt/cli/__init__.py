@@ -21,7 +21,7 @@ VERBS = {
     "patch": "Show how a text falls into patches.",
     "verify": "Check the laws on a model.",
     "calibrate": "Find the threshold for a wanted mean patch length.",
-    "convert": "Turn a model folder of transformers into one of blt, or back.",
+    "convert": "Turn a model folder of other software into one of blt, or back.",
     "plan": "Show parameters, FLOPs per byte and memory from a configuration alone.",
 }
 """Each verb lives in the module of its name, as the function of its name; the text is its line in `blt --help`."""

@@ -11,7 +11,7 @@ from blt.checkpoint import PICKLE_SUFFIXES, load_json
 from blt.codec import encode
 from blt.errors import ModelFolderError
 from blt.inspection.sample import PARAGRAPH
-from blt.interop import last_byte_note, read_transformers, write_transformers
+from blt.interop import last_byte_note, read_published, read_transformers, write_transformers
 from blt.lm import ByteLM
 from blt.lm.folder import FORMAT, download
 
@@ -22,24 +22,37 @@ FORMATS = ("blt", "transformers")
 @click.argument("source")
 @click.option("--out", required=True, metavar="FOLDER", help="Where to write; replaced if it is a model folder.")
 @click.option("--to", "target", type=click.Choice(FORMATS), help="Form to write; by default the one SOURCE has not.")
-def convert(source: str, out: str, target: str | None) -> None:
-    """Turn a model folder of transformers into one of blt, or back.
+@click.option("--entropy", metavar="FOLDER", help="Entropy model of a published model, such as facebook/blt-entropy.")
+def convert(source: str, out: str, target: str | None, entropy: str | None) -> None:
+    """Turn a model folder of other software into one of blt, or back.
 
-    SOURCE is a folder or a name on the Hub: a transformers BltForCausalLM (config.json and safetensors), or a model of
-    blt. What was written is read back, and its logits and patches compared with those of SOURCE's weights.
+    SOURCE is a folder or a name on the Hub: a transformers BltForCausalLM (config.json and safetensors), a model as
+    facebookresearch/blt publishes it, such as facebook/blt-1b, or a model of blt. What was written is read back, and
+    its logits and patches compared with those of SOURCE's weights.
     """
     folder = _folder(source)
-    _check_out(folder, Path(out))
+    entropy_folder = None if entropy is None else _folder(entropy)
+    for used in (folder, entropy_folder):
+        _check_out(used, Path(out))
     found = _format_of(folder)
-    target = target or ("blt" if found == "transformers" else "transformers")
+    target = target or ("transformers" if found == "blt" else "blt")
+    if (found == "published") != (entropy is not None):
+        raise ModelFolderError(
+            f"{source}: is in published form, whose entropy model is a folder of its own; name it with --entropy"
+            if entropy is None
+            else f"{source}: is in the form of {found}, which has its entropy model within; leave --entropy out"
+        )
     if target == found:
         raise ModelFolderError(f"{source}: is in the form of {found} already; choose another with --to")
+    if found == "blt":
+        lm = ByteLM.from_pretrained(folder, dtype=_stored_dtype(folder))
+    else:
+        is_theirs = found == "transformers"
+        lm = read_transformers(folder) if is_theirs else read_published(folder, entropy=entropy_folder)
     if target == "blt":
-        lm = read_transformers(folder)
         lm.save_pretrained(out)
         lines, written = last_byte_note(lm.config), ByteLM.from_pretrained(out, dtype=_dtype(lm))
     else:
-        lm = ByteLM.from_pretrained(folder, dtype=_stored_dtype(folder))
         lines, written = write_transformers(lm, out), read_transformers(out)
     click.echo(f"wrote        {out}, for {target}")
     click.echo(f"read back    {_comparison(lm, written)}")
@@ -57,12 +70,12 @@ def _folder(source: str) -> Path:
     return download(source)
 
 
-def _check_out(folder: Path, out: Path) -> None:
-    """Refuse to replace what is no model, or the source itself."""
+def _check_out(folder: Path | None, out: Path) -> None:
+    """Refuse to replace what is no model, or what is read."""
     if out.exists() and not (out / "config.json").is_file():
         raise ModelFolderError(f"{out}: is there and is no model folder; give another name to --out")
-    if out.exists() and out.samefile(folder):
-        raise ModelFolderError(f"{out}: is SOURCE itself; give another name to --out")
+    if folder is not None and out.exists() and out.samefile(folder):
+        raise ModelFolderError(f"{out}: is what is read; give another name to --out")
 
 
 def _format_of(folder: Path) -> str:
@@ -71,9 +84,11 @@ def _format_of(folder: Path) -> str:
         return "blt"
     if values.get("model_type") == "blt":
         return "transformers"
+    if isinstance(values.get("args"), dict):
+        return "published"
     raise ModelFolderError(
-        f"{folder / 'config.json'}: neither a model of blt (format {FORMAT!r}) nor of transformers (model_type 'blt'), "
-        f"but model_type {values.get('model_type')!r}"
+        f"{folder / 'config.json'}: no model of blt (format {FORMAT!r}), of transformers (model_type 'blt') or as "
+        f"published (a table 'args'), but of model_type {values.get('model_type')!r}"
     )
 
 

@@ -4,7 +4,7 @@ What agrees: logits and patches, for any text that starts with BOS, as transform
 transformers still makes the first byte a patch of its own.) What cannot is said in `notes` and `last_byte_note`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,16 @@ def read_transformers(folder: str | Path) -> ByteLM:
     return lm
 
 
-def from_parts(values: Mapping[str, Any], tensors: dict[str, Tensor], path: Path) -> ByteLM:
+def from_parts(
+    values: Mapping[str, Any], tensors: dict[str, Tensor], path: Path, *, called: Callable[[str], str] = str
+) -> ByteLM:
     """Make a `ByteLM` of what a folder of transformers holds.
 
     Args:
         values: of `config.json`.
         tensors: all weights, by transformers' names.
         path: of `config.json`, for messages.
+        called: gives the name in the file for one of transformers, for messages.
 
     Raises:
         ModelFolderError: see `read_transformers`.
@@ -76,15 +79,16 @@ def from_parts(values: Mapping[str, Any], tensors: dict[str, Tensor], path: Path
     if config.blt.tie_embeddings:
         tensors = _with_one_embedding(tensors, path)
     table = names(config, encoder_cross_attention=layout.encoder_cross_attention)
-    _check_names(tensors, table, path, dead=_dead_prefixes(layout.encoder_cross_attention))
+    _check_names(tensors, table, path, dead=_dead_prefixes(layout.encoder_cross_attention), called=called)
     dtype = torch.bfloat16 if all(tensors[name].dtype == torch.bfloat16 for name in table.values()) else torch.float32
     weights = {
         ours: from_transformers(
-            ours, _checked(tensors[theirs], theirs, path), config, key_value_heads=layout.key_value_heads
+            ours, _checked(tensors[theirs], called(theirs), path), config, key_value_heads=layout.key_value_heads
         ).to(dtype)
         for ours, theirs in table.items()
     }
-    return _build(*_with_tied_entropy_model(config, weights), table, path)
+    in_files = {ours: called(theirs) for ours, theirs in table.items()}
+    return _build(*_with_tied_entropy_model(config, weights), in_files, path)
 
 
 def load_shards(folder: Path) -> dict[str, Tensor]:
@@ -189,7 +193,14 @@ def _dead_prefixes(encoder_cross_attention: int) -> tuple[str, ...]:
     return tuple(f"model.local_encoder.cross_attn_layers.{index}." for index in range(encoder_cross_attention))
 
 
-def _check_names(tensors: Mapping[str, Tensor], table: Mapping[str, str], path: Path, *, dead: tuple[str, ...]) -> None:
+def _check_names(
+    tensors: Mapping[str, Tensor],
+    table: Mapping[str, str],
+    path: Path,
+    *,
+    dead: tuple[str, ...],
+    called: Callable[[str], str],
+) -> None:
     """Refuse files that lack a tensor or hold one too many."""
     wanted = set(table.values())
     surplus = {
@@ -201,7 +212,7 @@ def _check_names(tensors: Mapping[str, Tensor], table: Mapping[str, str], path: 
     if not missing and not surplus:
         return
     parts = [
-        f"{what} {', '.join(sorted(some)[:3])}" + (f" and {len(some) - 3} more" if len(some) > 3 else "")
+        f"{what} {', '.join(sorted(map(called, some))[:3])}" + (f" and {len(some) - 3} more" if len(some) > 3 else "")
         for what, some in (("missing:", missing), ("left over:", surplus))
         if some
     ]

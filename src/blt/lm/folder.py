@@ -57,7 +57,7 @@ def _from_hub(name: str, **hub: Any) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
-    wanted = ["config.json", "*.safetensors", "README.md"]
+    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", "entropy_model/params.json", "README.md"]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted, **hub))
     except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError, OSError) as reason:

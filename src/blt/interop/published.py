@@ -1,0 +1,258 @@
+"""The layout in which facebookresearch/blt publishes its models: `facebook/blt-1b`, `-7b` and `facebook/blt-entropy`.
+
+The names are those that transformers' public conversion script reads. Model and entropy model are two folders, each of
+`config.json`, with a table `args`, and `model.safetensors`; they are brought into transformers' form and read as that.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blt.checkpoint import load_json
+from blt.codec import VOCABULARY_SIZE
+from blt.errors import ModelFolderError
+from blt.interop.transformers_blt import from_parts, load_shards
+from blt.interop.transformers_config import MODEL_TYPE, whole_number
+from blt.lm import ByteLM
+from blt.shapes import Tensor
+
+PARAMETERS = Path("entropy_model") / "params.json"
+"""Beside the model: arguments of entropy model and patcher, where they were published so."""
+_SEGMENTS = {
+    "attention": "self_attn",
+    "feed_forward": "mlp",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "tok_embeddings": "embed_tokens",
+    "cross_attn_norm_q": "q_norm",
+    "cross_attn_norm_kv": "k_norm",
+    "w1": "gate_proj",
+    "w2": "down_proj",
+    "w3": "up_proj",
+    "wq": "q_proj",
+    "wk": "k_proj",
+    "wv": "v_proj",
+    "wo": "o_proj",
+    "output": "lm_head",
+}
+_PUBLISHED = {theirs: published for published, theirs in _SEGMENTS.items()}
+_TABLE = re.compile(r"model\.encoder_hash_tok_embedding\.(\d{1,4})\.weight")
+HEAD = "model.local_decoder.lm_head.weight"
+_COMMON = {"norm_eps": "rms_norm_eps", "rope_theta": "rope_theta"}
+_LOCAL = _COMMON | {
+    "n_kv_heads": "num_key_value_heads",
+    "cross_attn_k": "cross_attn_k",
+    "dim_global": "hidden_size_global",
+}
+_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "encoder_config": _LOCAL
+    | {
+        "dim_local_encoder": "hidden_size",
+        "n_layers_local_encoder": "num_hidden_layers",
+        "n_heads_local_encoder": "num_attention_heads",
+        "cross_attn_all_layers_encoder": "cross_attn_all_layers",
+        "max_encoder_seq_length": "max_position_embeddings",
+    },
+    "decoder_config": _LOCAL
+    | {
+        "dim_local_decoder": "hidden_size",
+        "n_layers_local_decoder": "num_hidden_layers",
+        "n_heads_local_decoder": "num_attention_heads",
+        "cross_attn_all_layers_decoder": "cross_attn_all_layers",
+    },
+    "global_config": _COMMON
+    | {
+        "dim_global": "hidden_size",
+        "n_layers_global": "num_hidden_layers",
+        "n_heads_global": "num_attention_heads",
+        "n_kv_heads_global": "num_key_value_heads",
+    },
+}
+_ENTROPY_FIELDS = _COMMON | {
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "max_seqlen": "max_position_embeddings",
+    "sliding_window": "sliding_window",
+    "vocab_size": "vocab_size",
+}
+_ROOT_FIELDS = (
+    "vocab_size",
+    "cross_attn_k",
+    "local_attention_window_len",
+    "encoder_hash_byte_group_size",
+    "encoder_hash_byte_group_vocab",
+    "encoder_hash_byte_group_nb_functions",
+)
+_REQUIRED = (
+    "dim_global",
+    "dim_local_encoder",
+    "dim_local_decoder",
+    "n_layers_global",
+    "n_layers_local_encoder",
+    "n_layers_local_decoder",
+    "n_heads_global",
+    "n_heads_local_encoder",
+    "n_heads_local_decoder",
+    "cross_attn_k",
+    "cross_attn_all_layers_encoder",
+    "cross_attn_all_layers_decoder",
+    "encoder_hash_byte_group_size",
+    "encoder_hash_byte_group_vocab",
+    "encoder_hash_byte_group_nb_functions",
+    "norm_eps",
+    "rope_theta",
+)
+_REQUIRED_OF_ENTROPY = ("dim", "n_layers", "n_heads", "rope_theta")
+_ONLY: Mapping[str, object] = {
+    "vocab_size": VOCABULARY_SIZE,
+    "pm_size": 0,
+    "hidden_act": "silu",
+    "weight_tying": False,
+    "use_rope": True,
+}
+"""Arguments that change what is computed, with the one value that can be carried over."""
+_ONLY_OF_PATCHER: Mapping[str, object] = {"monotonicity": False, "threshold_add": 0}
+_MODULES = {
+    "encoder_config": "local_encoder",
+    "decoder_config": "local_decoder",
+    "global_config": "global_transformer",
+}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A tensor, and what the file calls it."""
+
+    name: str
+    tensor: Tensor
+
+
+def read_published(folder: str | Path, *, entropy: str | Path | None = None) -> ByteLM:
+    """Read a published model.
+
+    Args:
+        folder: of the model.
+        entropy: folder of the entropy model; without it every byte is a patch, until the patch rule is changed.
+
+    Raises:
+        ModelFolderError: missing, broken, pickled, or of a shape that cannot be carried over.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    arguments = _arguments(load_json(path), path)
+    found: dict[str, _Found] = {}
+    _rename(found, load_shards(folder), folder, prefix="model.")
+    if HEAD in found:
+        found["lm_head.weight"] = found.pop(HEAD)
+    _join_tables(found, _num_tables(arguments, path), folder)
+    config = _model_config(arguments, with_entropy=entropy is not None)
+    for name, module in _MODULES.items():
+        config[name] |= _width(found, f"model.{module}.layers.0.mlp.gate_proj.weight")
+    if entropy is not None:
+        config |= _patching(folder, Path(entropy))
+        _rename(found, load_shards(Path(entropy)), Path(entropy), prefix="model.patcher.")
+        config["patcher_config"] |= _width(found, "model.patcher.layers.0.mlp.gate_proj.weight")
+    names = {theirs: one.name for theirs, one in found.items()}
+    tensors = {theirs: one.tensor for theirs, one in found.items()}
+    return from_parts(config, tensors, path, called=lambda name: names.get(name) or published_name(name))
+
+
+def published_name(name: str) -> str:
+    """Give the published name of a tensor of transformers; the entropy model's lies in a folder of its own."""
+    if name == "lm_head.weight":
+        name = HEAD
+    is_entropy = name.startswith("model.patcher.")
+    segments = name.removeprefix("model.").removeprefix("patcher.").split(".")
+    written = ".".join(_PUBLISHED.get(segment, segment) for segment in segments)
+    return f"{written} of the entropy model" if is_entropy else written
+
+
+def _arguments(values: Mapping[str, Any], path: Path, *, required: Sequence[str] = _REQUIRED) -> Mapping[str, Any]:
+    """Find the arguments of a model, or of the entropy model, in its `config.json`, none missing that is needed."""
+    arguments = values.get("args", values.get("entropy_model"))
+    if not isinstance(arguments, Mapping):
+        raise ModelFolderError(f"{path}: expected a table 'args', as published models have it")
+    lacking = [key for key in required if arguments.get(key) is None]
+    if lacking:
+        more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise ModelFolderError(f"{path}: args.{lacking[0]}: missing{more}; copy or download the file again")
+    _refuse_others(arguments, _ONLY, f"{path}: args")
+    return arguments
+
+
+def _refuse_others(arguments: Mapping[str, Any], only: Mapping[str, object], where: str) -> None:
+    """Refuse an argument that would change the outputs in a way that this package cannot."""
+    for key, allowed in only.items():
+        if arguments.get(key) not in (None, allowed):
+            raise ModelFolderError(f"{where}.{key}: {arguments[key]!r}; only {allowed!r} can be carried over")
+
+
+def _model_config(arguments: Mapping[str, Any], *, with_entropy: bool) -> dict[str, Any]:
+    """Say in the words of transformers what the arguments say of the model."""
+    config: dict[str, Any] = {"model_type": MODEL_TYPE, "patch_in_forward": with_entropy}
+    config |= {key: arguments[key] for key in _ROOT_FIELDS if arguments.get(key) is not None}
+    return config | {name: _stack(arguments, fields) for name, fields in _FIELDS.items()}
+
+
+def _patching(folder: Path, entropy: Path) -> dict[str, Any]:
+    """Find the shape of the entropy model, and the threshold where the model's folder tells it."""
+    path = entropy / "config.json"
+    arguments = _arguments(load_json(path), path, required=_REQUIRED_OF_ENTROPY)
+    found: dict[str, Any] = {"patcher_config": _stack(arguments, _ENTROPY_FIELDS)}
+    path = folder / PARAMETERS
+    if not path.is_file():
+        return found
+    data = load_json(path).get("data", {})
+    patcher = data.get("patcher_args", {}) if isinstance(data, Mapping) else {}
+    if not isinstance(patcher, Mapping):
+        raise ModelFolderError(f"{path}: data.patcher_args: expected a table of keys")
+    _refuse_others(patcher, _ONLY_OF_PATCHER, f"{path}: data.patcher_args")
+    names = {"threshold": "patching_threshold", "max_patch_length": "max_patch_length"}
+    return found | {theirs: patcher[key] for key, theirs in names.items() if patcher.get(key) is not None}
+
+
+def _stack(arguments: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    return {theirs: arguments[key] for key, theirs in fields.items() if arguments.get(key) is not None}
+
+
+def _width(found: Mapping[str, _Found], name: str) -> dict[str, int]:
+    """Read the feed-forward width off the weights: the arguments only say what it is rounded to."""
+    return {"intermediate_size": len(found[name].tensor)} if name in found and found[name].tensor.dim() else {}
+
+
+def _rename(found: dict[str, _Found], tensors: Mapping[str, Tensor], folder: Path, *, prefix: str) -> None:
+    """Put the tensors of a folder among those found, by transformers' names."""
+    for name, tensor in tensors.items():
+        theirs = prefix + ".".join(_SEGMENTS.get(segment, segment) for segment in name.split("."))
+        if theirs in found:
+            raise ModelFolderError(f"{folder}: {found[theirs].name} and {name} are two names of one tensor")
+        found[theirs] = _Found(name, tensor)
+
+
+def _num_tables(arguments: Mapping[str, Any], path: Path) -> int:
+    sizes, functions = (arguments[f"encoder_hash_byte_group_{key}"] for key in ("size", "nb_functions"))
+    if not isinstance(sizes, list):
+        raise ModelFolderError(f"{path}: args.encoder_hash_byte_group_size: expected a list, found {sizes!r}")
+    return len(sizes) * whole_number(functions, where=f"{path}: args.encoder_hash_byte_group_nb_functions")
+
+
+def _join_tables(found: dict[str, _Found], count: int, folder: Path) -> None:
+    """Join the n-gram tables, function by function and n by n; a table too many is left where it is."""
+    tables = {int(match[1]): name for name in found if (match := _TABLE.fullmatch(name))}
+    lacking = [number for number in range(min(count, len(found) + 1)) if number not in tables]
+    if lacking:
+        raise ModelFolderError(
+            f"{folder}: encoder_hash_tok_embedding.{lacking[0]}.weight is missing; config.json speaks of {count} tables"
+        )
+    in_order = [found.pop(tables[number]).tensor for number in range(count)]
+    if any(table.dim() != 2 or table.shape != in_order[0].shape for table in in_order):
+        raise ModelFolderError(f"{folder}: the tables of encoder_hash_tok_embedding are not of one shape")
+    if in_order:
+        name = "encoder_hash_tok_embedding.*.weight"
+        found["model.encoder_hash_tok_embedding.weight"] = _Found(name, torch.cat(in_order))
