@@ -25,6 +25,10 @@ class GenerationOptions(TypedDict, total=False):
     temperature: float | int
     top_k: int | None
     top_p: float | int | None
+    min_p: float | int | None
+    repetition_penalty: float | int
+    repetition_window: int | None
+    valid_utf8: bool | None
     seed: int | None
     stop: str | bytes | Sequence[str | bytes]
 
@@ -57,7 +61,7 @@ class Generation:
     prompt: bytes
     """What was given."""
     new_bytes: bytes
-    """What the model wrote, without a stop string; any bytes at all, UTF-8 if it has learnt to."""
+    """What the model wrote, without a stop string; UTF-8 unless `valid_utf8` is off."""
     stopped_by: Stopped
     """Why it is over: `eos`, `stop` or `length`."""
 
@@ -84,7 +88,8 @@ def generate(lm: ByteLM, prompt: str | bytes = "", **options: Unpack[GenerationO
         lm: the model.
         prompt: any text or bytes; the empty one asks for a document from its start.
         options: the fields of `GenerationConfig`: `max_new_bytes` (300), `temperature` (0.7; 0 is greedy), `top_k`,
-            `top_p`, `seed` and `stop` (one stop string or several, as text or bytes).
+            `top_p`, `min_p`, `repetition_penalty`, `repetition_window`, `valid_utf8` (by default on if the prompt is
+            UTF-8), `seed` and `stop` (one stop string or several, as text or bytes).
 
     Raises:
         ConfigurationError: an option that cannot be.
@@ -151,14 +156,15 @@ class _Row:
         self.prompt = to_bytes(prompt)
         self.new_bytes = bytearray()  # those that are settled, so that they may be shown
         self.stopped_by: Stopped | None = None
-        self._sampler = Sampler(config)
+        self._sampler = Sampler(config, prompt=self.prompt)
         self._watch = StopWatch(config.stop_bytes)
         self._num_left = config.max_new_bytes
         self._stop_if_long_enough()
 
     def choose(self, logits: Float[Tensor, " V"]) -> int:
         """Choose the next id and take note of it."""
-        chosen = self._sampler.choose(logits.numpy())
+        chosen = self._sampler.choose(logits.numpy(), room=self._num_left)
+        self._sampler.read(chosen)
         if chosen == EOS_ID:
             self._stop("eos")
             return chosen

@@ -1,21 +1,29 @@
 """Choosing the next byte."""
 
 import math
-import random
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from blt.codec import BYTE_OFFSET, EOS_ID
+from blt.codec import BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 from blt.configuration import check
+from blt.errors import ModelFolderError
+from blt.generation.random_numbers import RandomNumbers
+from blt.generation.repetition import RepetitionPenalty
+from blt.generation.utf8 import Utf8State, is_utf8
 
-_NEVER_SAMPLED = [special for special in range(BYTE_OFFSET) if special != EOS_ID]
+_LOWEST_TEMPERATURE = 1e-260
+"""Of float32 logits, whatever they are, none divided by it overflows float64; it is greedy all the same."""
+
+_NO_PENALTIES = np.zeros(VOCABULARY_SIZE)
+_NO_PENALTIES[[special for special in range(BYTE_OFFSET) if special != EOS_ID]] = -np.inf
+"""Every byte and EOS may come; no other special id ever does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How the next byte is chosen from its probabilities."""
+    """How the next byte is chosen from its probabilities: penalty, then temperature, top k, top p and min p."""
 
     temperature: float | int = 0.7
     """Below 1: safer; above 1: wilder; 0: always the likeliest byte."""
@@ -23,6 +31,15 @@ class SamplingConfig:
     """Choose among the k likeliest bytes only; unset: among all."""
     top_p: float | int | None = None
     """Choose among the fewest likeliest bytes that together reach this probability; unset: among all."""
+    min_p: float | int | None = None
+    """Choose among bytes at least this fraction as likely as the likeliest; unset: among all."""
+    repetition_penalty: float | int = 1.0
+    """Above 1: bytes that occurred in prompt or text become less likely, as in CTRL and transformers; blunt on bytes,
+    since soon every letter has occurred: stay near 1, or set a window."""
+    repetition_window: int | None = None
+    """Let the penalty see only the last so many bytes; unset: all."""
+    valid_utf8: bool | None = None
+    """Whether only bytes may come that keep the text UTF-8; unset: if the prompt is UTF-8."""
     seed: int | None = None
     """Equal seeds give equal texts; unset: another text every time."""
 
@@ -31,44 +48,128 @@ class SamplingConfig:
         check(is_temperature, f"temperature: expected 0 (greedy) or a number above it, got {self.temperature}")
         check(self.top_k is None or self.top_k >= 1, f"top_k: at least 1, got {self.top_k}; leave it out for all bytes")
         check(self.top_p is None or 0 < self.top_p <= 1, f"top_p: above 0 and at most 1, got {self.top_p}")
+        check(self.min_p is None or 0 <= self.min_p <= 1, f"min_p: from 0 to 1, got {self.min_p}")
+        is_penalty = math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0
+        check(is_penalty, f"repetition_penalty: above 0 (1 is none), got {self.repetition_penalty}")
+        is_window = self.repetition_window is None or self.repetition_window >= 1
+        check(is_window, f"repetition_window: at least 1, got {self.repetition_window}; leave it out for all bytes")
         check(self.seed is None or self.seed >= 0, f"seed: at least 0, got {self.seed}")
 
 
 class Sampler:
     """Chooses the ids of one row, with random numbers of its own.
 
+    `choose` and `probabilities` look at the logits; only `read` takes note of an id.
+
     Args:
         config: how.
+        prompt: what has been read; the repetition penalty counts it, and UTF-8 goes on from it.
     """
 
-    def __init__(self, config: SamplingConfig) -> None:
+    def __init__(self, config: SamplingConfig, *, prompt: bytes = b"") -> None:
         self.config = config
-        self._random = random.Random(config.seed)
+        self._random = RandomNumbers(config.seed)
+        keeps_utf8 = is_utf8(prompt) if config.valid_utf8 is None else config.valid_utf8
+        self._utf8 = Utf8State(prompt) if keeps_utf8 else None
+        self._repetition = None
+        if config.repetition_penalty != 1:
+            window = config.repetition_window
+            self._repetition = RepetitionPenalty(config.repetition_penalty, window=window, prompt=prompt)
 
-    def choose(self, logits: npt.NDArray[np.float32]) -> int:
-        """Give the next id, a byte's or EOS, from the logits of all 260."""
-        allowed = logits.astype(np.float64)
-        allowed[_NEVER_SAMPLED] = -np.inf
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing but EOS can come."""
+        return False
+
+    def probabilities(self, logits: npt.NDArray[np.float32], *, room: int | None = None) -> npt.NDArray[np.float64]:
+        """Give the distribution that the next id is drawn from, given all that was read.
+
+        Args:
+            logits: of all 260 ids.
+            room: bytes left; where UTF-8 is kept, no character begins that does not fit. Unset: any number.
+
+        Returns:
+            260 probabilities; at temperature 0 the likeliest id has all of it (of equals, the smallest id).
+        """
+        scores = self._scores(logits, room)
         if self.config.temperature == 0:
-            return int(allowed.argmax())
-        cumulative = probabilities(allowed, self.config).cumsum()
-        drawn = self._random.random() * cumulative[-1]
-        return int(cumulative.searchsorted(drawn, side="right"))
-
-
-def probabilities(logits: npt.NDArray[np.float64], config: SamplingConfig) -> npt.NDArray[np.float64]:
-    """Give the distribution that is sampled from, at a temperature above 0: temperature, then top k, then top p.
-
-    Of equally likely ids, the smaller comes first.
-    """
-    with np.errstate(over="ignore"):  # a tiny temperature makes all but the likeliest impossible
-        weights = np.exp((logits - logits.max()) / config.temperature)
-    order = np.argsort(-weights, kind="stable")
-    if config.top_k is not None:
-        weights[order[config.top_k :]] = 0
-    weights /= weights.sum()
-    if config.top_p is not None:
-        reached = weights[order].cumsum()  # once each id is in; the one that reaches top_p is the last to stay
-        weights[order[1:][reached[:-1] >= config.top_p]] = 0
+            chosen = np.zeros(VOCABULARY_SIZE)
+            chosen[scores.argmax()] = 1.0
+            return chosen
+        weights = self._weights(scores)
         weights /= weights.sum()
-    return weights
+        return weights
+
+    def choose(self, logits: npt.NDArray[np.float32], *, room: int | None = None) -> int:
+        """Draw the next id, a byte's or EOS, from `probabilities`, of which the arguments are; does not take note."""
+        scores = self._scores(logits, room)
+        if self.config.temperature == 0:
+            return int(scores.argmax())
+        return self.draw(self._weights(scores))
+
+    def draw(self, probabilities: npt.NDArray[np.float64]) -> int:
+        """Draw an id with chances in proportion to `probabilities`, which need not sum to 1."""
+        cumulative = probabilities.cumsum()
+        total = float(cumulative[-1])
+        drawn = int(cumulative.searchsorted(self._random.draw() * total, side="right"))
+        if drawn == len(cumulative):  # rounded up to the total
+            drawn = int(cumulative.searchsorted(total, side="left"))
+        return drawn
+
+    def random(self) -> float:
+        """Give one of the row's random numbers, from 0 to below 1."""
+        return self._random.draw()
+
+    def read(self, byte_id: int) -> None:
+        """Take note of an id that was chosen."""
+        if byte_id < BYTE_OFFSET:
+            return
+        byte = byte_id - BYTE_OFFSET
+        if self._utf8 is not None:
+            self._utf8.read(byte)
+        if self._repetition is not None:
+            self._repetition.read(byte)
+
+    def fork(self) -> "Sampler":
+        """Give an independent copy, which may look ahead: same random numbers to come, and what it reads is its own."""
+        copy = object.__new__(type(self))
+        copy.config = self.config
+        copy._random = self._random.fork()
+        copy._utf8 = None if self._utf8 is None else self._utf8.fork()
+        copy._repetition = None if self._repetition is None else self._repetition.fork()
+        return copy
+
+    def _scores(self, logits: npt.NDArray[np.float32], room: int | None) -> npt.NDArray[np.float64]:
+        """Give the logits in float64, after the repetition penalty, −∞ for what may not come."""
+        allowed = _NO_PENALTIES if self._utf8 is None else self._utf8.penalties(room=room)
+        if self._repetition is None:
+            return logits + allowed
+        return self._repetition.apply(logits.astype(np.float64)) + allowed
+
+    def _weights(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Give numbers in proportion to the chances, at a temperature above 0; the largest is 1."""
+        config = self.config
+        scores -= _finite(float(scores[scores.argmax()]))  # faster than max()
+        scores /= max(config.temperature, _LOWEST_TEMPERATURE)
+        weights = np.exp(scores, out=scores)
+        if config.top_k is not None or config.top_p is not None:
+            _keep_likeliest(weights, top_k=config.top_k, top_p=config.top_p)
+        if config.min_p is not None:
+            weights[weights < config.min_p] = 0
+        return weights
+
+
+def _finite(likeliest: float) -> float:
+    if not math.isfinite(likeliest):
+        raise ModelFolderError(f"the likeliest byte has the logit {likeliest}: weights are broken, or need float32")
+    return likeliest
+
+
+def _keep_likeliest(weights: npt.NDArray[np.float64], *, top_k: int | None, top_p: float | int | None) -> None:
+    """Set all weights but those of the likeliest ids to 0; of equally likely ids, the smaller comes first."""
+    order = np.argsort(-weights, kind="stable")
+    if top_k is not None:
+        weights[order[top_k:]] = 0
+    if top_p is not None:
+        reached = weights[order].cumsum()  # once each id is in; the one that reaches top_p is the last to stay
+        weights[order[1:][reached[:-1] >= top_p * reached[-1]]] = 0

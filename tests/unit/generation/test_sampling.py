@@ -8,7 +8,6 @@ import pytest
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 from blt.errors import ConfigurationError
 from blt.generation import Sampler, SamplingConfig
-from blt.generation.sampling import probabilities
 
 
 def logits_of(**chances: float) -> np.ndarray:
@@ -23,7 +22,7 @@ FOUR = logits_of(a=0.5, b=0.25, c=0.15, d=0.1)
 
 
 def chances(config: SamplingConfig, logits: np.ndarray = FOUR) -> dict[str, float]:
-    found = probabilities(logits.astype(np.float64), config)
+    found = Sampler(config).probabilities(logits)
     return {chr(index - BYTE_OFFSET): float(found[index]) for index in np.flatnonzero(found > 1e-12)}
 
 
