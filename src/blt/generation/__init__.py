@@ -6,10 +6,13 @@ The continuation of a row depends on its prompt, its options and its seed only, 
 """
 
 from blt.generation.generate import Generation, GenerationConfig, GenerationOptions, generate, generate_batch, stream
+from blt.generation.logprobs import Alternative, ByteLogprob
 from blt.generation.sampling import Sampler, SamplingConfig
 from blt.generation.stopping import StopWatch
 
 __all__ = [
+    "Alternative",
+    "ByteLogprob",
     "Generation",
     "GenerationConfig",
     "GenerationOptions",

@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
 from blt.codec import BYTE_OFFSET, EOS_ID, Utf8Stream, encode, to_bytes
 from blt.configuration import check
+from blt.generation.logprobs import ByteLogprob, byte_logprob
 from blt.generation.sampling import Sampler, SamplingConfig
 from blt.generation.stopping import StopWatch
 from blt.lm import ByteLM, DecodingSession
@@ -29,8 +30,11 @@ class GenerationOptions(TypedDict, total=False):
     repetition_penalty: float | int
     repetition_window: int | None
     valid_utf8: bool | None
+    regex: str | None
+    json_schema: str | dict[str, Any] | None
     seed: int | None
     stop: str | bytes | Sequence[str | bytes]
+    logprobs: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +45,15 @@ class GenerationConfig(SamplingConfig):
     """Stop after this many bytes."""
     stop: str | bytes | Sequence[str | bytes] = ()
     """Stop where one of these would come, which is left out."""
+    logprobs: int | None = None
+    """Also tell how likely each new byte was, and the so many likeliest in its place (0 to 257); unset: neither."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.max_new_bytes >= 0, f"max_new_bytes: at least 0, got {self.max_new_bytes}")
         check(all(self.stop_bytes), "stop: a stop string of no bytes would stop at once; leave it out")
+        is_count = self.logprobs is None or 0 <= self.logprobs <= 257
+        check(is_count, f"logprobs: from 0 to 257 (256 bytes and the end), got {self.logprobs}")
 
     @property
     def stop_bytes(self) -> list[bytes]:
@@ -63,7 +71,9 @@ class Generation:
     new_bytes: bytes
     """What the model wrote, without a stop string; UTF-8 unless `valid_utf8` is off."""
     stopped_by: Stopped
-    """Why it is over: `eos`, `stop` or `length`."""
+    """Why it is over: `eos`, `stop` or `length`; after `length`, a regex or a JSON schema may not be satisfied yet."""
+    logprobs: tuple[ByteLogprob, ...] | None = None
+    """For each new byte, how likely it was; only where it was asked for."""
 
     @property
     def data(self) -> bytes:
@@ -89,7 +99,8 @@ def generate(lm: ByteLM, prompt: str | bytes = "", **options: Unpack[GenerationO
         prompt: any text or bytes; the empty one asks for a document from its start.
         options: the fields of `GenerationConfig`: `max_new_bytes` (300), `temperature` (0.7; 0 is greedy), `top_k`,
             `top_p`, `min_p`, `repetition_penalty`, `repetition_window`, `valid_utf8` (by default on if the prompt is
-            UTF-8), `seed` and `stop` (one stop string or several, as text or bytes).
+            UTF-8), `regex` or `json_schema` (what is written matches it), `seed`, `stop` (one stop string or several,
+            as text or bytes) and `logprobs`.
 
     Raises:
         ConfigurationError: an option that cannot be.
@@ -159,19 +170,26 @@ class _Row:
         self._sampler = Sampler(config, prompt=self.prompt)
         self._watch = StopWatch(config.stop_bytes)
         self._num_left = config.max_new_bytes
+        self._num_alternatives = config.logprobs
+        self._logprobs: list[ByteLogprob] = []
         self._stop_if_long_enough()
 
     def choose(self, logits: Float[Tensor, " V"]) -> int:
         """Choose the next id and take note of it."""
-        chosen = self._sampler.choose(logits.numpy(), room=self._num_left)
+        scores = logits.numpy()
+        chosen = self._sampler.choose(scores, room=self._num_left)
         self._sampler.read(chosen)
         if chosen == EOS_ID:
             self._stop("eos")
             return chosen
+        if self._num_alternatives is not None:
+            self._logprobs.append(byte_logprob(scores, chosen, num_top=self._num_alternatives))
         self._num_left -= 1
         self.new_bytes += self._watch.feed(bytes([chosen - BYTE_OFFSET]))
         if self._watch.has_stopped:
             self._stop("stop")
+        elif self._sampler.is_over:
+            self._stop("eos")
         else:
             self._stop_if_long_enough()
         return chosen
@@ -179,7 +197,9 @@ class _Row:
     def generation(self) -> Generation:
         """Give the result, once the row has stopped."""
         assert self.stopped_by is not None
-        return Generation(prompt=self.prompt, new_bytes=bytes(self.new_bytes), stopped_by=self.stopped_by)
+        new_bytes = bytes(self.new_bytes)
+        logprobs = None if self._num_alternatives is None else tuple(self._logprobs[: len(new_bytes)])
+        return Generation(prompt=self.prompt, new_bytes=new_bytes, stopped_by=self.stopped_by, logprobs=logprobs)
 
     def _stop_if_long_enough(self) -> None:
         if self._num_left == 0:

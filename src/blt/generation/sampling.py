@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from blt.codec import BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 from blt.configuration import check
 from blt.errors import ModelFolderError
+from blt.generation.constraint import constraint_of
 from blt.generation.random_numbers import RandomNumbers
 from blt.generation.repetition import RepetitionPenalty
 from blt.generation.utf8 import Utf8State, is_utf8
@@ -40,6 +42,10 @@ class SamplingConfig:
     """Let the penalty see only the last so many bytes; unset: all."""
     valid_utf8: bool | None = None
     """Whether only bytes may come that keep the text UTF-8; unset: if the prompt is UTF-8."""
+    regex: str | None = None
+    """Write what this regular expression matches as a whole (no look-around, no back-references)."""
+    json_schema: str | dict[str, Any] | None = None
+    """Write JSON that this schema admits; {} admits any JSON."""
     seed: int | None = None
     """Equal seeds give equal texts; unset: another text every time."""
 
@@ -54,6 +60,7 @@ class SamplingConfig:
         is_window = self.repetition_window is None or self.repetition_window >= 1
         check(is_window, f"repetition_window: at least 1, got {self.repetition_window}; leave it out for all bytes")
         check(self.seed is None or self.seed >= 0, f"seed: at least 0, got {self.seed}")
+        constraint_of(regex=self.regex, json_schema=self.json_schema)
 
 
 class Sampler:
@@ -63,7 +70,8 @@ class Sampler:
 
     Args:
         config: how.
-        prompt: what has been read; the repetition penalty counts it, and UTF-8 goes on from it.
+        prompt: what has been read; the repetition penalty counts it, and UTF-8 goes on from it. A regex or a JSON
+            schema holds for what follows it, or follows the character that is unfinished at its end.
     """
 
     def __init__(self, config: SamplingConfig, *, prompt: bytes = b"") -> None:
@@ -71,6 +79,8 @@ class Sampler:
         self._random = RandomNumbers(config.seed)
         keeps_utf8 = is_utf8(prompt) if config.valid_utf8 is None else config.valid_utf8
         self._utf8 = Utf8State(prompt) if keeps_utf8 else None
+        self._constraint = constraint_of(regex=config.regex, json_schema=config.json_schema)
+        self._completes_prompt = self._utf8 is not None and not self._utf8.is_between_characters
         self._repetition = None
         if config.repetition_penalty != 1:
             window = config.repetition_window
@@ -78,8 +88,8 @@ class Sampler:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing but EOS can come."""
-        return False
+        """Whether nothing but EOS can come, since a regex or a JSON schema admits no further byte."""
+        return self._constraint is not None and not self._completes_prompt and self._constraint.is_over
 
     def probabilities(self, logits: npt.NDArray[np.float32], *, room: int | None = None) -> npt.NDArray[np.float64]:
         """Give the distribution that the next id is drawn from, given all that was read.
@@ -125,8 +135,11 @@ class Sampler:
         if byte_id < BYTE_OFFSET:
             return
         byte = byte_id - BYTE_OFFSET
+        if self._constraint is not None and not self._completes_prompt:
+            self._constraint.read(byte_id)
         if self._utf8 is not None:
             self._utf8.read(byte)
+            self._completes_prompt = self._completes_prompt and not self._utf8.is_between_characters
         if self._repetition is not None:
             self._repetition.read(byte)
 
@@ -135,16 +148,29 @@ class Sampler:
         copy = object.__new__(type(self))
         copy.config = self.config
         copy._random = self._random.fork()
+        copy._completes_prompt = self._completes_prompt
+        copy._constraint = None if self._constraint is None else self._constraint.fork()
         copy._utf8 = None if self._utf8 is None else self._utf8.fork()
         copy._repetition = None if self._repetition is None else self._repetition.fork()
         return copy
 
     def _scores(self, logits: npt.NDArray[np.float32], room: int | None) -> npt.NDArray[np.float64]:
         """Give the logits in float64, after the repetition penalty, −∞ for what may not come."""
-        allowed = _NO_PENALTIES if self._utf8 is None else self._utf8.penalties(room=room)
+        allowed = self._penalties(room)
         if self._repetition is None:
             return logits + allowed
         return self._repetition.apply(logits.astype(np.float64)) + allowed
+
+    def _penalties(self, room: int | None) -> npt.NDArray[np.float64]:
+        """Give 0 for ids that may come, −∞ for those that may not."""
+        allowed = _NO_PENALTIES if self._utf8 is None else self._utf8.penalties(room=room)
+        if self._constraint is None or self._completes_prompt:
+            return allowed
+        admitted = self._constraint.penalties()
+        both = allowed + admitted
+        if both.max() == 0:
+            return both
+        return admitted  # whatever fits is not admitted: the constraint goes before the room; it keeps UTF-8 itself
 
     def _weights(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Give numbers in proportion to the chances, at a temperature above 0; the largest is 1."""

@@ -1,0 +1,167 @@
+"""Text that matches a regular expression or a JSON schema, by masks over the next byte.
+
+The grammar is llguidance's. It is given a vocabulary of 256 bytes and EOS, so that its states lie between bytes, where
+the model's do too: there are no tokens whose boundaries would have to be healed.
+"""
+
+import functools
+import json
+import re
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blt.codec import BOS_ID, BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
+from blt.errors import ConfigurationError, MissingExtraError
+
+_JSON_OPTIONS = {"whitespace_pattern": " ?"}
+"""At most one space between the parts of JSON, since a small model may write spaces for ever; a schema's own
+`x-guidance` comes before this."""
+
+
+class Constraint:
+    """Follows what is written, and knows which bytes may come next.
+
+    Args:
+        matcher: llguidance's, which becomes this object's own.
+    """
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+        self._penalties: npt.NDArray[np.float64] | None = None
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no byte may come any more."""
+        self.penalties()
+        return self._is_over
+
+    def penalties(self) -> npt.NDArray[np.float64]:
+        """Give what to add to the logits of all 260 ids: 0 for those that may come, −∞ elsewhere; not to be changed.
+
+        EOS may come where the text matches, and where nothing else may.
+        """
+        if self._penalties is None:
+            allowed = b"" if self._is_over else self._matcher.compute_logit_bias()
+            self._is_over = not any(allowed[BYTE_OFFSET:])
+            if self._is_over:
+                self._penalties = _ONLY_EOS
+            else:
+                self._penalties = np.where(np.frombuffer(allowed, np.uint8) > 0, 0.0, -np.inf)
+        return self._penalties
+
+    def read(self, byte_id: int) -> None:
+        """Take note of the id of a byte; after one that may not come, nothing may.
+
+        Raises:
+            ConfigurationError: the grammar is too complex to be followed.
+        """
+        may_come = self.penalties()[byte_id] == 0
+        self._penalties = None
+        if not may_come:
+            self._is_over = True
+        elif not self._matcher.consume_token(byte_id):
+            raise ConfigurationError(f"the regex or JSON schema is too complex ({_reason(self._matcher.get_error())})")
+
+    def fork(self) -> "Constraint":
+        """Give an independent copy."""
+        copy = Constraint(self._matcher.deep_copy())
+        copy._penalties, copy._is_over = self._penalties, self._is_over
+        return copy
+
+
+_ONLY_EOS = np.full(VOCABULARY_SIZE, -np.inf)
+_ONLY_EOS[EOS_ID] = 0.0
+_ONLY_EOS.setflags(write=False)
+
+
+def constraint_of(*, regex: str | None, json_schema: str | dict[str, Any] | None) -> Constraint | None:
+    """Give a constraint where nothing has been written yet; None where there is neither regex nor schema.
+
+    Args:
+        regex: in the syntax of Rust's crate `regex`: no look-around, no back-references. All that is written matches.
+        json_schema: as a dict or as JSON; {} is any JSON.
+
+    Raises:
+        ConfigurationError: both are given, one is broken or uses what llguidance lacks, or nothing can match it.
+        MissingExtraError: the package `llguidance` is not installed.
+    """
+    if regex is None and json_schema is None:
+        return None
+    if regex is not None and json_schema is not None:
+        raise ConfigurationError("regex and json_schema: give one of them")
+    if regex is not None:
+        return Constraint(_compiled("regex", regex).deep_copy())
+    return Constraint(_compiled("json_schema", _schema_text(json_schema)).deep_copy())
+
+
+def _schema_text(schema: Any) -> str:
+    """Give a schema as JSON text of an object."""
+    try:
+        schema = json.loads(schema) if isinstance(schema, str) else schema
+        schema = {} if schema is True else schema
+        text = json.dumps(schema)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigurationError(f"json_schema: is not JSON ({error})") from None
+    if not isinstance(schema, dict):
+        raise ConfigurationError(f"json_schema: expected a JSON object, got {text[:60]}; {{}} is any JSON")
+    return text
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(kind: str, text: str) -> Any:
+    """Give a matcher that has read nothing; copies of it share what it learns of its lexer."""
+    llguidance = _llguidance()
+    make = llguidance.LLMatcher
+    try:
+        grammar = (
+            make.grammar_from_regex(text) if kind == "regex" else make.grammar_from_json_schema(text, _JSON_OPTIONS)
+        )
+        matcher = make(_tokenizer(), grammar, log_level=0)
+    except ValueError as error:  # of which UnicodeEncodeError, for lone surrogates, is one
+        raise ConfigurationError(f"{kind}: {text!r} cannot be used ({_reason(str(error))})") from None
+    if matcher.is_error():
+        raise ConfigurationError(f"{kind}: {text!r} cannot be used ({_reason(matcher.get_error())})")
+    if Constraint(matcher.deep_copy()).is_over and not matcher.is_accepting():
+        raise ConfigurationError(f"{kind}: {text!r} cannot be used (no text matches it)")
+    return matcher
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    """Give the vocabulary to llguidance: 256 bytes, EOS, and special ids that no grammar asks for."""
+    llguidance = _llguidance()
+    return llguidance.LLTokenizer(
+        llguidance.TokenizerWrapper(_Vocabulary()), n_vocab=VOCABULARY_SIZE, eos_token=EOS_ID, slices=[]
+    )
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer."""
+
+    eos_token_id = EOS_ID
+    bos_token_id = BOS_ID
+    special_token_ids = tuple(range(BYTE_OFFSET))
+    tokens = (*(b"\xff<special %d>" % special for special in range(BYTE_OFFSET)), *(bytes([b]) for b in range(256)))
+
+    def __call__(self, text: bytes) -> list[int]:
+        return [byte + BYTE_OFFSET for byte in text]
+
+
+def _llguidance() -> ModuleType:
+    try:
+        import llguidance
+    except ImportError:
+        purpose = "generation by a regular expression or JSON schema"
+        raise MissingExtraError("llguidance", extra="constrain", purpose=purpose) from None
+    return llguidance
+
+
+def _reason(message: str) -> str:
+    """Give the one line of a message that says what was wrong."""
+    stated = re.search(r"^error: (.+)$", message, flags=re.MULTILINE)
+    first = message.strip().partition("\n")[0]
+    return stated[1] if stated else re.sub(r"^at \d+\(\d+\): (invalid regex \".*\" \(in regex\): )?", "", first)

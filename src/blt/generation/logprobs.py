@@ -1,0 +1,50 @@
+"""How likely the model found what was written, and what else could have come."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from blt.codec import BYTE_OFFSET, EOS_ID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A byte that could come at some place."""
+
+    byte: int | None
+    """0 to 255; None: the end of the text."""
+    logprob: float
+    """Natural logarithm of its probability under the model, before temperature, masks and the rest of sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteLogprob:
+    """A byte that was written, and what else could have come in its place."""
+
+    byte: int
+    """0 to 255."""
+    logprob: float
+    """Natural logarithm of its probability under the model, before temperature, masks and the rest of sampling."""
+    top: tuple[Alternative, ...]
+    """The likeliest, best first, as many as were asked for; the byte that was written may be among them."""
+
+
+def byte_logprob(logits: npt.NDArray[np.float32], byte_id: int, *, num_top: int) -> ByteLogprob:
+    """Tell how likely a byte was.
+
+    Args:
+        logits: of all 260 ids, as the model gave them.
+        byte_id: the byte that was chosen.
+        num_top: how many of the likeliest to give.
+    """
+    logprobs = logits.astype(np.float64)
+    logprobs -= logprobs.max()
+    logprobs -= np.log(np.exp(logprobs).sum())
+    order = np.argsort(-logprobs, kind="stable")
+    likeliest = order[(order >= BYTE_OFFSET) | (order == EOS_ID)][:num_top]
+    top = tuple(
+        Alternative(byte=None if index == EOS_ID else int(index) - BYTE_OFFSET, logprob=float(logprobs[index]))
+        for index in likeliest
+    )
+    return ByteLogprob(byte=byte_id - BYTE_OFFSET, logprob=float(logprobs[byte_id]), top=top)
