@@ -9,12 +9,26 @@
     └── TrainingError               (RuntimeError)  a run that cannot go on, such as a loss that is not finite
 
 Each message says what was wrong, the value, and the way out, on one line: the command line prints it and exits with
-status 2.
+status 2. What a message repeats of a broken file can be anything, so it is shortened, in printable characters.
 """
+
+MAX_MESSAGE = 1000
+"""Characters of a message; what is longer is cut in its middle."""
 
 
 class BLTError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
+
+
+def one_line(text: str) -> str:
+    """Put a text on one line of printable characters, of bounded length."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}"
+    words = "".join(" " if character in "\r\n\t" else character for character in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 class ConfigurationError(BLTError, ValueError):

@@ -232,7 +232,8 @@ def test_a_full_disk_while_saving_is_one_line_and_keeps_the_old_checkpoint(recip
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         honest(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_file", write_file)
+    for part in (checkpoint.files, checkpoint.tensors):
+        monkeypatch.setattr(part, "write_file", write_file)
     assert run("train", recipe, *SHORT) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("optimizers.safetensors: No space left on device")
     assert json.loads((tmp_path / "run/entropy/checkpoints/last.json").read_text()) == {"folder": "step-00000002"}

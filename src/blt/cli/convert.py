@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import safetensors
 import torch
 
-from blt.checkpoint import PICKLE_SUFFIXES, load_json
+from blt.checkpoint import load_headers, load_json
 from blt.codec import encode
 from blt.errors import ModelFolderError
 from blt.inspection.sample import PARAGRAPH
@@ -30,8 +29,8 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
     facebookresearch/blt publishes it, such as facebook/blt-1b, or a model of blt. What was written is read back, and
     its logits and patches compared with those of SOURCE's weights.
     """
-    folder = _folder(source)
-    entropy_folder = None if entropy is None else _folder(entropy)
+    folder = download(source)
+    entropy_folder = None if entropy is None else download(entropy)
     for used in (folder, entropy_folder):
         _check_out(used, Path(out))
     found = _format_of(folder)
@@ -60,16 +59,6 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
         click.echo(f"note         {line}")
 
 
-def _folder(source: str) -> Path:
-    path = Path(source)
-    if path.suffix in PICKLE_SUFFIXES and path.is_file():
-        raise ModelFolderError(
-            f"{source}: pickled weights are never loaded, since they can run code; where you trust them, "
-            "load and save them once with the software that wrote them, as safetensors"
-        )
-    return download(source)
-
-
 def _check_out(folder: Path | None, out: Path) -> None:
     """Refuse to replace what is no model, or what is read."""
     if out.exists() and not (out / "config.json").is_file():
@@ -94,11 +83,7 @@ def _format_of(folder: Path) -> str:
 
 def _stored_dtype(folder: Path) -> str:
     """Give the precision of a model folder of ours: bfloat16 if it was saved so."""
-    try:
-        with safetensors.safe_open(folder / "model.safetensors", framework="pt") as file:
-            stored = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (safetensors.SafetensorError, OSError):
-        return "float32"  # reading it will say what is wrong
+    stored = {header.dtype for header in load_headers(folder / "model.safetensors").values()}
     return "bfloat16" if stored == {"BF16"} else "float32"
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from blt.checkpoint import (
-    PICKLE_SUFFIXES,
+    MAX_SHARD_BYTES,
     load_json,
     load_tensors,
-    save_tensors,
+    save_shards,
     write_file,
     write_folder,
     write_json,
@@ -23,14 +23,13 @@ from blt.checkpoint import (
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID
 from blt.errors import ModelFolderError
 from blt.interop.residual import double_residual
-from blt.interop.transformers_config import num_layers, read_config, read_layout, write_config
-from blt.interop.transformers_weights import from_transformers, names, to_transformers
+from blt.interop.transformers_config import read_config, read_layout, write_config
+from blt.interop.transformers_weights import from_transformers, module_of, names, to_transformers
 from blt.lm import ByteLM, LMConfig
 from blt.model import HashConfig
 from blt.shapes import Tensor
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 GENERATION = {
     "bos_token_id": BOS_ID,
     "eos_token_id": EOS_ID,
@@ -74,57 +73,36 @@ def from_parts(
         ModelFolderError: see `read_transformers`.
     """
     config, layout = read_config(values, path), read_layout(values, path)
-    if num_layers(values, path) > len(tensors):
-        raise ModelFolderError(f"{path}: speaks of {num_layers(values, path)} layers; the files hold fewer tensors")
+    shapes = _shapes(ByteLM.without_weights(config, path=path, num_tensors=len(tensors)), layout.key_value_heads)
     if config.blt.tie_embeddings:
         tensors = _with_one_embedding(tensors, path)
     table = names(config, encoder_cross_attention=layout.encoder_cross_attention)
     _check_names(tensors, table, path, dead=_dead_prefixes(layout.encoder_cross_attention), called=called)
+    for ours, theirs in table.items():
+        _check_tensor(tensors[theirs], shapes[ours], called(theirs), path)
     dtype = torch.bfloat16 if all(tensors[name].dtype == torch.bfloat16 for name in table.values()) else torch.float32
     weights = {
-        ours: from_transformers(
-            ours, _checked(tensors[theirs], called(theirs), path), config, key_value_heads=layout.key_value_heads
-        ).to(dtype)
+        ours: from_transformers(ours, tensors[theirs], config, key_value_heads=layout.key_value_heads).to(dtype)
         for ours, theirs in table.items()
     }
-    in_files = {ours: called(theirs) for ours, theirs in table.items()}
-    return _build(*_with_tied_entropy_model(config, weights), in_files, path)
+    config, weights = _with_tied_entropy_model(config, weights)
+    lm = ByteLM.without_weights(config, path=path, num_tensors=len(tensors))
+    lm.load_state_dict(weights, assign=True)
+    return lm.eval()
 
 
 def load_shards(folder: Path) -> dict[str, Tensor]:
-    """Read all weights of a folder: one file, or shards that an index names.
-
-    Raises:
-        ModelFolderError: missing, broken or pickled.
-    """
-    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in PICKLE_SUFFIXES)
-        if pickles and not (folder / WEIGHTS).is_file():
-            raise ModelFolderError(
-                f"{folder / pickles[0]}: pickled weights are never loaded, since they can run code; where you trust "
-                f"them, load and save them once with transformers, which writes safetensors"
-            )
-        return load_tensors(folder / WEIGHTS)
-    placement = load_json(folder / INDEX).get("weight_map")
-    if not isinstance(placement, dict) or not all(isinstance(file, str) for file in placement.values()):
-        raise ModelFolderError(f"{folder / INDEX}: expected a table 'weight_map' of tensor names and files")
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(set(placement.values())):
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise ModelFolderError(f"{folder / INDEX}: {file!r} is not the name of a safetensors file in this folder")
-        tensors |= load_tensors(folder / file)
-    absent = sorted(placement.keys() - tensors.keys())
-    if absent:
-        raise ModelFolderError(f"{folder / INDEX}: {absent[0]} is in none of the files; copy or download them again")
-    return tensors
+    """Read all weights of a folder, `model.safetensors` or the shards in its place; see `load_tensors`."""
+    return load_tensors(folder / WEIGHTS)
 
 
-def write_transformers(lm: ByteLM, folder: str | Path) -> list[str]:
+def write_transformers(lm: ByteLM, folder: str | Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> list[str]:
     """Write a folder that `BltForCausalLM.from_pretrained` loads.
 
     Args:
         lm: the model; unchanged.
         folder: replaced if it is there.
+        max_shard_bytes: the most that one file's tensors may have; more are divided into shards with an index.
 
     Returns:
         One line for each thing that differs there; see `notes`.
@@ -141,7 +119,7 @@ def write_transformers(lm: ByteLM, folder: str | Path) -> list[str]:
     def fill(unfinished: Path) -> None:
         write_json(unfinished / "config.json", values | dtype)
         write_json(unfinished / "generation_config.json", GENERATION)
-        save_tensors(unfinished / WEIGHTS, stored)
+        save_shards(unfinished / WEIGHTS, stored, max_bytes=max_shard_bytes)
         if lm.card:
             write_file(unfinished / "README.md", lm.card.encode())
 
@@ -219,11 +197,24 @@ def _check_names(
     raise ModelFolderError(f"{path.parent}: its tensors are not those of its config.json; {'; '.join(parts)}")
 
 
-def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
-    """Refuse what is no matrix or vector of numbers, so that layouts can be changed."""
-    if not tensor.is_floating_point() or tensor.dim() not in (1, 2):
-        raise ModelFolderError(f"{path.parent}: {name}: expected floating-point numbers, in a vector or matrix")
-    return tensor
+def _shapes(lm: ByteLM, key_value_heads: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Give the shape that each tensor has in transformers, where heads of keys and values may be shared."""
+    shapes = {}
+    for name, tensor in lm.state_dict().items():
+        shapes[name] = tuple(tensor.shape)
+        if name.endswith((".attention.key.weight", ".attention.value.weight")):
+            module, stack = module_of(name, lm.config)
+            rows, inputs = tensor.shape
+            shapes[name] = (rows // stack.num_heads * key_value_heads[module], inputs)
+    return shapes
+
+
+def _check_tensor(tensor: Tensor, shape: tuple[int, ...], name: str, path: Path) -> None:
+    """Refuse what is not of that shape, or holds no numbers to compute with."""
+    if not tensor.is_floating_point():
+        raise ModelFolderError(f"{path.parent}: {name}: expected floating-point numbers, found {tensor.dtype}")
+    if tuple(tensor.shape) != shape:
+        raise ModelFolderError(f"{path.parent}: {name} has the shape {tuple(tensor.shape)}, config.json says {shape}")
 
 
 def _with_tied_entropy_model(config: LMConfig, weights: dict[str, Tensor]) -> tuple[LMConfig, dict[str, Tensor]]:
@@ -236,19 +227,6 @@ def _with_tied_entropy_model(config: LMConfig, weights: dict[str, Tensor]) -> tu
         return config, weights
     rest = {key: weight for key, weight in weights.items() if key != name}
     return replace(config, entropy_model=replace(entropy, tie_embeddings=True)), rest
-
-
-def _build(config: LMConfig, weights: dict[str, Tensor], table: Mapping[str, str], path: Path) -> ByteLM:
-    with torch.device("meta"):
-        lm = ByteLM.new(config)
-    for name, expected in lm.state_dict().items():
-        if weights[name].shape != expected.shape:
-            found, wanted = tuple(weights[name].shape), tuple(expected.shape)
-            raise ModelFolderError(
-                f"{path.parent}: {table[name]} gives {name} the shape {found}, config.json says {wanted}"
-            )
-    lm.load_state_dict(weights, assign=True)
-    return lm.eval()
 
 
 def _with_what_transformers_wants(config: LMConfig, weights: dict[str, Tensor]) -> tuple[LMConfig, dict[str, Tensor]]:

@@ -233,11 +233,6 @@ def read_layout(values: Mapping[str, Any], path: Path) -> Layout:
     )
 
 
-def num_layers(values: Mapping[str, Any], path: Path) -> int:
-    """Count the layers of all stacks."""
-    return sum(Stack(values, name, path).integer("num_hidden_layers") for name in _STACKS)
-
-
 def _check_agreement(root: Mapping[str, Any], encoder: Stack, decoder: Stack, latent: Stack, path: Path) -> None:
     """Refuse tables that contradict one another: transformers builds such models, and cannot run them."""
     if root["vocab_size"] != VOCABULARY_SIZE:

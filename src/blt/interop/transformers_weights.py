@@ -87,15 +87,15 @@ def from_transformers(
         config: shape of the model.
         key_value_heads: of the module that each tensor lies in.
     """
-    module, shape = _module_of(name, config)
+    module, shape = module_of(name, config)
     shared = shape.num_heads // key_value_heads[module]
-    if weight.dim() != 2 or weight.shape[0] % (shape.num_heads // shared):
-        return weight  # of a shape that cannot be: to be refused by name
+    if weight.dim() != 2:
+        return weight
     inputs = weight.shape[1]
-    if shared > 1 and name.endswith((".key.weight", ".value.weight")):
+    if shared > 1 and name.endswith((".attention.key.weight", ".attention.value.weight")):
         heads = weight.reshape(shape.num_heads // shared, -1, inputs)  # S E D, S heads that are shared
         weight = heads.repeat_interleave(shared, dim=0).reshape(-1, inputs)
-    if _is_rotated(name) and weight.shape[0] % (2 * shape.num_heads) == 0:
+    if _is_rotated(name):
         pairs = weight.reshape(shape.num_heads, -1, 2, inputs)  # H E/2 2 D
         weight = pairs.transpose(1, 2).reshape(-1, inputs)
     return weight
@@ -105,7 +105,7 @@ def to_transformers(name: str, weight: Float[Tensor, "*shape"], config: LMConfig
     """Give a tensor of ours the layout of transformers; the inverse of `from_transformers`."""
     if not _is_rotated(name):
         return weight
-    num_heads, inputs = _module_of(name, config)[1].num_heads, weight.shape[1]
+    num_heads, inputs = module_of(name, config)[1].num_heads, weight.shape[1]
     halves = weight.reshape(num_heads, 2, -1, inputs)  # H 2 E/2 D
     return halves.transpose(1, 2).reshape(-1, inputs)
 
@@ -114,7 +114,7 @@ def _is_rotated(name: str) -> bool:
     return name.endswith((".attention.query.weight", ".attention.key.weight"))
 
 
-def _module_of(name: str, config: LMConfig) -> tuple[str, TransformerConfig]:
+def module_of(name: str, config: LMConfig) -> tuple[str, TransformerConfig]:
     """Give the module that a tensor lies in, and the shape that its heads have."""
     blt = config.blt
     shapes: dict[str, TransformerConfig | None] = {

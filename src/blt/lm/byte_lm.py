@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from blt.checkpoint import MAX_SHARD_BYTES
 from blt.codec import encode
 from blt.configuration import check
 from blt.entropy import EntropyModel
-from blt.lm.folder import LMConfig, download, read_config, read_weights, write_lm
+from blt.errors import ModelFolderError
+from blt.lm.folder import LMConfig, count_tensors, download, read_config, read_weights, write_lm
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
 from blt.model import BLT
@@ -61,6 +63,28 @@ class ByteLM(nn.Module):
         entropy_model = None if config.entropy_model is None else EntropyModel(config.entropy_model)
         return cls(BLT(config.blt), patch_rule=config.patch_rule, entropy_model=entropy_model)
 
+    @classmethod
+    def without_weights(cls, config: LMConfig, *, path: Path, num_tensors: int) -> "ByteLM":
+        """Make a model on the meta device, from a file that may claim anything.
+
+        Args:
+            config: what the file says.
+            path: of the file, for messages.
+            num_tensors: how many the folder holds.
+
+        Raises:
+            ModelFolderError: more layers than tensors, or a size that no tensor can have.
+        """
+        if config.num_layers > num_tensors:
+            raise ModelFolderError(
+                f"{path}: speaks of {config.num_layers:,} layers; the files hold fewer tensors, {num_tensors:,}"
+            )
+        try:
+            with torch.device("meta"):
+                return cls.new(config)
+        except (RuntimeError, TypeError, OverflowError) as reason:
+            raise ModelFolderError(f"{path}: sizes that no tensor can have ({reason})") from None
+
     @property
     def config(self) -> LMConfig:
         """What `config.json` holds."""
@@ -90,25 +114,32 @@ class ByteLM(nn.Module):
         check(dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
         folder = download(name, **hub)
         config = read_config(folder)
-        with torch.device("meta"):
-            lm = cls.new(config)
-        lm.to_empty(device="cpu")
+        lm = cls.without_weights(config, path=folder / "config.json", num_tensors=count_tensors(folder))
         read_weights(folder, blt=lm.blt, entropy_model=lm.entropy_model)
         card = folder / "README.md"
         lm.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         return lm.to(device=device, dtype=DTYPES[dtype]).eval()
 
-    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: str | None = None, max_shard_bytes: int = MAX_SHARD_BYTES
+    ) -> None:
         """Write the model folder, whole or not at all: `config.json`, weights as safetensors, model card.
 
         Args:
             folder: replaced if it is there.
             dtype: of the stored weights; by default the one they have.
+            max_shard_bytes: the most that one file's tensors may have; more are divided into shards with an index.
         """
         check(dtype is None or dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
-        stored = None if dtype is None else DTYPES[dtype]
+        check(max_shard_bytes >= 1, f"max_shard_bytes: {max_shard_bytes}; at least 1")
         write_lm(
-            Path(folder), self.config, blt=self.blt, entropy_model=self.entropy_model, card=self.card, dtype=stored
+            Path(folder),
+            self.config,
+            blt=self.blt,
+            entropy_model=self.entropy_model,
+            card=self.card,
+            dtype=None if dtype is None else DTYPES[dtype],
+            max_shard_bytes=max_shard_bytes,
         )
 
     def push_to_hub(self, name: str, *, private: bool = False, token: str | None = None) -> str:

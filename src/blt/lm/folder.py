@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from blt.checkpoint import load_json, load_weights, recover_folder, save_tensors, write_file, write_folder, write_json
+from blt.checkpoint import (
+    MAX_SHARD_BYTES,
+    index_of,
+    load_headers,
+    load_json,
+    load_weights,
+    recover_folder,
+    refuse_pickle,
+    save_shards,
+    write_file,
+    write_folder,
+    write_json,
+)
 from blt.configuration import from_dict, to_dict
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError, ModelFolderError
@@ -15,6 +27,7 @@ from blt.model import BLTConfig
 from blt.patching import PatchRule
 
 FORMAT = "blt-1"
+MODEL, ENTROPY = "model.safetensors", "entropy.safetensors"
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 
@@ -29,6 +42,13 @@ class LMConfig:
     entropy_model: EntropyConfig | None = None
     """Shape of the entropy model, if there is one."""
 
+    @property
+    def num_layers(self) -> int:
+        """Layers of all stacks."""
+        blt = self.blt
+        stacks = (blt.local_encoder, blt.global_transformer, blt.local_decoder, self.entropy_model)
+        return sum(stack.num_layers for stack in stacks if stack is not None)
+
 
 def download(name: str | Path | None, **hub: Any) -> Path:
     """Give the local folder of a model: the bundled one, a folder, or a download from the Hub.
@@ -42,6 +62,7 @@ def download(name: str | Path | None, **hub: Any) -> Path:
     recover_folder(folder)
     if folder.is_dir():
         return folder
+    refuse_pickle(folder)
     if folder.exists():
         raise ModelFolderError(f"{name}: a file; a model is a folder with config.json and model.safetensors")
     if not _is_hub_name(str(name)):
@@ -84,11 +105,26 @@ def read_config(folder: Path) -> LMConfig:
     return config
 
 
+def count_tensors(folder: Path) -> int:
+    """Count the tensors that the folder's files hold.
+
+    Raises:
+        ModelFolderError: there are none, or their files are broken.
+    """
+    entropy = folder / ENTROPY
+    paths = [folder / MODEL] + [entropy] * (entropy.is_file() or index_of(entropy).is_file())
+    return sum(len(load_headers(path)) for path in paths)
+
+
 def read_weights(folder: Path, *, blt: nn.Module, entropy_model: nn.Module | None) -> None:
-    """Fill the modules from the folder's weights."""
-    load_weights(blt, folder / "model.safetensors")
+    """Fill the modules from the folder's weights.
+
+    Raises:
+        ModelFolderError: missing, broken, pickled, or of another shape than the modules.
+    """
+    load_weights(blt, folder / MODEL)
     if entropy_model is not None:
-        load_weights(entropy_model, folder / "entropy.safetensors")
+        load_weights(entropy_model, folder / ENTROPY)
 
 
 def write_lm(
@@ -99,15 +135,16 @@ def write_lm(
     entropy_model: nn.Module | None,
     card: str,
     dtype: torch.dtype | None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a model folder, whole or not at all."""
 
     def fill(unfinished: Path) -> None:
         write_json(unfinished / "config.json", {"format": FORMAT} | to_dict(config))
-        for name, module in (("model", blt), ("entropy", entropy_model)):
+        for name, module in ((MODEL, blt), (ENTROPY, entropy_model)):
             if module is not None:
                 tensors = {key: tensor.to(dtype or tensor.dtype) for key, tensor in module.state_dict().items()}
-                save_tensors(unfinished / f"{name}.safetensors", tensors)
+                save_shards(unfinished / name, tensors, max_bytes=max_shard_bytes)
         if card:
             write_file(unfinished / "README.md", card.encode())
 

@@ -150,7 +150,7 @@ def test_two_names_of_one_tensor_are_refused(published):
 def test_a_shape_that_cannot_be_is_told_by_the_name_in_the_file(published):
     name = "global_transformer.layers.0.attention.wv.weight"
     change(published / "model" / "model.safetensors", add={name: torch.ones(24, 3)})
-    with pytest.raises(ModelFolderError, match=rf"{name} gives .* the shape \(24, 3\), config.json says \(24, 24\)"):
+    with pytest.raises(ModelFolderError, match=rf"{name} has the shape \(24, 3\), config.json says \(24, 24\)"):
         read_published(published / "model", entropy=published / "entropy")
 
 

@@ -86,7 +86,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(saved, monkeypatch, fi
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         honest(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_file", write_file)
+    for part in (checkpoint.files, checkpoint.tensors):
+        monkeypatch.setattr(part, "write_file", write_file)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(module, optimizers, Progress(step=3), is_best=True)
     monkeypatch.undo()

@@ -1,0 +1,116 @@
+"""Model folders that are not what they claim: one clear line, before any memory is taken."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from blt.codec import encode
+from blt.errors import ModelFolderError
+from blt.lm import ByteLM
+
+IDS = encode("Zoë ate 3 crêpes.", bos=True)[None]
+HOSTILE = [None, True, 0, -1, 3, 10**9, 10**18, 10**30, 1e308, "x", "", [], [10**9], {}, {"dim": 16}]
+
+
+def refusal(folder):
+    with pytest.raises(ModelFolderError) as error:
+        ByteLM.from_pretrained(folder)
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+def paths_of(values, *, before=()):
+    """Every key of a configuration, as the way to it."""
+    for key, value in values.items():
+        yield (*before, key)
+        if isinstance(value, dict):
+            yield from paths_of(value, before=(*before, key))
+
+
+def set_at(values, path, value):
+    *tables, key = path
+    for table in tables:
+        values = values[table]
+    values[key] = value
+
+
+def change(folder, path, value):
+    values = json.loads((folder / "config.json").read_text())
+    set_at(values, path, value)
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+def test_a_folder_of_shards_is_the_same_model(tiny_lm, tmp_path):
+    tiny_lm.save_pretrained(tmp_path / "whole")
+    tiny_lm.save_pretrained(tmp_path / "sharded", max_shard_bytes=20_000)
+    assert not (tmp_path / "sharded" / "model.safetensors").exists()
+    assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 2
+    whole, sharded = (ByteLM.from_pretrained(tmp_path / name) for name in ("whole", "sharded"))
+    assert torch.equal(whole(IDS), sharded(IDS))
+    sharded.save_pretrained(tmp_path / "sharded")
+    assert not list((tmp_path / "sharded").glob("model-*"))
+    assert torch.equal(ByteLM.from_pretrained(tmp_path / "sharded")(IDS), whole(IDS))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("blt", "global_transformer", "num_layers"), 10**9, "speaks of 1,000,000,005 layers"),
+        (("entropy_model", "num_layers"), 10**9, "layers; the files hold fewer tensors"),
+        (("blt", "global_transformer", "dim"), 24 * 10**16, "sizes that no tensor can have"),
+        (("blt", "hash_embedding", "num_rows"), 10**12, "config.json says (2000000000000, 16)"),
+        (("blt", "queries_per_patch"), 10**9, "config.json says (16000000000, 16)"),
+        (("blt", "tie_embeddings"), False, "lacks output.weight"),
+    ],
+    ids=str,
+)
+def test_a_config_that_claims_more_than_the_files_hold_takes_no_memory(tiny_folder, path, value, said):
+    change(tiny_folder, path, value)
+    assert said in refusal(tiny_folder)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_config_says_it_is_a_model_or_one_clear_line(tiny_folder, data):
+    before = (tiny_folder / "config.json").read_text()
+    values = json.loads(before)
+    path = data.draw(st.sampled_from(sorted(paths_of(values))))
+    set_at(values, path, data.draw(st.sampled_from(HOSTILE)))
+    (tiny_folder / "config.json").write_text(json.dumps(values))
+    said = ""
+    try:
+        ByteLM.from_pretrained(tiny_folder)
+    except ModelFolderError as error:
+        said = str(error)
+    finally:
+        (tiny_folder / "config.json").write_text(before)
+    assert said.isprintable()
+
+
+def test_weights_that_are_no_numbers_to_compute_with_are_refused(tiny_folder):
+    path = tiny_folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    tensors["local_decoder.norm.weight"] = torch.ones(16, dtype=torch.int64)
+    safetensors.torch.save_file(tensors, path)
+    assert "local_decoder.norm.weight holds I64; weights are floating-point numbers" in refusal(tiny_folder)
+
+
+@pytest.mark.parametrize("size", [0, 7, 300, 2000])
+@pytest.mark.parametrize("file", ["model.safetensors", "entropy.safetensors"])
+def test_truncated_weights_are_refused(tiny_folder, file, size):
+    path = tiny_folder / file
+    path.write_bytes(path.read_bytes()[:size])
+    assert f"{file}: not a whole safetensors file" in refusal(tiny_folder)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".pkl"])
+def test_pickles_are_refused_as_a_folder_and_as_a_name(tiny_folder, suffix):
+    (tiny_folder / "model.safetensors").rename(tiny_folder / f"model{suffix}")
+    for name in (tiny_folder, tiny_folder / f"model{suffix}", f"me/model{suffix}"):
+        said = refusal(name)
+        assert f"model{suffix}: pickled weights are never loaded" in said
+        assert "save them as safetensors" in said
