@@ -262,7 +262,7 @@ def _choose(variants: list[type], tag: Any, where: str) -> type:
     by_tag = {_TAGS[cls]: cls for cls in variants}
     if tag is None and len(variants) == 1:
         return variants[0]
-    if tag not in by_tag:
+    if not isinstance(tag, str) or tag not in by_tag:
         known = ", ".join(by_tag)
         raise ConfigurationError(f"{_join(where, 'type')}: {tag!r} is none of {known}{_did_you_mean(str(tag), by_tag)}")
     return by_tag[tag]

@@ -151,6 +151,7 @@ def test_values_from_files_and_from_the_command_line_become_the_field_s_type(key
         ({"stage": 3}, "^stage: expected a table of keys, got 3$"),
         ({"stage": Constant()}, "^stage: expected a table of keys, got Constant"),
         ({"schedule": {}}, "^schedule.type: None is none of constant, cosine"),
+        ({"schedule": {"type": ["cosine"]}}, r"^schedule.type: \['cosine'\] is none of constant, cosine"),
         ({"schedule": {"type": "cosin"}}, "^schedule.type: 'cosin' is none of .*did you mean 'cosine'\\?$"),
         ({"schedule": {"type": "constant", "final": 1.0}}, "^schedule.final: unknown key"),
         ({"schedule": {"type": "cosine"}}, "^schedule.final: missing"),

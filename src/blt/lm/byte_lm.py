@@ -1,7 +1,8 @@
 """`ByteLM`: entropy model, patch rule and BLT as one thing, in one folder."""
 
 import hashlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from blt.codec import encode
 from blt.configuration import check
 from blt.entropy import EntropyModel
 from blt.errors import ModelFolderError
+from blt.lm.card import CardFigure, write_card
 from blt.lm.folder import LMConfig, count_tensors, download, read_config, read_weights, write_lm
+from blt.lm.hub import upload
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
 from blt.model import BLT
@@ -130,34 +133,79 @@ class ByteLM(nn.Module):
             dtype: of the stored weights; by default the one they have.
             max_shard_bytes: the most that one file's tensors may have; more are divided into shards with an index.
         """
+        self._write(Path(folder), card=self.card, dtype=dtype, max_shard_bytes=max_shard_bytes)
+
+    def _write(self, folder: Path, *, card: str, dtype: str | None, max_shard_bytes: int) -> None:
         check(dtype is None or dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
         check(max_shard_bytes >= 1, f"max_shard_bytes: {max_shard_bytes}; at least 1")
         write_lm(
-            Path(folder),
+            folder,
             self.config,
             blt=self.blt,
             entropy_model=self.entropy_model,
-            card=self.card,
+            card=card,
             dtype=None if dtype is None else DTYPES[dtype],
             max_shard_bytes=max_shard_bytes,
         )
 
-    def push_to_hub(self, name: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the model folder to the Hugging Face Hub.
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model",
+        dtype: str | None = None,
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+        license: str | None = None,
+        figures: Sequence[CardFigure] = (),
+        endpoint: str | None = None,
+    ) -> str:
+        """Upload the model folder to the Hugging Face Hub, in one commit.
+
+        Args:
+            name: owner/model; made if it is not there.
+            private: only for a new model; by default as the owner's settings are.
+            token: of the Hub; by default the one that is logged in.
+            revision: branch, made if it is not there; by default the main one.
+            commit_message: what the history says.
+            dtype: of the stored weights; by default the one they have.
+            max_shard_bytes: as in `save_pretrained`.
+            license: for the card that is written where the model has none; as the Hub abbreviates it.
+            figures: bits per byte for that card, where they are known.
+            endpoint: address of the Hub; by default as `HF_ENDPOINT` says.
 
         Returns:
             The address of the commit.
+
+        Raises:
+            ModelFolderError: not allowed, or no way to the Hub.
         """
-        import tempfile
-
-        import huggingface_hub
-
+        check(
+            not self.card or (license is None and not figures),
+            "license, figures: the model has a card of its own, which is uploaded as it is; edit `card` instead",
+        )
+        card = self.card or write_card(
+            self.config,
+            name=name,
+            num_parameters=_count(self.blt),
+            num_entropy_parameters=_count(self.entropy_model),
+            license=license,
+            figures=figures,
+        )
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
-            self.save_pretrained(folder)
-            hub = huggingface_hub.HfApi(token=token)
-            hub.create_repo(name, private=private, exist_ok=True)
-            return str(hub.upload_folder(repo_id=name, folder_path=folder))
+            self._write(folder, card=card, dtype=dtype, max_shard_bytes=max_shard_bytes)
+            return upload(
+                folder,
+                name,
+                message=commit_message,
+                private=private,
+                token=token,
+                revision=revision,
+                endpoint=endpoint,
+            )
 
     @torch.no_grad()
     def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"] | None:
@@ -206,6 +254,10 @@ class ByteLM(nn.Module):
         """Name the entropy model by its weights, so that stored entropies are never taken for another model's."""
         assert self.entropy_model is not None
         return fingerprint(self.entropy_model)
+
+
+def _count(module: nn.Module | None) -> int:
+    return 0 if module is None else sum(weight.numel() for weight in module.parameters())
 
 
 def fingerprint(module: nn.Module) -> str:

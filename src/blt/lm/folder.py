@@ -23,6 +23,7 @@ from blt.checkpoint import (
 from blt.configuration import from_dict, to_dict
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError, ModelFolderError
+from blt.lm.hub import fetch, is_hub_name
 from blt.model import BLTConfig
 from blt.patching import PatchRule
 
@@ -65,25 +66,9 @@ def download(name: str | Path | None, **hub: Any) -> Path:
     refuse_pickle(folder)
     if folder.exists():
         raise ModelFolderError(f"{name}: a file; a model is a folder with config.json and model.safetensors")
-    if not _is_hub_name(str(name)):
+    if not is_hub_name(str(name)):
         raise ModelFolderError(f"{name}: no such folder; give a model folder or a name on the Hub such as me/my-model")
-    return _from_hub(str(name), **hub)
-
-
-def _is_hub_name(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
-
-
-def _from_hub(name: str, **hub: Any) -> Path:
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", "entropy_model/params.json", "README.md"]
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted, **hub))
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError, OSError) as reason:
-        first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
-        raise ModelFolderError(f"{name}: no such folder, and not to be had from the Hub ({first_line})") from None
+    return fetch(str(name), **hub)
 
 
 def read_config(folder: Path) -> LMConfig:
