@@ -8,12 +8,16 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of others, on import
+    from transformers import AutoTokenizer as AutoTokenizer
     from transformers import BltConfig, BltForCausalLM
     from transformers.utils import logging
 
 from blt.codec import encode
 from blt.entropy import EntropyConfig
+from blt.interop import write_transformers
+from blt.lm import ByteLM, LMConfig
 from blt.model import BLTConfig, HashConfig, LocalConfig, TransformerConfig
+from blt.patching import EntropyRule
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -181,3 +185,40 @@ def own_patch_lengths(model, ids):
     config = model.config
     options = {"threshold": config.patching_threshold, "max_patch_length": config.max_patch_length}
     return model.model.patcher(ids, patch_size=config.patch_size, **options)[1]
+
+
+def deviation(first, second):
+    return float((first - second).detach().abs().max())
+
+
+def relative_deviation(first, second):
+    """Of models whose residual is rescaled: exact but for the ε of the decoder's norms; see `blt.interop.residual`."""
+    return deviation(first, second) / max(1.0, float(second.abs().max()))
+
+
+def random_ends(*, seed):
+    """Boundaries that no rule chose; the first byte ends a patch, as transformers always has it."""
+    ends = torch.rand(IDS.shape, generator=torch.Generator().manual_seed(seed)) < 0.3
+    ends[:, 0] = True
+    return ends
+
+
+def our_lm(shape):
+    """A model of ours whose threshold lies amid the entropies of the text."""
+    lm = ByteLM.new(LMConfig(blt=shape, entropy_model=ENTROPY, patch_rule=EntropyRule(threshold=5.0)))
+    randomise(lm)
+    lm.patch_rule = EntropyRule(threshold=amid(lm.entropy_model.entropies(IDS)))
+    return lm.eval()
+
+
+def with_epsilon(shape, epsilon):
+    parts = ("local_encoder", "global_transformer", "local_decoder")
+    stacks = {part: dataclasses.replace(getattr(shape, part), norm_epsilon=epsilon) for part in parts}
+    return dataclasses.replace(shape, **stacks)
+
+
+def written(lm, folder):
+    write_transformers(lm, folder)
+    model, report = BltForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    return model.eval()

@@ -8,64 +8,32 @@ import dataclasses
 import pytest
 import torch
 
-from blt.interop import read_transformers, write_transformers
+from blt.codec import encode
+from blt.interop import read_transformers
 from blt.lm import ByteLM, LMConfig
-from blt.patching import ByteRule, EntropyRule, Patches
+from blt.patching import ByteRule, Patches
 from transformers_models import (
-    ENTROPY,
     IDS,
     OURS,
     TEXT,
     THEIRS,
-    BltForCausalLM,
-    amid,
+    AutoTokenizer,
+    deviation,
     logits_of,
+    our_lm,
     own_patch_lengths,
     patch_lengths,
+    random_ends,
     randomise,
+    relative_deviation,
+    with_epsilon,
+    written,
 )
 
 TOLERANCE = 1e-4
 
 every_model_of_theirs = pytest.mark.parametrize("name", THEIRS)
 every_shape_of_ours = pytest.mark.parametrize("name", OURS)
-
-
-def deviation(first, second):
-    return float((first - second).detach().abs().max())
-
-
-def relative_deviation(first, second):
-    """Of models whose residual is rescaled: exact but for the ε of the decoder's norms; see `blt.interop.residual`."""
-    return deviation(first, second) / max(1.0, float(second.abs().max()))
-
-
-def random_ends(*, seed):
-    """Boundaries that no rule chose; the first byte ends a patch, as transformers always has it."""
-    ends = torch.rand(IDS.shape, generator=torch.Generator().manual_seed(seed)) < 0.3
-    ends[:, 0] = True
-    return ends
-
-
-def our_lm(shape):
-    """A model of ours whose threshold lies amid the entropies of the text."""
-    lm = ByteLM.new(LMConfig(blt=shape, entropy_model=ENTROPY, patch_rule=EntropyRule(threshold=5.0)))
-    randomise(lm)
-    lm.patch_rule = EntropyRule(threshold=amid(lm.entropy_model.entropies(IDS)))
-    return lm.eval()
-
-
-def with_epsilon(shape, epsilon):
-    parts = ("local_encoder", "global_transformer", "local_decoder")
-    stacks = {part: dataclasses.replace(getattr(shape, part), norm_epsilon=epsilon) for part in parts}
-    return dataclasses.replace(shape, **stacks)
-
-
-def written(lm, folder):
-    write_transformers(lm, folder)
-    model, report = BltForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(report.values()), report
-    return model.eval()
 
 
 @every_model_of_theirs
@@ -142,7 +110,7 @@ def test_a_model_of_ours_without_an_entropy_model_makes_a_patch_of_every_byte_th
 def test_a_written_folder_continues_greedily_with_the_same_bytes(name, tmp_path):
     lm = our_lm(dataclasses.replace(OURS[name], tie_embeddings=False))  # tied random ones only repeat themselves
     model = written(lm, tmp_path)
-    mine = lm.generate(TEXT, max_new_bytes=24, temperature=0)
+    mine = lm.generate(TEXT, max_new_bytes=24, temperature=0, valid_utf8=False)
     theirs = model.generate(IDS, max_new_tokens=24, do_sample=False)[0, IDS.shape[1] :]
     ids = [byte + 4 for byte in mine.new_bytes] + [2] * (mine.stopped_by == "eos")
     assert theirs.tolist() == ids
@@ -154,6 +122,20 @@ def test_the_bundled_model_predicts_the_same_there(tmp_path):
     model = written(lm, tmp_path)
     assert torch.equal(own_patch_lengths(model, IDS), patch_lengths(lm.patches(IDS).ends))
     assert deviation(lm(IDS), logits_of(model, IDS)) < TOLERANCE
+
+
+def test_a_written_folder_has_a_tokenizer_of_the_same_ids(tiny_lm, tmp_path):
+    model = written(tiny_lm, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    for text in (TEXT, "", " ", "\r\n\t \0", "  two  spaces ", "".join(map(chr, range(800))), "🙂 e\u0301 \u202e"):
+        ids = tokenizer(text).input_ids
+        assert ids == encode(text, bos=True).tolist()
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    inputs = tokenizer("Once upon a time", return_tensors="pt")
+    written_ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0]
+    ours = tiny_lm.generate("Once upon a time", max_new_bytes=8, temperature=0, valid_utf8=False)
+    assert written_ids[len(inputs.input_ids[0]) :].tolist() == [byte + 4 for byte in ours.new_bytes]
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, len(tokenizer)) == (1, 2, 260)
 
 
 def plant_a_residual_added_once(lm):
@@ -179,8 +161,26 @@ def plant_other_tables(lm):
     )
 
 
+def plant_another_window(lm):
+    shape = dataclasses.replace(lm.blt.config.local_encoder, window=15)
+    lm.blt.local_encoder.config = dataclasses.replace(lm.blt.config, local_encoder=shape)
+
+
+def plant_another_split_of_queries(lm):
+    weight = lm.blt.local_encoder.to_queries.weight
+    weight.data = weight.data.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
+
+
 @pytest.mark.parametrize(
-    "plant", [plant_a_residual_added_once, plant_unmoved_rows, plant_another_epsilon, plant_other_tables]
+    "plant",
+    [
+        plant_a_residual_added_once,
+        plant_unmoved_rows,
+        plant_another_epsilon,
+        plant_other_tables,
+        plant_another_window,
+        plant_another_split_of_queries,
+    ],
 )
 def test_a_flaw_would_be_noticed(plant, tmp_path):
     model = THEIRS["plain"].save(tmp_path)

@@ -24,6 +24,7 @@ from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID
 from blt.errors import ModelFolderError
 from blt.interop.residual import double_residual
 from blt.interop.transformers_config import read_config, read_layout, write_config
+from blt.interop.transformers_tokenizer import tokenizer_files
 from blt.interop.transformers_weights import from_transformers, module_of, names, to_transformers
 from blt.lm import ByteLM, LMConfig
 from blt.model import HashConfig
@@ -119,6 +120,8 @@ def write_transformers(lm: ByteLM, folder: str | Path, *, max_shard_bytes: int =
     def fill(unfinished: Path) -> None:
         write_json(unfinished / "config.json", values | dtype)
         write_json(unfinished / "generation_config.json", GENERATION)
+        for name, content in tokenizer_files().items():
+            write_json(unfinished / name, content)
         save_shards(unfinished / WEIGHTS, stored, max_bytes=max_shard_bytes)
         if lm.card:
             write_file(unfinished / "README.md", lm.card.encode())
@@ -202,7 +205,7 @@ def _shapes(lm: ByteLM, key_value_heads: Mapping[str, int]) -> dict[str, tuple[i
     shapes = {}
     for name, tensor in lm.state_dict().items():
         shapes[name] = tuple(tensor.shape)
-        if name.endswith((".attention.key.weight", ".attention.value.weight")):
+        if name.endswith((".key.weight", ".value.weight")):
             module, stack = module_of(name, lm.config)
             rows, inputs = tensor.shape
             shapes[name] = (rows // stack.num_heads * key_value_heads[module], inputs)
