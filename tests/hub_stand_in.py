@@ -8,9 +8,13 @@ import fnmatch
 import hashlib
 import json
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session, disable_progress_bars, enable_progress_bars
 
 LFS_FROM = 10_000
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
@@ -67,6 +71,34 @@ class Hub:
     def asked(self, pattern):
         """Count the requests of a form such as `GET */resolve/*`."""
         return sum(fnmatch.fnmatch(request, pattern) for request in self.requests)
+
+
+def set_endpoint(monkeypatch, url):
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@contextmanager
+def the_only_hub(monkeypatch, folder):
+    """Let this process know no other Hub; nobody is logged in, and the cache, in the folder, is empty."""
+    stand_in = Hub()
+    set_endpoint(monkeypatch, stand_in.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(folder / "no-tokens"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    close_session()
+    disable_progress_bars()
+    try:
+        yield stand_in
+    finally:
+        close_session()
+        enable_progress_bars()
+        stand_in.stop()
 
 
 class _RefusalError(Exception):

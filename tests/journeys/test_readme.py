@@ -10,6 +10,7 @@ import pytest
 
 from blt import cli
 from blt.lm import folder as model_folder
+from hub_stand_in import TOKEN, the_only_hub
 from tiny_training import made_up_documents, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +83,22 @@ def test_training_ones_own_model_works_as_written(tmp_path, monkeypatch, capsys)
 def blocks_with_prepare():
     """The shell blocks of "Train your own", each as a text of its own."""
     return [f"```\n{block}```\n" for block in blocks(section("Train your own")) if "blt prepare" in block]
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own uploads
+def test_transformers_and_the_hub_work_as_written(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_folder, tmp_path / "runs/tiny/model")
+    to_transformers, back = commands(section("With transformers and the Hub"))
+    run(to_transformers)
+    run(back)
+    with_transformers, with_the_hub = blocks(section("With transformers and the Hub"), language="python")
+    exec(compile(with_transformers, "README.md", "exec"), {})
+    assert "Once upon a time" in capsys.readouterr().out
+    with the_only_hub(monkeypatch, tmp_path) as hub:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        exec(compile(with_the_hub, "README.md", "exec"), {})
+        assert "license: mit" in hub.repositories["me/tiny"].commits.popitem()[1]["README.md"].decode()
 
 
 def test_every_command_in_the_readme_names_a_verb_and_options_that_there_are():

@@ -7,7 +7,6 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session, disable_progress_bars, enable_progress_bars
 
 from blt.cli import main
 from blt.codec import encode
@@ -16,37 +15,16 @@ from blt.lm import ByteLM, CardFigure, LMConfig
 from blt.lm.card import write_card
 from blt.model.presets import PRESETS
 from blt.patching import ByteRule, SpaceRule, StaticRule
-from hub_stand_in import TOKEN, Hub
+from hub_stand_in import TOKEN, Hub, set_endpoint, the_only_hub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own uploads
 IDS = encode("Zoë ate 3 crêpes.", bos=True)[None]
 
 
-def set_endpoint(monkeypatch, url):
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A stand-in, which is the only Hub that there is; nobody is logged in, and the cache is empty."""
-    stand_in = Hub()
-    set_endpoint(monkeypatch, stand_in.url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    close_session()
-    disable_progress_bars()
-    yield stand_in
-    close_session()
-    enable_progress_bars()
-    stand_in.stop()
+    with the_only_hub(monkeypatch, tmp_path) as stand_in:
+        yield stand_in
 
 
 @pytest.fixture
