@@ -4,12 +4,14 @@ It is a dependency of the tests (extra `test`), and without it these tests fail.
 """
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
 from blt.codec import encode
-from blt.interop import read_transformers
+from blt.interop import read_transformers, write_transformers
+from blt.interop.transformers_blt import notes
 from blt.lm import ByteLM, LMConfig
 from blt.patching import ByteRule, Patches
 from transformers_models import (
@@ -18,6 +20,7 @@ from transformers_models import (
     TEXT,
     THEIRS,
     AutoTokenizer,
+    BltForCausalLM,
     deviation,
     logits_of,
     our_lm,
@@ -104,6 +107,29 @@ def test_a_model_of_ours_without_an_entropy_model_makes_a_patch_of_every_byte_th
     randomise(lm)
     model = written(lm.eval(), tmp_path)
     assert relative_deviation(lm(IDS), logits_of(model, IDS)) < TOLERANCE
+
+
+def test_windows_that_differ_agree_up_to_the_smaller_one_and_only_so_far(tmp_path):
+    shape = OURS["residual-twice"]
+    shape = dataclasses.replace(shape, local_encoder=dataclasses.replace(shape.local_encoder, window=9))
+    lm = our_lm(shape)
+    model, ends = written(lm, tmp_path), random_ends(seed=1)
+    mine, theirs = lm.blt(IDS, Patches(ends=ends)), logits_of(model, IDS, ends)
+    assert deviation(mine[:, :9], theirs[:, :9]) < TOLERANCE
+    assert deviation(mine[:, 9:], theirs[:, 9:]) > 10 * TOLERANCE
+    assert any("outputs differ past 9 bytes" in line for line in notes(lm.config))
+
+
+def test_a_transformers_that_knows_no_window_agrees_up_to_it_and_only_so_far(tmp_path):
+    lm = our_lm(OURS["residual-twice"])
+    write_transformers(lm, tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | {"local_attention_window_len": None}))
+    model, ends = BltForCausalLM.from_pretrained(tmp_path).eval(), random_ends(seed=1)
+    mine, theirs = lm.blt(IDS, Patches(ends=ends)), logits_of(model, IDS, ends)
+    assert deviation(mine[:, :16], theirs[:, :16]) < TOLERANCE
+    assert deviation(mine[:, 16:], theirs[:, 16:]) > 10 * TOLERANCE
+    assert any("windowed (16 bytes)" in line for line in notes(lm.config))
 
 
 @pytest.mark.parametrize("name", ["plain", "three-queries-read-first", "residual-twice"])

@@ -25,3 +25,20 @@ def test_a_missing_extra_says_how_to_install_it():
     assert str(error) == "reading Parquet files needs the package 'pyarrow': pip install 'blt-llm[data]'"
     with pytest.raises(ImportError):
         raise error
+
+
+@pytest.mark.parametrize(
+    "text", ["two\nlines\tand more", "\x1b[2J\x07 cleared", "\u202e turned", "\ud800 alone", "é 魚 ✓"]
+)
+def test_whatever_a_message_repeats_it_is_one_printable_line(text):
+    said = str(errors.DataError(f"notes.txt: {text}; give another"))
+    assert said.isprintable()
+    assert said.startswith("notes.txt: ")
+    assert said.endswith("; give another")
+
+
+def test_a_message_that_is_too_long_keeps_its_start_and_its_end():
+    said = str(errors.DataError(f"notes.txt: {'x' * 10**6}; give another"))
+    assert len(said) < 1100
+    assert said.startswith("notes.txt: xxx")
+    assert said.endswith("xxx; give another")
