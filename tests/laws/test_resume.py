@@ -23,6 +23,7 @@ from blt.training.loop import Trainer
 from blt.training.monitor import Monitor, read_metrics
 from blt.training.objectives import BLTObjective, EntropyObjective
 from blt.training.optimizers import AdamWConfig, MuonConfig
+from blt.training.parts import PartConfig, PartsConfig
 from blt.training.recipe import LoopConfig
 from blt.training.schedules import CosineConfig
 from tiny_training import made_up_documents, write_recipe
@@ -36,6 +37,10 @@ BLT_CONFIG = BLTConfig(
     hash_embedding=HashConfig(ngram_sizes=(3,), num_rows=32),
     queries_per_patch=2,
 )
+THAWING = PartsConfig(
+    local_encoder=PartConfig(learning_rate_factor=0.0),
+    global_transformer=PartConfig(learning_rate_factor=0.5, frozen_steps=2),
+)
 OPTIMIZERS = {"adamw": AdamWConfig(learning_rate=3e-3), "muon": MuonConfig()}
 
 
@@ -44,7 +49,7 @@ def _no_curves(monkeypatch):
     monkeypatch.setattr(curves, "can_draw", lambda: False)
 
 
-def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, stop_after=None):
+def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, parts=None, stop_after=None):
     """Everything new, as in a new process, but for what lies in `folder`."""
     torch.manual_seed(0)
     shards = Shards.from_documents([document.encode() for document in made_up_documents()])
@@ -74,6 +79,7 @@ def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, stop_after=
         device=torch.device("cpu"),
         world=World(),
         asked_to_stop=lambda: trainer.progress.step == stop_after,
+        parts=parts,
     )
     return trainer
 
@@ -124,6 +130,31 @@ def check_resume(tmp_path, *, stop_after, **what):
 @pytest.mark.parametrize("stage", ["entropy", "blt"])
 def test_a_stopped_run_goes_on_with_the_same_losses_bit_for_bit(tmp_path, stage, optimizer, accumulation):
     check_resume(tmp_path, stage=stage, optimizer=optimizer, accumulation=accumulation, stop_after=3)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_a_run_that_is_stopped_before_or_after_a_part_thaws_goes_on_bit_for_bit(tmp_path, optimizer, stop_after):
+    check_resume(tmp_path, stage="blt", optimizer=optimizer, parts=THAWING, stop_after=stop_after)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_a_frozen_part_keeps_its_weights_until_it_thaws_and_one_with_factor_0_for_ever(tmp_path, optimizer):
+    trainer = new_trainer(tmp_path, stage="blt", optimizer=optimizer, parts=THAWING)
+    weights = dict(trainer.objective.module.named_parameters())
+    first = {name: weight.detach().clone() for name, weight in weights.items()}
+    moved = {}
+    note = trainer.monitor.step
+
+    def look(progress, **figures):
+        note(progress, **figures)
+        changed = {name.split(".")[0] for name in weights if not torch.equal(weights[name], first[name])}
+        moved[progress.step] = changed
+
+    trainer.monitor.step = look
+    trainer.run()
+    always = {"hash_embedding", "local_decoder"}
+    assert moved == {step: always | ({"global_transformer"} if step > 2 else set()) for step in range(1, 7)}
 
 
 def without_optimizer_state(monkeypatch):

@@ -96,12 +96,14 @@ def _from_recipe(path: str) -> dict[str, Any]:
     from blt.training.recipe import load_recipe
 
     recipe = load_recipe(path)
-    loop = recipe.blt.loop
+    loop, patching = recipe.blt.loop, recipe.patching
+    start = None if recipe.start_from is None else read_config(download(recipe.start_from))
+    entropy_model = None if start is None else start.entropy_model
     return {
         "title": f"recipe {path}",
-        "blt": recipe.blt.model,
-        "entropy_model": None if recipe.entropy is None else recipe.entropy.model,
-        "mean_patch_bytes": recipe.patching.mean_patch_bytes or MEAN_PATCH_BYTES,
+        "blt": recipe.blt.model or (start and start.blt),
+        "entropy_model": entropy_model if recipe.entropy is None else recipe.entropy.model,
+        "mean_patch_bytes": (patching and patching.mean_patch_bytes) or MEAN_PATCH_BYTES,
         "context_bytes": loop.window,
         "batch_rows": loop.rows / loop.accumulation,
         "optimizer": tag_of(loop.optimizer),

@@ -123,7 +123,9 @@ def cost_of(
     ]
     return Cost(
         parts=tuple(parts),
-        entropy_model=None if entropy_model is None else _entropy_model(entropy_model, context_bytes=context_bytes),
+        entropy_model=None
+        if entropy_model is None
+        else cost_of_entropy_model(entropy_model, context_bytes=context_bytes),
         mean_patch_bytes=mean_patch_bytes,
         context_bytes=context_bytes,
     )
@@ -202,7 +204,8 @@ def _bytes_read_patch(config: BLTConfig, *, mean_patch_bytes: float) -> PartCost
     )
 
 
-def _entropy_model(shape: EntropyConfig, *, context_bytes: int) -> PartCost:
+def cost_of_entropy_model(shape: EntropyConfig, *, context_bytes: int) -> PartCost:
+    """Work out what an entropy model costs, on documents of that many bytes."""
     embedding = VOCABULARY_SIZE * shape.dim
     layers = _local(shape, context_bytes=context_bytes)
     weights = embedding * (1 if shape.tie_embeddings else 2) + shape.dim

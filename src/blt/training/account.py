@@ -3,18 +3,17 @@
 from dataclasses import asdict
 
 from blt.data import Shards
-from blt.model.cost import PartCost, cost_of
+from blt.entropy import EntropyConfig
+from blt.model import BLTConfig
+from blt.model.cost import PartCost, cost_of, cost_of_entropy_model
 from blt.model.memory import training_memory
 from blt.training.optimizers import MuonConfig
-from blt.training.recipe import EntropyStage, LoopConfig, Recipe
+from blt.training.recipe import BLTStage, EntropyStage, LoopConfig
 
 
-def describe_entropy_stage(recipe: Recipe, stage: EntropyStage, shards: Shards) -> str:
+def describe_entropy_stage(stage: EntropyStage, shards: Shards) -> str:
     """Say what the entropy model costs and sees."""
-    cost = cost_of(
-        recipe.blt.model, mean_patch_bytes=1.0, context_bytes=stage.loop.window, entropy_model=stage.model
-    ).entropy_model
-    assert cost is not None
+    cost = cost_of_entropy_model(stage.model, context_bytes=stage.loop.window)
     return "\n".join(
         [
             f"entropy model: {cost.num_parameters:,} parameters, {_with_unit(cost.flops)}FLOPs per byte forward",
@@ -23,17 +22,28 @@ def describe_entropy_stage(recipe: Recipe, stage: EntropyStage, shards: Shards) 
     )
 
 
-def describe_blt_stage(recipe: Recipe, shards: Shards, *, mean_patch_bytes: float) -> str:
-    """Say what the BLT costs, needs and sees."""
-    stage = recipe.blt
+def describe_blt_stage(
+    stage: BLTStage,
+    shards: Shards,
+    *,
+    model: BLTConfig,
+    entropy_model: EntropyConfig | None,
+    mean_patch_bytes: float,
+) -> str:
+    """Say what the BLT costs, needs and sees.
+
+    Args:
+        stage: of the recipe.
+        shards: the text.
+        model: shape of the BLT.
+        entropy_model: shape of the entropy model, if there is one.
+        mean_patch_bytes: bytes per patch, on average.
+    """
     loop = stage.loop
-    entropy_model = None if recipe.entropy is None else recipe.entropy.model
     mean_patch_bytes = max(1.0, mean_patch_bytes)
-    cost = cost_of(
-        stage.model, mean_patch_bytes=mean_patch_bytes, context_bytes=loop.window, entropy_model=entropy_model
-    )
+    cost = cost_of(model, mean_patch_bytes=mean_patch_bytes, context_bytes=loop.window, entropy_model=entropy_model)
     memory = training_memory(
-        stage.model,
+        model,
         optimizer="muon" if isinstance(loop.optimizer, MuonConfig) else "adamw",
         batch_bytes=loop.rows * loop.window // loop.accumulation,
         mean_patch_bytes=mean_patch_bytes,
@@ -48,6 +58,7 @@ def describe_blt_stage(recipe: Recipe, shards: Shards, *, mean_patch_bytes: floa
             f"BLT: {cost.num_parameters:,} parameters, {mean_patch_bytes:.2f} bytes per patch",
             *(_part(part) for part in cost.parts if part.num_parameters or part.flops),
             flops,
+            *([f"  trained: {stage.parts}"] if str(stage.parts) else []),
             f"  memory: about {_with_unit(memory.total)}B ({parts})",
             *_loop(loop, shards, flops=cost.training_flops),
         ]

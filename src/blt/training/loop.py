@@ -18,6 +18,7 @@ from blt.training.checkpoints import Checkpoints, Progress
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective, to_device
 from blt.training.optimizers import build_optimizers
+from blt.training.parts import PartsConfig, freeze
 from blt.training.recipe import LoopConfig
 from blt.training.stopping import Stopped
 
@@ -50,6 +51,7 @@ class Trainer:
     device: torch.device
     world: World
     asked_to_stop: Callable[[], bool]
+    parts: PartsConfig | None = None
     optimizers: list[Optimizer] = field(init=False)
     progress: Progress = field(init=False)
 
@@ -60,7 +62,7 @@ class Trainer:
             TrainingError: the loss is no finite number, or memory does not suffice; the last checkpoint is as it was.
             Stopped: a stop was asked for; a checkpoint of this very step has been written.
         """
-        self.optimizers = build_optimizers(self.objective.module, self.config.optimizer)
+        self.optimizers = build_optimizers(self.objective.module, self.config.optimizer, parts=self.parts)
         self.progress = self.checkpoints.load(self.objective.module, self.optimizers)
         if self.config.compile:
             self.objective.compile()
@@ -74,6 +76,7 @@ class Trainer:
         """Move the weights once."""
         started = time.perf_counter()
         config, progress, module = self.config, self.progress, self.objective.module
+        freeze(module, self.parts, step=progress.step)
         factor = config.schedule.factor(progress.step, num_steps=config.num_steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

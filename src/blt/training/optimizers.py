@@ -1,6 +1,6 @@
 """Which optimiser moves which weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from blt.configuration import check, variant
 from blt.nn import Transformer
 from blt.shapes import Tensor
+from blt.training.parts import PartsConfig, learning_rate_factors
 
 
 @variant("adamw")
@@ -57,26 +58,34 @@ class MuonConfig:
 OptimizerConfig = AdamWConfig | MuonConfig
 
 
-def build_optimizers(module: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
-    """Give the optimisers; each group remembers its peak rate as `peak`, which the schedule scales."""
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
+def build_optimizers(
+    module: nn.Module, config: OptimizerConfig, *, parts: PartsConfig | None = None
+) -> list[Optimizer]:
+    """Give the optimisers; each group remembers its peak rate as `peak`, which the schedule scales.
+
+    Args:
+        module: all of whose weights they hold, so that their places stay the same whatever is frozen when.
+        config: which optimiser.
+        parts: factors of the learning rates, for a BLT.
+    """
+    weights, factors = list(module.parameters()), learning_rate_factors(module, parts)
     if isinstance(config, AdamWConfig):
-        optimizers: list[Optimizer] = [_adamw(weights, module, config)]
+        optimizers: list[Optimizer] = [_adamw(weights, module, config, factors)]
     else:
         hidden = hidden_matrices(module)
         taken = {id(weight) for weight in hidden}
         muon = torch.optim.Muon(
-            hidden,
+            [{"params": group, "factor": factor} for factor, group in _by_factor(hidden, factors)],
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             ns_steps=config.num_iterations,
         )
         rest = [weight for weight in weights if id(weight) not in taken]
-        optimizers = [muon, _adamw(rest, module, config.adamw)]
+        optimizers = [muon, _adamw(rest, module, config.adamw, factors)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
+            group["peak"] = group["lr"] * group["factor"]
     return optimizers
 
 
@@ -85,25 +94,39 @@ def hidden_matrices(module: nn.Module) -> list[Tensor]:
     found = []
     for name, part in module.named_modules():
         inside = ".layers." in f".{name}." or "cross_attention" in name
-        if isinstance(part, nn.Linear) and inside and part.weight.requires_grad:
+        if isinstance(part, nn.Linear) and inside:
             found.append(part.weight)
     assert found or not any(isinstance(part, Transformer) for part in module.modules())
     return found
 
 
-def _adamw(weights: Sequence[Tensor], module: nn.Module, config: AdamWConfig) -> Optimizer:
+def _adamw(
+    weights: Sequence[Tensor], module: nn.Module, config: AdamWConfig, factors: Mapping[int, float]
+) -> Optimizer:
     linear = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
-    groups = [
-        {"params": [w for w in weights if id(w) in linear], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if id(w) not in linear], "weight_decay": 0.0},
-    ]
+    groups = []
+    for decay, some in (
+        (config.weight_decay, [w for w in weights if id(w) in linear]),
+        (0.0, [w for w in weights if id(w) not in linear]),
+    ):
+        groups += [
+            {"params": group, "weight_decay": decay, "factor": factor} for factor, group in _by_factor(some, factors)
+        ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        groups,
         lr=config.learning_rate,
         betas=(config.betas[0], config.betas[1]),
         eps=config.epsilon,
         fused=True,
     )
+
+
+def _by_factor(weights: Sequence[Tensor], factors: Mapping[int, float]) -> list[tuple[float, list[Tensor]]]:
+    """Divide weights by the factors of their learning rates; all in one group, in their order, where all are alike."""
+    groups: dict[float, list[Tensor]] = {}
+    for weight in weights:
+        groups.setdefault(factors[id(weight)], []).append(weight)
+    return list(groups.items())
 
 
 def _check_rate(name: str, rate: float) -> None:

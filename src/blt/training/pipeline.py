@@ -1,8 +1,11 @@
 """A recipe's stages: entropy model → entropies and threshold → BLT → model folder.
 
+A recipe that starts from a model takes its entropy model, patch rule and shape where it has no stage of its own.
+
 runs/my-run/
 recipe.json     what is trained here; another recipe is refused
 data.json       checksums of the documents; others are refused
+start.json      names the weights that the run started from, if any; others are refused
 entropy/        metrics.jsonl, curves.png, checkpoints/
 threshold.json  the calibrated patch rule
 blt/            metrics.jsonl, curves.png, samples.txt, checkpoints/
@@ -21,16 +24,17 @@ from blt.distributed import choose_device, joined_world
 from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
 from blt.lm import ByteLM, fingerprint
-from blt.model import BLT
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.curves import MISSING, can_draw
 from blt.training.entropies import store_entropies
 from blt.training.loop import Trainer, Validate
 from blt.training.objectives import BLTObjective, EntropyObjective, Objective
-from blt.training.recipe import BLTStage, EntropyStage, Recipe
+from blt.training.parts import PartsConfig
+from blt.training.recipe import BLTStage, EntropyStage, PatchingStage, Recipe
 from blt.training.run_folder import Run, held_out_split, loops_of, open_run
 from blt.training.samples import write_sample
+from blt.training.start import load_start, new_blt
 from blt.training.stopping import stop_requests
 from blt.training.validation import HeldOut
 
@@ -52,8 +56,9 @@ def run_recipe(recipe: Recipe) -> Path:
         The model folder.
 
     Raises:
-        ConfigurationError: the run folder belongs to another recipe, a size does not fit the number of ranks, or
-            there is no such device.
+        ConfigurationError: the run folder belongs to another recipe, a size does not fit the number of ranks, there
+            is no such device, or the model to start from is not what it was.
+        ModelFolderError: the model to start from cannot be read.
         DataError: the data cannot be read, or have changed since the run began.
         CheckpointError: the last checkpoint is broken.
         TrainingError: a loss that is no finite number, or not enough memory.
@@ -68,14 +73,17 @@ def run_recipe(recipe: Recipe) -> Path:
         run.say(f"run folder: {run.folder}")
         if not can_draw():
             run.say(MISSING)
-        entropy_model = None if recipe.entropy is None else train_entropy_model(run, recipe.entropy)
-        patching = prepare_patching(run, entropy_model)
-        return train_blt(run, recipe.blt, patching)
+        start = load_start(run)
+        entropy_model = None if start is None else start.entropy_model
+        if recipe.entropy is not None:
+            entropy_model = train_entropy_model(run, recipe.entropy)
+        patching = prepare_patching(run, entropy_model, start=start)
+        return train_blt(run, recipe.blt, patching, start=start)
 
 
 def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
     """First stage."""
-    run.say(describe_entropy_stage(run.recipe, stage, run.train))
+    run.say(describe_entropy_stage(stage, run.train))
     torch.manual_seed(run.recipe.seed)
     model = EntropyModel(stage.model).to(run.device)
     is_longer = run.checkpoints("entropy").progress().step < stage.loop.num_steps
@@ -94,9 +102,13 @@ def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
     return model.requires_grad_(False).eval()
 
 
-def prepare_patching(run: Run, entropy_model: EntropyModel | None) -> Patching:
+def prepare_patching(run: Run, entropy_model: EntropyModel | None, *, start: ByteLM | None = None) -> Patching:
     """Second stage: store the entropies beside the shards, once, and find the threshold."""
-    rule = run.recipe.patching.rule
+    stage = run.recipe.patching
+    if stage is None:
+        assert start is not None, "a recipe has a patch rule or a model to start from"
+        stage = PatchingStage(rule=start.patch_rule, mean_patch_bytes=None)
+    rule = stage.rule
     if not rule.needs_entropies:
         run.say(f"patches by the rule {tag_of(rule)!r}, which needs no threshold: mean_patch_bytes has no effect")
     if entropy_model is None or not rule.needs_entropies:
@@ -107,18 +119,19 @@ def prepare_patching(run: Run, entropy_model: EntropyModel | None) -> Patching:
             _store(run, entropy_model, folder, split)
     run.world.wait()
     train, held_out = (_store(run, entropy_model, folder, split) for folder, split in splits)
-    rule = _calibrated(run, train)
+    rule = _calibrated(run, stage, train)
     return Patching(rule=rule, entropy_model=entropy_model, train=train, held_out=held_out)
 
 
-def train_blt(run: Run, stage: BLTStage, patching: Patching) -> Path:
+def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | None = None) -> Path:
     """Third stage; writes the model folder."""
     recipe = run.recipe
     windows = Windows(run.train, window=stage.loop.window, seed=recipe.seed, entropies=patching.train)
     mean_patch = _mean_patch(windows, patching.rule)
-    run.say(describe_blt_stage(recipe, run.train, mean_patch_bytes=mean_patch))
     torch.manual_seed(recipe.seed)
-    blt = BLT(stage.model).to(run.device)
+    blt = new_blt(stage.model, start, device=run.device)
+    shape = None if patching.entropy_model is None else patching.entropy_model.config
+    run.say(describe_blt_stage(stage, run.train, model=blt.config, entropy_model=shape, mean_patch_bytes=mean_patch))
     objective = BLTObjective(blt, rule=patching.rule, slots_multiple=stage.loop.slots_multiple)
     held_out = HeldOut(run.held_out, num_documents=_num_held_out(run))
     lm = ByteLM(blt, patch_rule=patching.rule, entropy_model=patching.entropy_model)
@@ -130,7 +143,7 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching) -> Path:
             run.say(write_sample(lm, samples, prompt=prompt, seed=recipe.seed, step=step, bits_per_byte=figure))
         return figure
 
-    _train(run, "blt", objective, windows, validate, mean_patch_bytes=mean_patch)
+    _train(run, "blt", objective, windows, validate, mean_patch_bytes=mean_patch, parts=stage.parts)
     folder = run.folder / "model"
     if run.world.is_main:
         lm.eval().save_pretrained(folder)
@@ -147,6 +160,7 @@ def _train(
     validate: Validate,
     *,
     mean_patch_bytes: float | None = None,
+    parts: PartsConfig | None = None,
 ) -> None:
     """Train a stage to its end unless it is there, and leave the best weights in its module, not the last."""
     checkpoints, loop = run.checkpoints(stage), loops_of(run.recipe)[stage]
@@ -161,6 +175,7 @@ def _train(
             device=run.device,
             world=run.world,
             asked_to_stop=run.asked_to_stop,
+            parts=parts,
         ).run()
     best = checkpoints.load_best(objective.module)
     figure = "not validated" if best.best_bits_per_byte is None else f"held-out {best.best_bits_per_byte:.4f} BPB"
@@ -182,9 +197,9 @@ def _store(run: Run, model: EntropyModel, folder: str, split: str) -> EntropySto
     return store_entropies(model, folder, split=split, fingerprint=name, device=run.device, on_progress=on_progress)
 
 
-def _calibrated(run: Run, stored: EntropyStore) -> PatchRule:
+def _calibrated(run: Run, stage: PatchingStage, stored: EntropyStore) -> PatchRule:
     """Find the threshold; once the BLT has begun, it stays."""
-    stage, path = run.recipe.patching, run.folder / "threshold.json"
+    path = run.folder / "threshold.json"
     if stage.mean_patch_bytes is None:
         return stage.rule
     if path.is_file() and run.checkpoints("blt").progress().step > 0:

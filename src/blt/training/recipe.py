@@ -12,6 +12,7 @@ from blt.errors import ConfigurationError
 from blt.model import BLTConfig, preset
 from blt.patching import EntropyRule, PatchRule
 from blt.training.optimizers import AdamWConfig, OptimizerConfig
+from blt.training.parts import PartsConfig
 from blt.training.schedules import CosineConfig, ScheduleConfig
 
 
@@ -106,10 +107,12 @@ class PatchingStage:
 class BLTStage:
     """Third stage: the model proper."""
 
-    model: BLTConfig
-    """Its shape, or `preset = "NAME"` with single fields changed."""
+    model: BLTConfig | None = None
+    """Its shape, or `preset = "NAME"` with single fields changed; unset: that of `start_from`."""
     loop: LoopConfig
     """How it is trained."""
+    parts: PartsConfig = field(default_factory=PartsConfig)
+    """Which parts are trained, how fast, and from which step on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +125,12 @@ class Recipe:
     """What to learn from."""
     blt: BLTStage
     """The model proper."""
+    start_from: str | None = None
+    """Model to go on from: a folder, or a name on the Hub; unset: new weights."""
     entropy: EntropyStage | None = None
-    """The entropy model; may be left out for rules that need none."""
-    patching: PatchingStage = field(default_factory=PatchingStage)
-    """Where patches end."""
+    """The entropy model; unset: that of `start_from`, or none, for rules that need none."""
+    patching: PatchingStage | None = None
+    """Where patches end; unset: as in `start_from`, or an entropy rule at 4.4 bytes per patch."""
     seed: int = 0
     """Of new weights and of the order of training windows."""
     device: str = "auto"
@@ -136,9 +141,14 @@ class Recipe:
     """Write TensorBoard event files too (extra `track`)."""
 
     def __post_init__(self) -> None:
+        if self.start_from is not None:
+            return  # what is missing here, that model has
+        check(self.blt.model is not None, "blt.model: missing; give a shape, a preset, or start_from")
+        patching = self.patching or PatchingStage()
+        object.__setattr__(self, "patching", patching)
         check(
-            self.entropy is not None or not self.patching.rule.needs_entropies,
-            f"patching.rule: {type(self.patching.rule).__name__} needs an entropy model; add an [entropy] stage",
+            self.entropy is not None or not patching.rule.needs_entropies,
+            f"patching.rule: {type(patching.rule).__name__} needs an entropy model; add an [entropy] stage",
         )
 
 

@@ -27,7 +27,7 @@ def test_every_shipped_recipe_can_be_read(path):
 
 
 def test_there_are_shipped_recipes():
-    assert {path.stem for path in RECIPES} >= {"tiny", "tinystories-55m"}
+    assert {path.stem for path in RECIPES} >= {"tiny", "tinystories-55m", "finetune"}
 
 
 def test_any_field_can_be_set_from_outside(recipe_file):
@@ -62,6 +62,23 @@ def test_a_rule_without_entropies_needs_no_entropy_stage(recipe_file):
     assert isinstance(recipe.patching.rule, SpaceRule)
 
 
+def test_a_recipe_that_starts_from_a_model_may_leave_shape_rule_and_entropy_model_to_it(recipe_file):
+    unset = {"blt.model": "none", "entropy": "none", "patching": "none"}
+    recipe = load_recipe(recipe_file, overrides={"start_from": "elsewhere"} | unset)
+    assert (recipe.blt.model, recipe.entropy, recipe.patching) == (None, None, None)
+    assert from_dict(Recipe, to_dict(recipe)) == recipe
+    parts = {"blt.parts.global_transformer.learning_rate_factor": "0.1"}
+    told = load_recipe(recipe_file, overrides={"start_from": "elsewhere"} | parts)
+    assert None not in (told.blt.model, told.entropy, told.patching)
+    assert told.blt.parts.global_transformer.learning_rate_factor == 0.1
+
+
+def test_a_recipe_without_patching_has_the_default_rule(recipe_file):
+    recipe = load_recipe(recipe_file, overrides={"patching": "none"})
+    assert recipe.patching.mean_patch_bytes == 4.4
+    assert recipe.patching.rule.needs_entropies
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -85,6 +102,9 @@ def test_a_rule_without_entropies_needs_no_entropy_stage(recipe_file):
         ({"patching.calibration_documents": "0"}, "calibration_documents: 0; at least 1"),
         ({"entropy": "none"}, "EntropyRule needs an entropy model; add an .entropy. stage"),
         ({"data": {}}, "data.train: missing"),
+        ({"blt.model": "none"}, "blt.model: missing; give a shape, a preset, or start_from"),
+        ({"blt.parts.globel.frozen_steps": "1"}, "blt.parts.globel: unknown key"),
+        ({"blt.parts.local_encoder.frozen_steps": "-1"}, "frozen_steps: -1; at least 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
