@@ -43,11 +43,15 @@ class Constraint:
         """Give what to add to the logits of all 260 ids: 0 for those that may come, −∞ elsewhere; not to be changed.
 
         EOS may come where the text matches, and where nothing else may.
+
+        Raises:
+            ConfigurationError: the grammar is too complex to be followed.
         """
         if self._penalties is None:
             allowed = b"" if self._is_over else self._matcher.compute_logit_bias()
             self._is_over = not any(allowed[BYTE_OFFSET:])
             if self._is_over:
+                self._refuse_if_too_complex()
                 self._penalties = _ONLY_EOS
             else:
                 self._penalties = np.where(np.frombuffer(allowed, np.uint8) > 0, 0.0, -np.inf)
@@ -63,14 +67,21 @@ class Constraint:
         self._penalties = None
         if not may_come:
             self._is_over = True
-        elif not self._matcher.consume_token(byte_id):
-            raise ConfigurationError(f"the regex or JSON schema is too complex ({_reason(self._matcher.get_error())})")
+        else:
+            self._matcher.consume_token(byte_id)
+            self._refuse_if_too_complex()
 
     def fork(self) -> "Constraint":
         """Give an independent copy."""
         copy = Constraint(self._matcher.deep_copy())
         copy._penalties, copy._is_over = self._penalties, self._is_over
         return copy
+
+    def _refuse_if_too_complex(self) -> None:
+        """Tell a grammar that was given up from one of which no text can come any more."""
+        error = self._matcher.get_error()
+        if error and not error.startswith("NoExtension"):
+            raise ConfigurationError(f"the regex or JSON schema is too complex ({_reason(error)}); simplify it")
 
 
 _ONLY_EOS = np.full(VOCABULARY_SIZE, -np.inf)
@@ -79,10 +90,11 @@ _ONLY_EOS.setflags(write=False)
 
 
 def constraint_of(*, regex: str | None, json_schema: str | dict[str, Any] | None) -> Constraint | None:
-    """Give a constraint where nothing has been written yet; None where there is neither regex nor schema.
+    r"""Give a constraint where nothing has been written yet; None where there is neither regex nor schema.
 
     Args:
-        regex: in the syntax of Rust's crate `regex`: no look-around, no back-references. All that is written matches.
+        regex: in the syntax of Rust's crate `regex`: no look-around, no back-references, and `\d` is a digit of
+            any script. All that is written matches.
         json_schema: as a dict or as JSON; {} is any JSON.
 
     Raises:
@@ -113,7 +125,7 @@ def _schema_text(schema: Any) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(kind: str, text: str) -> Any:
-    """Give a matcher that has read nothing; copies of it share what it learns of its lexer."""
+    """Give a matcher that has read nothing, to be copied."""
     llguidance = _llguidance()
     make = llguidance.LLMatcher
     try:

@@ -4,9 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
-from blt.errors import ConfigurationError
+from blt.errors import ConfigurationError, ModelFolderError
 from blt.generation import Sampler, SamplingConfig
 
 
@@ -39,7 +43,11 @@ def chances(config: SamplingConfig, logits: np.ndarray = FOUR) -> dict[str, floa
         ({"temperature": 1.0, "top_p": 0.8}, {"a": 0.5 / 0.9, "b": 0.25 / 0.9, "c": 0.15 / 0.9}),
         ({"temperature": 1.0, "top_p": 1.0}, {"a": 0.5, "b": 0.25, "c": 0.15, "d": 0.1}),
         ({"temperature": 1.0, "top_k": 3, "top_p": 0.6}, {"a": 2 / 3, "b": 1 / 3}),  # 0.5/0.9 alone is below 0.6
+        ({"temperature": 1.0, "min_p": 0.29}, {"a": 0.5 / 0.9, "b": 0.25 / 0.9, "c": 0.15 / 0.9}),
+        ({"temperature": 1.0, "min_p": 0.0}, {"a": 0.5, "b": 0.25, "c": 0.15, "d": 0.1}),
+        ({"temperature": 1.0, "min_p": 1.0}, {"a": 1.0}),
         ({"temperature": 1e-300}, {"a": 1.0}),
+        ({"temperature": 0}, {"a": 1.0}),
     ],
 )
 def test_temperature_top_k_and_top_p_leave_the_chances_that_a_direct_computation_gives(options, expected):
@@ -70,6 +78,133 @@ def test_greedy_is_the_likeliest_byte_and_draws_nothing():
     assert {Sampler(SamplingConfig(temperature=0)).choose(FOUR) for _ in range(20)} == {ord("a") + BYTE_OFFSET}
 
 
+def test_of_equally_likely_bytes_greedy_takes_the_smallest():
+    alike = logits_of(a=0.3, b=0.4, c=0.4)
+    assert Sampler(SamplingConfig(temperature=0)).choose(alike) == ord("b") + BYTE_OFFSET
+    assert chances(SamplingConfig(temperature=0), alike) == {"b": 1.0}
+
+
+def transformers_chances(logits: np.ndarray, prompt: bytes, config: SamplingConfig) -> np.ndarray:
+    """The same by the classes of transformers, in its order."""
+    processors = transformers.LogitsProcessorList(
+        [transformers.RepetitionPenaltyLogitsProcessor(float(config.repetition_penalty))]
+    )
+    if config.temperature != 1:
+        processors.append(transformers.TemperatureLogitsWarper(float(config.temperature)))
+    if config.top_k is not None:
+        processors.append(transformers.TopKLogitsWarper(config.top_k))
+    if config.top_p is not None:
+        processors.append(transformers.TopPLogitsWarper(float(config.top_p)))
+    if config.min_p is not None:
+        processors.append(transformers.MinPLogitsWarper(float(config.min_p)))
+    ids = torch.tensor([[byte + BYTE_OFFSET for byte in prompt]])
+    return processors(ids, torch.from_numpy(logits)[None].double()).softmax(-1)[0].numpy()
+
+
+@settings(deadline=None)
+@given(
+    st.builds(
+        SamplingConfig,
+        temperature=st.sampled_from([0.3, 0.7, 1, 1.5]),
+        top_k=st.sampled_from([None, 1, 5, 40]),
+        top_p=st.sampled_from([None, 0.2, 0.77, 0.95]),
+        min_p=st.sampled_from([None, 0.01, 0.2]),
+        repetition_penalty=st.sampled_from([1, 1.3, 0.6]),
+        valid_utf8=st.just(False),
+    ),
+    st.binary(min_size=1, max_size=20),
+    st.integers(0, 2**20),
+)
+def test_chances_are_those_of_transformers(config, prompt, seed):
+    logits = (3 * np.random.default_rng(seed).standard_normal(VOCABULARY_SIZE)).astype(np.float32)
+    logits[[BOE_ID, BOS_ID, BPE_ID]] = -np.inf
+    found = Sampler(config, prompt=prompt).probabilities(logits)
+    assert found == pytest.approx(transformers_chances(logits, prompt, config), abs=1e-9)
+
+
+def test_the_repetition_penalty_divides_what_is_positive_and_multiplies_what_is_negative():
+    logits = np.full(VOCABULARY_SIZE, -1e9, np.float32)
+    logits[[ord(letter) + BYTE_OFFSET for letter in "abcd"]] = [2.0, -1.0, 1.0, -2.0]
+    sampler = Sampler(SamplingConfig(temperature=1, repetition_penalty=2), prompt=b"ab")
+    found = sampler.probabilities(logits)[[ord(letter) + BYTE_OFFSET for letter in "abcd"]]
+    assert np.log(found / found[2]) + 1 == pytest.approx([1.0, -2.0, 1.0, -2.0])
+    sampler.read(ord("c") + BYTE_OFFSET)
+    found = sampler.probabilities(logits)[[ord(letter) + BYTE_OFFSET for letter in "abcd"]]
+    assert np.log(found / found[2]) + 0.5 == pytest.approx([1.0, -2.0, 0.5, -2.0])
+
+
+@given(st.text("abcd", max_size=12), st.text("abcd", max_size=12), st.integers(1, 5))
+def test_a_window_lets_the_penalty_see_the_last_bytes_only(prompt, text, window):
+    options = {"temperature": 1, "repetition_penalty": 1.7}
+    sampler = Sampler(SamplingConfig(repetition_window=window, **options), prompt=prompt.encode())
+    for byte in text.encode():
+        sampler = sampler.fork()
+        sampler.read(byte + BYTE_OFFSET)
+    whole = Sampler(SamplingConfig(**options), prompt=(prompt + text).encode()[-window:])
+    assert np.array_equal(sampler.probabilities(FOUR), whole.probabilities(FOUR))
+
+
+def test_choose_draws_from_probabilities_with_the_next_random_number():
+    for options in ({"temperature": 0}, {"temperature": 1}, {"top_k": 3, "top_p": 0.9, "min_p": 0.01}):
+        one, other = (Sampler(SamplingConfig(seed=5, **options)) for _ in range(2))
+        assert [one.choose(FOUR) for _ in range(50)] == [other.draw(other.probabilities(FOUR)) for _ in range(50)]
+
+
+def test_draw_never_gives_what_has_no_chance():
+    class Extreme(Sampler):
+        def __init__(self, number):
+            super().__init__(SamplingConfig(seed=0))
+            self._random.draw = lambda: number
+
+    some = np.array([0.0, 0.3, 0.0, 0.7, 0.0])
+    assert Extreme(0.0).draw(some) == 1
+    assert Extreme(1 - 2**-53).draw(some) == 3
+    assert Extreme(1 - 2**-53).draw(some * 1e-320) in (1, 3)
+
+
+def test_a_fork_goes_on_as_its_original_would_and_leaves_it_alone():
+    options = {"repetition_penalty": 1.5, "regex": "[a-d]*", "temperature": 1, "seed": 3}
+    sampler = Sampler(SamplingConfig(**options), prompt=b"abc")
+    sampler.read(sampler.choose(FOUR))
+    ahead = sampler.fork()
+    foreseen = []
+    for _ in range(20):
+        foreseen.append(ahead.choose(FOUR))
+        ahead.read(foreseen[-1])
+    chosen = []
+    for _ in range(20):
+        chosen.append(sampler.choose(FOUR))
+        sampler.read(chosen[-1])
+    assert foreseen == chosen
+    assert sampler.random() == ahead.random()
+
+
+def test_random_numbers_are_spread_evenly_and_differ_between_seeds():
+    drawn = np.array([[sampler.random() for _ in range(200)] for sampler in map(seeded, range(200))])
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    counts = np.histogram(drawn, bins=20, range=(0, 1))[0]
+    assert ((counts - 2000) ** 2 / 2000).sum() < 43.8  # chi-square, 19 degrees of freedom, one in a thousand
+    first = drawn[:, 0]  # of neighbouring seeds, as the rows of a batch have
+    assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 0.25
+    assert len(np.unique(drawn)) == drawn.size
+
+
+def seeded(seed):
+    return Sampler(SamplingConfig(seed=seed))
+
+
+def test_a_seed_gives_the_numbers_that_splitmix64_is_published_with():
+    sampler = seeded(1234567)
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert [sampler.random() for _ in published] == [(number >> 11) * 2**-53 for number in published]
+
+
+def test_a_model_whose_logits_are_no_numbers_is_named_as_the_cause():
+    with pytest.raises(ModelFolderError, match="nan"):
+        Sampler(SamplingConfig()).choose(np.full(VOCABULARY_SIZE, np.nan, np.float32))
+
+
 def test_choosing_leaves_the_logits_as_they_are():
     before = FOUR.copy()
     Sampler(SamplingConfig(seed=1, top_k=2, top_p=0.5)).choose(FOUR)
@@ -86,6 +221,12 @@ def test_choosing_leaves_the_logits_as_they_are():
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.1}, "top_p"),
         ({"top_p": float("nan")}, "top_p"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"min_p": float("nan")}, "min_p"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty"),
+        ({"repetition_window": 0}, "repetition_window"),
         ({"seed": -1}, "seed"),
     ],
 )
