@@ -2,26 +2,55 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from checks_model import TOLERANCE, assert_close
-from torch.nn.utils.rnn import pad_sequence
 
-from blt.codec import EOS_ID
+from blt.codec import BOS_ID, BYTE_OFFSET
 from blt.lm import ByteLM, DecodingSession
 from blt.model import BLT, BLTState
 from blt.patching import Patches
 from blt.shapes import Bool, Int, Tensor
+
+AHEAD = 5
 
 
 def check_cached_step(
     model: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Tensor, "B T"], *, tolerance: float = TOLERANCE
 ) -> None:
     """Byte by byte from the start of the rows, on any boundaries."""
-    expected = model(byte_ids, Patches(ends=ends))
-    state = BLTState(model, batch=len(byte_ids))
+    expected, rows = model(byte_ids, Patches(ends=ends)), np.arange(len(byte_ids))
+    state = BLTState(model, batch=len(byte_ids), ahead=AHEAD)
     for position in range(byte_ids.shape[1]):
-        found = state.step(byte_ids[:, position], ends[:, position])
+        found = state.read(byte_ids[:, position, None], ends[:, position, None], rows)[:, 0]
         assert_close(found, expected[:, position], f"cached step at byte {position}", tolerance=tolerance)
+
+
+def check_reading_ahead(model: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Tensor, "B T"], *, seed: int = 0) -> None:
+    """Several bytes at once, of which some are taken back and read again, each row another number of them.
+
+    Rows hold a BOS at their start only, if at all.
+    """
+    expected, generator = model(byte_ids, Patches(ends=ends)), np.random.default_rng(seed)
+    rows, length = np.arange(len(byte_ids)), byte_ids.shape[1]
+    state, read = BLTState(model, batch=len(byte_ids), ahead=AHEAD), np.zeros(len(byte_ids), dtype=np.int64)
+    while True:
+        going = rows[read < length]
+        if not len(going):
+            return
+        num = int(min(generator.integers(1, AHEAD + 1), length - read[going].max()))
+        at = torch.from_numpy(read[going, None] + np.arange(num))
+        here = torch.from_numpy(going)[:, None]
+        misleading = bool(generator.integers(2)) and not bool((read[going] == 0).any())
+        ids = torch.full_like(at, BYTE_OFFSET) if misleading else byte_ids[here, at]
+        found = state.read(ids, ends[here, at] ^ misleading, going)
+        if misleading:
+            state.rewind(taken_back=np.full(len(going), num))
+            continue
+        assert_close(found, expected[here, at], f"{num} bytes at once, from {read[going].tolist()}")
+        taken_back = np.array([generator.integers(0, num) if read[row] else 0 for row in going])
+        state.rewind(taken_back=taken_back)
+        read[going] += num - taken_back
 
 
 def check_step_after_parallel_pass(
@@ -30,26 +59,34 @@ def check_step_after_parallel_pass(
     """A parallel pass over the first `lengths[b]` bytes of row b, then byte by byte, every row from where it stands."""
     expected = model(byte_ids, Patches(ends=ends))
     rows = torch.arange(len(byte_ids))
-    state, found = BLTState.after(model, byte_ids, ends, lengths=lengths)
+    state = BLTState(model, batch=len(byte_ids), ahead=AHEAD)
+    found = state.fill(rows.numpy(), byte_ids, ends, lengths=lengths)
     assert_close(found, expected[rows, lengths - 1], f"parallel pass over {lengths.tolist()} bytes")
     for step in range(int(byte_ids.shape[1] - lengths.max())):
-        positions = lengths + step
-        found = state.step(byte_ids[rows, positions], ends[rows, positions])
-        assert_close(found, expected[rows, positions], f"step {step} after a pass over {lengths.tolist()} bytes")
+        at = lengths + step
+        found = state.read(byte_ids[rows, at][:, None], ends[rows, at][:, None], rows.numpy())[:, 0]
+        assert_close(found, expected[rows, at], f"step {step} after a pass over {lengths.tolist()} bytes")
 
 
-def check_session(lm: ByteLM, byte_ids: Int[Tensor, "B T"]) -> None:
-    """Entropy model and patcher included: logits and patch ends, byte by byte."""
-    expected, ends = lm(byte_ids), lm.patches(byte_ids).ends
-    session = DecodingSession(lm, batch=len(byte_ids))
-    for position in range(byte_ids.shape[1]):
-        found = session.step(byte_ids[:, position])
-        assert torch.equal(session.ends, ends[:, position]), f"online patches differ at byte {position}"
-        assert_close(found, expected[:, position], f"cached step, patches included, at byte {position}")
+def check_session(lm: ByteLM, byte_ids: Int[Tensor, "B T"], *, at_once: int = 1) -> None:
+    """Entropy model and patcher included: logits byte by byte, or so many at once; half of each read is read twice."""
+    expected = lm(byte_ids)
+    session = DecodingSession(lm, ahead=AHEAD)
+    rows = session.start(len(byte_ids))
+    for first in range(0, byte_ids.shape[1], at_once):
+        part = byte_ids[:, first : first + at_once]
+        found = session.read(part, rows)
+        where = f"cached step, patches included, at byte {first}"
+        assert_close(found, expected[:, first : first + at_once], where)
+        again = part.shape[1] // 2
+        if again and not bool((part == BOS_ID).any()):
+            session.rewind(np.full(len(rows), again))
+            found = session.read(part[:, -again:], rows)
+            assert_close(found, expected[:, first : first + at_once][:, -again:], f"{where}, taken back and read again")
 
 
 def check_rows_come_and_go(lm: ByteLM, rows: Sequence[Int[Tensor, " _"]], *, every: int = 7) -> None:
-    """Each row of a batch is that row alone, while others join after a prompt of theirs and leave when they are over.
+    """Each row of a session is that row alone, while others join after a prompt of theirs and leave when they are over.
 
     Args:
         lm: the model.
@@ -57,43 +94,34 @@ def check_rows_come_and_go(lm: ByteLM, rows: Sequence[Int[Tensor, " _"]], *, eve
         every: after so many steps, the next row joins; its prompt is half of it.
     """
     alone = [lm(row[None])[0] for row in rows]
-    session: DecodingSession | None = None
-    numbers: list[int] = []  # of the rows that are in the session now
+    session = DecodingSession(lm)
+    places: dict[int, int] = {}  # number of a row → its place in the session
     read = [max(1, len(row) // 2) for row in rows]
-    step = 0
-    while step == 0 or numbers or step <= every * (len(rows) - 1):
+    for step in range(every * len(rows) + max(len(row) for row in rows)):
+        found: dict[int, Tensor] = {}
+        going = [number for number in places if read[number] < len(rows[number])]
+        for number in set(places) - set(going):
+            session.remove(np.array([places.pop(number)]))
+        if going:
+            ids = torch.stack([rows[number][read[number]] for number in going])[:, None]
+            logits = session.read(ids, np.array([places[number] for number in going]))[:, 0]
+            found = dict(zip(going, logits, strict=True))
+            for number in going:
+                read[number] += 1
         if step % every == 0 and step // every < len(rows):
             joining = step // every
-            joined = DecodingSession.after(lm, [rows[joining][: read[joining]]])
-            session = _join(session, joined)
-            numbers.append(joining)
-        assert session is not None
-        for place, number in enumerate(numbers):
-            what = f"row {number} beside {len(numbers) - 1} others, at byte {read[number] - 1}"
-            assert_close(session.logits[place], alone[number][read[number] - 1], what)
-        staying = [place for place, number in enumerate(numbers) if read[number] < len(rows[number])]
-        session.select(torch.tensor(staying, dtype=torch.long))
-        numbers = [numbers[place] for place in staying]
-        if numbers:
-            session.step(torch.stack([rows[number][read[number]] for number in numbers]))
-        for number in numbers:
-            read[number] += 1
-        step += 1
+            joined, logits = session.add([rows[joining][: read[joining]]])
+            places[joining], found[joining] = int(joined[0]), logits[0]
+        for number, logits in found.items():
+            what = f"row {number} beside {len(places) - 1} others, at byte {read[number] - 1}"
+            assert_close(logits, alone[number][read[number] - 1], what)
+    assert read == [len(row) for row in rows]
 
 
 def check_batch_of_prompts(lm: ByteLM, rows: Sequence[Int[Tensor, " _"]]) -> None:
     """Prompts of unequal lengths, read together, are the prompts read alone."""
-    together = DecodingSession.after(lm, rows)
-    padded = pad_sequence(list(rows), batch_first=True, padding_value=EOS_ID)
+    _, together = DecodingSession(lm).add(rows)
     for number, row in enumerate(rows):
-        alone = DecodingSession.after(lm, [row])
-        assert_close(together.logits[number], alone.logits[0], f"prompt {number} of {tuple(padded.shape)}")
-        assert bool(together.ends[number]) == bool(alone.ends[0]), f"prompt {number}: another patch end than alone"
-        assert_close(alone.logits[0], lm(row[None])[0, -1], f"prompt {number} alone, and the full forward")
-
-
-def _join(session: DecodingSession | None, joined: DecodingSession) -> DecodingSession:
-    if session is None:
-        return joined
-    session.append(joined)
-    return session
+        _, alone = DecodingSession(lm).add([row])
+        assert_close(together[number], alone[0], f"prompt {number} of {len(rows)}")
+        assert_close(alone[0], lm(row[None])[0, -1], f"prompt {number} alone, and the full forward")

@@ -3,4 +3,19 @@
 import sys
 from pathlib import Path
 
+import pytest
+
+import blt.nn.native.kernels
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(params=["kernels", "pytorch"], scope="module")
+def backend(request):
+    """Run a law by the compiled kernels, and by PyTorch alone."""
+    if request.param == "kernels" and blt.nn.native.load() is None:
+        pytest.skip("no compiler here")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "pytorch":
+            patch.setattr(blt.nn.native.kernels, "load", lambda: None)
+        yield request.param

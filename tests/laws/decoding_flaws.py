@@ -1,100 +1,135 @@
 """Wrong decoders, each with one flaw that the law of cached steps must notice."""
 
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import blt.entropy.incremental
 import blt.model.incremental
 from blt.model import BLTState
-from blt.model.open_patch import OpenPatch, ReadablePatch
-from blt.nn import GrowingCache, KeyValueCache, LocalConfig, Place, WindowCache
+from blt.model.patch_memory import OpenPatches, ReadablePatches
+from blt.nn import KeyValueCache, LocalConfig, Places, StackSteps, TransformerConfig
 from blt.shapes import Tensor
 
 
-def _plant_window(monkeypatch: pytest.MonkeyPatch, module: object, change: int) -> None:
-    class OffByOne(WindowCache):
-        def __init__(self, config: LocalConfig, *, batch: int, like: Tensor) -> None:
-            super().__init__(dataclasses.replace(config, window=config.window + change), batch=batch, like=like)
+def _plant_cache(monkeypatch: pytest.MonkeyPatch, module: object, *, window: int = 0, ahead: int = 0) -> None:
+    class Flawed(KeyValueCache):
+        def __init__(self, config: TransformerConfig, **options: Any) -> None:
+            if isinstance(config, LocalConfig):
+                config = dataclasses.replace(config, window=config.window + window)
+                options["ahead"] += ahead
+            super().__init__(config, **options)
 
-    monkeypatch.setattr(module, "WindowCache", OffByOne)
+    monkeypatch.setattr(module, "KeyValueCache", Flawed)
 
 
 def plant_a_window_one_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plant_window(monkeypatch, blt.model.incremental, 1)
+    _plant_cache(monkeypatch, blt.model.incremental, window=1)
 
 
 def plant_a_window_one_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plant_window(monkeypatch, blt.model.incremental, -1)
+    _plant_cache(monkeypatch, blt.model.incremental, window=-1)
 
 
 def plant_a_wider_entropy_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plant_window(monkeypatch, blt.entropy.incremental, 1)
+    _plant_cache(monkeypatch, blt.entropy.incremental, window=1)
 
 
 def plant_mixed_rows_in_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each row sees the keys and values of its neighbour."""
-    original = KeyValueCache._seen
-    monkeypatch.setattr(KeyValueCache, "_seen", lambda self, stored, place: original(self, stored.roll(1, 0), place))
+    """At every other byte, each row takes its neighbour's cache for its own."""
+    original = StackSteps.stand
+
+    def flawed(self: StackSteps, places: Places) -> Any:
+        odd = bool(places.positions[0] % 2)
+        return original(self, places._replace(rows=places.rows.roll(1)) if odd else places)
+
+    monkeypatch.setattr(StackSteps, "stand", flawed)
 
 
 def plant_mixed_rows_in_global_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows whose patch ends are taken for the first rows."""
-    original = GrowingCache.advance
-
-    def flawed(self: GrowingCache, rows: Tensor | None = None) -> Place:
-        place = original(self, rows)
-        return place._replace(rows=torch.arange(len(place.rows)))
-
-    monkeypatch.setattr(GrowingCache, "advance", flawed)
+    original = OpenPatches.pool
+    monkeypatch.setattr(
+        OpenPatches, "pool", lambda self, rows, **patches: original(self, np.arange(len(rows)), **patches)
+    )
 
 
 def plant_reading_the_previous_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A patch becomes readable only once the next one has ended."""
-    original = ReadablePatch.write
-    last: dict[int, Tensor] = {}
+    original = ReadablePatches.read
 
-    def flawed(self: ReadablePatch, latents: Tensor, rows: Tensor) -> None:
-        previous = torch.stack([last.get(int(row), torch.zeros_like(latents[0])) for row in rows])
-        last.update({int(row): latent for row, latent in zip(rows, latents, strict=True)})
-        original(self, previous, rows)
+    def flawed(self: ReadablePatches, index: int, states: Tensor, sources: Tensor) -> Tensor:
+        slots = sources % (self.num_slots + 1)
+        earlier = torch.where(slots == self.num_slots, slots, (slots - 1) % self.num_slots)
+        return original(self, index, states, sources - slots + earlier)
 
-    monkeypatch.setattr(ReadablePatch, "write", flawed)
+    monkeypatch.setattr(ReadablePatches, "read", flawed)
 
 
 def plant_documents_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A BOS is a byte like any other."""
-    monkeypatch.setattr(BLTState, "_forget", lambda self, rows: None)
+    monkeypatch.setattr(BLTState, "restart", lambda self, rows: None)
 
 
 def plant_patches_over_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A patch that runs over a BOS is fed by the bytes before it too."""
-    original = BLTState._forget
+    """A patch that runs over a BOS is fed by what stood before it too."""
+    original = BLTState.restart
 
-    def flawed(self: BLTState, rows: Tensor) -> None:
-        kept = self.open_patch.bytes.newest
+    def flawed(self: BLTState, rows: Any) -> None:
+        is_open = self.patch_start[rows] <= self.newest_byte[rows]
         original(self, rows)
-        self.open_patch.bytes.newest = kept
+        self.patch_start[rows[is_open]] = -1
 
-    monkeypatch.setattr(BLTState, "_forget", flawed)
+    monkeypatch.setattr(BLTState, "restart", flawed)
 
 
 def plant_patches_that_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new patch still holds the bytes of the ones before."""
-    monkeypatch.setattr(OpenPatch, "forget", lambda self, rows: None)
+    original = BLTState._complete_patches
+
+    def flawed(self: BLTState, *patches: Any) -> None:
+        kept = self.patch_start.copy()
+        original(self, *patches)
+        self.patch_start = kept
+
+    monkeypatch.setattr(BLTState, "_complete_patches", flawed)
 
 
-def plant_ngrams_across_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first n-grams of a document reach into the one before."""
-    original = BLTState._forget
+def plant_bytes_before_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first n-grams of a document count what stands before it as some byte."""
+    monkeypatch.setattr(blt.model.incremental, "BOE_ID", 7)
 
-    def flawed(self: BLTState, rows: Tensor) -> None:
-        kept = self.preceding
-        original(self, rows)
-        self.preceding = kept
 
-    monkeypatch.setattr(BLTState, "_forget", flawed)
+def plant_rings_without_room_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read at once overwrites what its first bytes must still see."""
+    _plant_cache(monkeypatch, blt.model.incremental, ahead=-4)
+
+
+def plant_patches_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch is not taken back with its last byte."""
+    original = BLTState.rewind
+
+    def flawed(self: BLTState, **taken_back: Any) -> None:
+        kept = self.newest_patch.copy()
+        original(self, **taken_back)
+        self.newest_patch = kept
+
+    monkeypatch.setattr(BLTState, "rewind", flawed)
+
+
+def plant_open_patches_that_stay_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch whose end is taken back begins anew."""
+    original = BLTState.rewind
+
+    def flawed(self: BLTState, **taken_back: Any) -> None:
+        kept = np.minimum(self.patch_start, self.newest_byte)
+        original(self, **taken_back)
+        self.patch_start = np.minimum(kept, self.newest_byte)
+
+    monkeypatch.setattr(BLTState, "rewind", flawed)
 
 
 FLAWS_OF_STEPS = (
@@ -106,5 +141,10 @@ FLAWS_OF_STEPS = (
     plant_documents_that_go_on,
     plant_patches_over_documents,
     plant_patches_that_never_empty,
-    plant_ngrams_across_documents,
+    plant_bytes_before_documents,
+)
+FLAWS_OF_READING_AHEAD = (
+    plant_rings_without_room_ahead,
+    plant_patches_that_stay,
+    plant_open_patches_that_stay_short,
 )

@@ -7,20 +7,27 @@ import torch
 from checks_decoding import (
     check_batch_of_prompts,
     check_cached_step,
+    check_reading_ahead,
     check_rows_come_and_go,
     check_session,
     check_step_after_parallel_pass,
 )
-from decoding_flaws import FLAWS_OF_STEPS, plant_a_wider_entropy_window, plant_documents_that_go_on
+from decoding_flaws import (
+    FLAWS_OF_READING_AHEAD,
+    FLAWS_OF_STEPS,
+    plant_a_wider_entropy_window,
+    plant_documents_that_go_on,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import RULES, SHAPES, packed_row, random_ends, rows_and_ends, text_row, tiny_blt, tiny_lm
 
 from blt.codec import encode
+from blt.lm import DecodingSession
 from blt.model import BLT
-from blt.nn import WindowCache
 from blt.shapes import Bool, Int, Tensor
 
+pytestmark = pytest.mark.usefixtures("backend")
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 every_rule = pytest.mark.parametrize("rule", RULES)
 DOCUMENTS = (b"Tom had a ball.", b"", "Zoë ate 3".encode(), b"\xff\x00" * 5)
@@ -66,8 +73,23 @@ def test_a_step_is_the_full_forward_long_after_every_window_has_wrapped(shape):
 
 
 @every_rule
-def test_a_session_patches_and_predicts_as_the_full_forward_does(rule):
-    check_session(tiny_lm(rule, shape="three-queries-read-first"), packed_batch(num_rows=2)[0])
+@pytest.mark.parametrize("at_once", [1, 4, 13])
+def test_a_session_patches_and_predicts_as_the_full_forward_does(rule, at_once):
+    check_session(tiny_lm(rule, shape="three-queries-read-first"), packed_batch(num_rows=2)[0], at_once=at_once)
+
+
+@every_shape
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_bytes_read_at_once_and_taken_back_leave_no_trace(shape, share):
+    ids = torch.cat([text_row(60, seed=1), text_row(60, seed=2)])
+    check_reading_ahead(tiny_blt(shape), ids, random_ends(*ids.shape, share=share), seed=int(10 * share))
+
+
+@given(st.integers(0, 10_000), st.sampled_from(sorted(SHAPES)))
+@settings(max_examples=10, deadline=None)
+def test_bytes_read_at_once_and_taken_back_leave_no_trace_on_any_boundaries(seed, shape):
+    ids = torch.cat([text_row(40, seed=seed), text_row(40, seed=seed + 1)])
+    check_reading_ahead(tiny_blt(shape), ids, random_ends(*ids.shape, seed=seed), seed=seed)
 
 
 @every_rule
@@ -95,7 +117,7 @@ def test_the_law_notices_a_planted_flaw(plant, monkeypatch):
 
 def test_the_law_notices_an_entropy_model_with_another_window(monkeypatch):
     plant_a_wider_entropy_window(monkeypatch)
-    with pytest.raises(AssertionError, match="online patches differ"):
+    with pytest.raises(AssertionError, match="patches included"):
         check_session(tiny_lm("entropy"), packed_batch()[0])
 
 
@@ -105,11 +127,24 @@ def test_the_law_notices_documents_that_go_on_after_a_parallel_pass(monkeypatch)
         check_step_after_parallel_pass(tiny_blt(), *packed_batch(), lengths=torch.tensor([12, 30, 5]))
 
 
-def test_the_law_notices_rows_that_are_mixed_when_they_leave(monkeypatch):
-    original = WindowCache.select
-    monkeypatch.setattr(WindowCache, "select", lambda self, rows: original(self, rows.flip(0)))
+def test_the_law_notices_rows_that_are_mixed_when_they_join(monkeypatch):
+    original = DecodingSession.add
+
+    def flawed(self, prompts):
+        rows, logits = original(self, prompts)
+        return (rows - 1).clip(0), logits
+
+    monkeypatch.setattr(DecodingSession, "add", flawed)
     with pytest.raises(AssertionError, match="beside"):
         check_rows_come_and_go(tiny_lm("space"), [text_row(length, seed=length)[0] for length in (40, 20, 31)])
+
+
+@pytest.mark.parametrize("plant", FLAWS_OF_READING_AHEAD, ids=lambda plant: plant.__name__)
+def test_the_law_notices_a_planted_flaw_in_reading_ahead(plant, monkeypatch):
+    plant(monkeypatch)
+    ids = torch.cat([text_row(60, seed=1), text_row(60, seed=2)])
+    with pytest.raises(AssertionError, match="bytes at once"):
+        check_reading_ahead(tiny_blt(), ids, random_ends(*ids.shape))
 
 
 def test_a_window_wider_than_the_row_shows_all_of_it():

@@ -1,56 +1,93 @@
-"""The entropy model, one byte per row at a time."""
+"""The entropy model, a few bytes of some rows at a time."""
 
+import numpy as np
 import torch
 
 from blt.codec import BOS_ID
-from blt.entropy.model import EntropyModel, entropy_of
-from blt.nn import Recording, WindowCache, WindowPattern, in_last_segment, run_positions
+from blt.entropy.model import EntropyModel
+from blt.nn import (
+    KeyValueCache,
+    LinearSteps,
+    Numbers,
+    Places,
+    Recording,
+    StackSteps,
+    WindowPattern,
+    dtype_of_states,
+    in_last_segment,
+    run_positions,
+)
 from blt.shapes import Float, Int, Tensor
 
 
 class EntropyState:
-    """What the entropy model must remember of each row: the keys and values of a window.
+    """What the entropy model must remember of each row: how far it has come, and the keys and values of a window.
 
     Args:
         model: the entropy model.
         batch: rows, all at their start.
+        ahead: how many bytes can be read at once, and taken back.
     """
 
-    def __init__(self, model: EntropyModel, *, batch: int) -> None:
+    def __init__(self, model: EntropyModel, *, batch: int, ahead: int) -> None:
+        config, weight = model.config, model.bytes.weight
+        like = weight.detach().new_empty(0, dtype=dtype_of_states(model))
         self.model = model
-        self.cache = WindowCache(model.config, batch=batch, like=model.bytes.weight)
+        self.newest: Numbers = np.full(batch, -1)
+        """Position of each row's newest byte; −1 where its document has none."""
+        self._cache = KeyValueCache(config, batch=batch, like=like, ahead=ahead)
+        head_dim = config.dim // config.num_heads
+        self._layers = StackSteps(model.layers, cache=self._cache, head_dim=head_dim, theta=config.rope_theta)
+        self._logits = LinearSteps(weight if model.output is None else model.output, norm=model.norm)
 
-    @classmethod
     @torch.inference_mode()
-    def after(
-        cls, model: EntropyModel, byte_ids: Int[Tensor, "B T"], *, lengths: Int[Tensor, " B"]
-    ) -> tuple["EntropyState", Float[Tensor, "B T"]]:
-        """Read the first `lengths[b]` bytes of each row b in one parallel pass.
+    def read(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
+        """Read bytes of some rows; a BOS may only be the first of them.
 
         Returns:
-            The state after them, and the entropies at every byte, in nats.
+            Logits of the byte that follows each, float32.
         """
-        state = cls(model, batch=len(byte_ids))
-        documents = (byte_ids == BOS_ID).long().cumsum(1)
-        positions = run_positions(documents)
-        recording = Recording(WindowPattern(documents, window=model.config.window))
-        logits = model.predict(byte_ids, positions, recording)
-        belongs = in_last_segment(documents, lengths=lengths)
-        state.cache.fill(recording.layers, positions=positions, belongs=belongs)
-        return state, entropy_of(logits)
+        num_bytes = byte_ids.shape[1]
+        before = np.where(byte_ids[:, 0].cpu().numpy() == BOS_ID, -1, self.newest[rows])
+        self.newest[rows] = newest = before + num_bytes
+        positions = before[:, None] + np.arange(1, num_bytes + 1)
+        places = Places.of(rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=byte_ids.device)
+        embedded = self.model.bytes(byte_ids.flatten()).to(self._cache.keys.dtype)
+        return self._logits(self._layers.run(embedded, places)).float().view(*byte_ids.shape, -1)
+
+    def restart(self, rows: Numbers) -> None:
+        """Put some rows back at their start."""
+        self.newest[rows] = -1
+
+    def rewind(self, rows: Numbers, *, taken_back: Numbers) -> None:
+        """Take back the last bytes that were read, so many of each row."""
+        self.newest[rows] -= taken_back
 
     @torch.inference_mode()
-    def step(self, byte_ids: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Read one byte of every row; give the uncertainty about the next, in nats."""
-        self.cache.restart(byte_ids == BOS_ID)
-        place = self.cache.advance()
-        logits = self.model.predict(byte_ids[:, None], place.positions, self.cache.attends(place))
-        return entropy_of(logits)[:, 0]
+    def fill(
+        self, rows: Numbers, byte_ids: Int[Tensor, "R T"], *, lengths: Int[Tensor, " R"]
+    ) -> Float[Tensor, "R T V"]:
+        """Let some rows start anew with the first `lengths[r]` bytes of each, read in one parallel pass.
 
-    def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only some rows, in the order given."""
-        self.cache.select(rows)
+        Returns:
+            Logits of the byte that follows each, float32.
+        """
+        documents = (byte_ids == BOS_ID).long().cumsum(1)
+        positions = run_positions(documents)
+        recording = Recording(WindowPattern(documents, window=self.model.config.window))
+        logits = self.model.predict(byte_ids, positions, recording)
+        belongs = in_last_segment(documents, lengths=lengths)
+        self._cache.fill(
+            torch.from_numpy(rows).to(byte_ids.device), recording.layers, positions=positions, belongs=belongs
+        )
+        self.newest[rows] = positions.gather(1, lengths[:, None] - 1)[:, 0].cpu().numpy()
+        return logits
 
-    def append(self, other: "EntropyState") -> None:
-        """Add the rows of another state of the same model after one's own."""
-        self.cache.append(other.cache)
+    def add_rows(self, count: int) -> None:
+        """Make room for more rows, all at their start."""
+        self.newest = np.concatenate([self.newest, np.full(count, -1)])
+        self._cache.add_rows(count)
+
+    def num_bytes(self) -> int:
+        """Give the memory that it takes."""
+        return self._cache.nbytes()

@@ -146,9 +146,10 @@ def cached_step(lm: ByteLM, sample: Sample, witness: Witness) -> None:
     """Read byte by byte with caches, as generation does: the same logits as those of the full forward."""
     documents, lengths = sample.batch()
     for what, byte_ids, counts in (("the row", sample.row, [sample.length]), ("a batch", documents, lengths)):
-        session = DecodingSession(lm, batch=len(byte_ids))
-        steps = [(session.step(ids), session.ends) for ids in byte_ids.T]
-        logits, ends = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
+        session = DecodingSession(lm)
+        rows = session.start(len(byte_ids))
+        steps = [(session.read(ids[:, None], rows), session.ends) for ids in byte_ids.T]
+        logits, ends = (torch.cat(parts, dim=1) for parts in zip(*steps, strict=True))
         is_real = torch.arange(byte_ids.shape[1], device=lm.device) < torch.tensor(counts, device=lm.device)[:, None]
         moved = (ends != lm.patches(byte_ids).ends) & is_real
         witness.forbid(_first(moved) & ~_near_tie(lm, byte_ids, witness.tolerance), f"{what}, stepped: patch ends")

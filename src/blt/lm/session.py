@@ -1,101 +1,201 @@
-"""A `ByteLM` read one byte per row at a time: entropy model, patcher and BLT in step."""
+"""A `ByteLM` read a few bytes of some rows at a time: entropy model, patcher and BLT in step."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 
-from blt.codec import EOS_ID, VOCABULARY_SIZE
+from blt.codec import BOS_ID, EOS_ID
 from blt.configuration import check
-from blt.entropy import EntropyState
+from blt.entropy import EntropyState, entropy_of
 from blt.lm.byte_lm import ByteLM
-from blt.model import BLTState
-from blt.patching import OnlinePatcher, patch
+from blt.model import BLTState, Standing
+from blt.nn import Numbers
+from blt.patching import OnlinePatcher, PatcherState, patch
 from blt.shapes import Bool, Float, Int, Tensor
 
 
 class DecodingSession:
-    """Rows that have each been read up to some byte, and can go on.
+    """Rows that have each been read up to some byte, and can go on, each on its own.
 
-    Rows are independent of each other: they may stand at any position, leave (`select`) and join (`append`) at any
-    byte. A BOS starts a new document in its row.
+    A row is a number. Rows join (`add`) and leave (`remove`) at any byte; what one reads never touches another. A BOS
+    starts a new document in its row.
 
     Args:
-        lm: the model; its patch rule must stay the same while the session lives.
-        batch: rows, all at their start, where nothing has been read.
+        lm: the model; its weights and its patch rule must stay the same while the session lives.
+        ahead: how many bytes can be taken back (`rewind`).
     """
 
-    def __init__(self, lm: ByteLM, *, batch: int) -> None:
-        self.lm = lm
+    def __init__(self, lm: ByteLM, *, ahead: int = 16) -> None:
+        self.lm, self.ahead = lm, ahead
         entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
-        self._entropy = None if entropy_model is None else EntropyState(entropy_model, batch=batch)
-        self._patcher = OnlinePatcher(lm.patch_rule, batch=batch, device=lm.device)
-        self._blt = BLTState(lm.blt, batch=batch)
-        self.logits: Float[Tensor, "B V"] = torch.zeros(batch, VOCABULARY_SIZE, device=lm.device)
-        """Of the byte that follows in each row, float32; all alike before the first byte."""
-        self.ends: Bool[Tensor, " B"] = torch.zeros(batch, dtype=torch.bool, device=lm.device)
-        """Whether each row's newest byte completed a patch."""
+        self._entropy = None if entropy_model is None else EntropyState(entropy_model, batch=0, ahead=ahead)
+        self._patcher = OnlinePatcher(lm.patch_rule, batch=0, device=lm.device)
+        self._blt = BLTState(lm.blt, batch=0, ahead=ahead)
+        self._free: list[int] = []
+        self._rows: Numbers = np.empty(0, dtype=np.int64)  # that read last
+        self._steps: list[PatcherState] = []  # before what they read at once, and after each byte
+        self._foreseen: list[tuple[Int[Tensor, " R"], Bool[Tensor, " R"]]] = []  # bytes, and whether they end a patch
+        self._before_guess: Standing | None = None
+        self.ends: Bool[Tensor, "R M"] = torch.zeros(0, 0, dtype=torch.bool, device=lm.device)
+        """Whether each byte that was read last has completed a patch."""
 
-    @classmethod
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are now."""
+        return len(self._blt.newest_byte) - len(self._free)
+
     @torch.inference_mode()
-    def after(cls, lm: ByteLM, prompts: Sequence[Int[Tensor, " _"]]) -> "DecodingSession":
-        """Read one prompt per row, all in one parallel pass.
+    def add(self, prompts: Sequence[Int[Tensor, " _"]]) -> tuple[Numbers, Float[Tensor, "R V"]]:
+        """Let rows join that have read a prompt each, all in one parallel pass.
 
         Args:
-            lm: the model.
             prompts: ids, BOS included where it is wanted; of any lengths, but none empty.
+
+        Returns:
+            The rows, and the logits of the byte that follows in each, float32.
 
         Raises:
             ConfigurationError: a prompt without ids, or no prompt.
         """
         check(len(prompts) > 0 and all(len(ids) > 0 for ids in prompts), "prompts: at least one, each of at least 1 id")
+        lm, rows = self.lm, self._take_rows(len(prompts))
         lengths = torch.tensor([len(ids) for ids in prompts], device=lm.device)
         byte_ids = torch.nn.utils.rnn.pad_sequence(
             [ids.to(lm.device) for ids in prompts], batch_first=True, padding_value=EOS_ID
         )
-        session, entropies = cls(lm, batch=len(prompts)), None
-        if session._entropy is not None:
-            session._entropy, entropies = EntropyState.after(session._entropy.model, byte_ids, lengths=lengths)
+        entropies = None
+        if self._entropy is not None:
+            entropies = entropy_of(self._entropy.fill(rows, byte_ids, lengths=lengths))
         ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends
-        session._patcher = OnlinePatcher.after(byte_ids, lengths=lengths, rule=lm.patch_rule, entropies=entropies)
-        session._blt, session.logits = BLTState.after(lm.blt, byte_ids, ends, lengths=lengths)
-        session.ends = ends.gather(1, lengths[:, None] - 1)[:, 0]
-        return session
+        patcher = OnlinePatcher.after(byte_ids, lengths=lengths, rule=lm.patch_rule, entropies=entropies)
+        self._patcher.put(patcher.of(None), self._there(rows))
+        return rows, self._blt.fill(rows, byte_ids, ends, lengths=lengths)
 
-    @property
-    def batch(self) -> int:
-        """How many rows there are now."""
-        return len(self.logits)
+    def start(self, num_rows: int) -> Numbers:
+        """Let rows join that have read nothing."""
+        rows = self._take_rows(num_rows)
+        self._blt.restart(rows)
+        self._patcher.reset(self._there(rows))
+        if self._entropy is not None:
+            self._entropy.restart(rows)
+        return rows
+
+    def remove(self, rows: Numbers) -> None:
+        """Let rows leave; their numbers will be given to others."""
+        self._free.extend(int(row) for row in rows)
 
     @torch.inference_mode()
-    def step(self, byte_ids: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
-        """Read one byte of every row.
+    def read(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
+        """Read the next bytes of some rows, as many of each.
+
+        Args:
+            byte_ids: the bytes.
+            rows: which rows read; each once.
 
         Returns:
-            Logits of the byte that follows, which stay at hand as `logits`.
+            Logits of the byte that follows each, float32.
         """
-        entropies = None if self._entropy is None else self._entropy.step(byte_ids)
-        self.ends = self._patcher.step(byte_ids, entropies)
-        self.logits = self._blt.step(byte_ids, self.ends)
-        return self.logits
+        logits, ends = [], []
+        for part in self._parts(byte_ids):
+            self.foresee(part, rows)
+            logits.append(self.think())
+            ends.append(self.ends)
+        if len(logits) == 1:
+            return logits[0]
+        self.ends = torch.cat(ends, dim=1)
+        return torch.cat(logits, dim=1)
 
-    def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only some rows, in the order given; a row may be repeated."""
-        self._patcher.select(rows)
-        self._blt.select(rows)
+    @torch.inference_mode()
+    def foresee(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"] | None:
+        """Let entropy model and patcher alone read the next bytes of some rows; `think` must follow.
+
+        May be called again for the same rows before `think`, which then reads all of it at once, at most `ahead` bytes.
+
+        Returns:
+            The entropy model's logits of the byte that follows each, float32; None without entropy model.
+        """
+        logits = None if self._entropy is None else self._entropy.read(byte_ids, rows)
+        there = None if self._is_all(rows) else self._there(rows)
+        if not self._foreseen:
+            self._rows, self._steps = rows, [self._patcher.of(there)]
+        entropies = None if logits is None else entropy_of(logits)
+        for at in range(byte_ids.shape[1]):
+            entropy = None if entropies is None else entropies[:, at]
+            self._foreseen.append((byte_ids[:, at], self._patcher.step(byte_ids[:, at], entropy, rows=there)))
+            self._steps.append(self._patcher.of(there))
+        return logits
+
+    @torch.inference_mode()
+    def think(self) -> Float[Tensor, "R M V"]:
+        """Let the BLT read what was foreseen; give the logits of the byte that follows each, float32."""
+        byte_ids, ends = (torch.stack(parts, dim=1) for parts in zip(*self._foreseen, strict=True))
+        self._foreseen, self.ends = [], ends
+        return self._blt.read(byte_ids, ends, self._rows)
+
+    @torch.inference_mode()
+    def guess(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
+        """Predict what follows each of some bytes as if they ended no patch, without the global transformer.
+
+        The bytes are not read: `forget_guesses` goes back to where the first guess began.
+        """
+        if self._before_guess is None:
+            self._before_guess = self._blt.standing(rows)
+        return self._blt.read(byte_ids, torch.zeros_like(byte_ids, dtype=torch.bool), rows)
+
+    def forget_guesses(self) -> None:
+        """Go back to where the first guess began."""
+        if self._before_guess is not None:
+            self._blt.stand_as(self._before_guess)
+            self._before_guess = None
+
+    def rewind(self, taken_back: Numbers) -> None:
+        """Take back the last bytes that were read, so many of each row that read.
+
+        Only what was read at once can be taken back, at most `ahead` bytes, only once, and no BOS.
+        """
+        rows, kept = self._rows, len(self._steps) - 1 - taken_back
+        self._blt.rewind(taken_back=taken_back)
         if self._entropy is not None:
-            self._entropy.select(rows)
-        self.logits, self.ends = self.logits[rows], self.ends[rows]
+            self._entropy.rewind(rows, taken_back=taken_back)
+        numbers, at = torch.arange(len(rows), device=self.lm.device), self._there(kept)
+        chosen = (torch.stack(values)[at, numbers] for values in zip(*self._steps, strict=True))
+        self._patcher.put(PatcherState(*chosen), self._there(rows))
+        self._steps = []
 
-    def append(self, other: "DecodingSession") -> None:
-        """Add the rows of another session with the same model after one's own.
+    def num_bytes(self) -> dict[str, int]:
+        """Give the memory that the rows take, part by part; the weights are not counted."""
+        entropy = 0 if self._entropy is None else self._entropy.num_bytes()
+        return {"entropy model": entropy} | self._blt.num_bytes()
 
-        Raises:
-            ConfigurationError: the other session has another model.
-        """
-        check(other.lm is self.lm, "rows of one model cannot join rows of another")
-        self._patcher.append(other._patcher)
-        self._blt.append(other._blt)
-        if self._entropy is not None and other._entropy is not None:
-            self._entropy.append(other._entropy)
-        self.logits = torch.cat([self.logits, other.logits])
-        self.ends = torch.cat([self.ends, other.ends])
+    def _parts(self, byte_ids: Int[Tensor, "R M"]) -> Sequence[Int[Tensor, "R m"]]:
+        """Cut bytes into what can be read at once: at most `ahead`, and each BOS the first of its part."""
+        if byte_ids.shape[1] == 1:
+            return [byte_ids]
+        starts = (byte_ids == BOS_ID).any(0).nonzero()[:, 0].tolist()
+        cuts = sorted({0, *starts, byte_ids.shape[1]})
+        spans = [
+            (first, min(first + self.ahead, end))
+            for start, end in pairwise(cuts)
+            for first in range(start, end, self.ahead)
+        ]
+        return [byte_ids[:, first:last] for first, last in spans]
+
+    def _take_rows(self, count: int) -> Numbers:
+        missing, present = count - len(self._free), len(self._blt.newest_byte)
+        if missing > 0:
+            self._free.extend(range(present, present + missing))
+            self._blt.add_rows(missing)
+            self._patcher.append(OnlinePatcher(self.lm.patch_rule, batch=missing, device=self.lm.device))
+            if self._entropy is not None:
+                self._entropy.add_rows(missing)
+        self._free.sort()
+        taken, self._free = self._free[:count], self._free[count:]
+        return np.array(taken, dtype=np.int64)
+
+    def _is_all(self, rows: Numbers) -> bool:
+        return len(rows) == self._patcher.batch and bool((rows == np.arange(len(rows))).all())
+
+    def _there(self, numbers: Numbers) -> Int[Tensor, " R"]:
+        return torch.from_numpy(numbers).to(self.lm.device)

@@ -6,8 +6,18 @@ Next: `blt.lm`, which joins it with an entropy model and a patch rule.
 
 from blt.model.blt import BLT
 from blt.model.configuration import BLTConfig, HashConfig
-from blt.model.incremental import BLTState
+from blt.model.incremental import BLTState, Standing
 from blt.model.presets import PRESETS, preset
 from blt.nn import LocalConfig, TransformerConfig
 
-__all__ = ["BLT", "PRESETS", "BLTConfig", "BLTState", "HashConfig", "LocalConfig", "TransformerConfig", "preset"]
+__all__ = [
+    "BLT",
+    "PRESETS",
+    "BLTConfig",
+    "BLTState",
+    "HashConfig",
+    "LocalConfig",
+    "Standing",
+    "TransformerConfig",
+    "preset",
+]

@@ -54,7 +54,7 @@ class LocalEncoder(nn.Module):
 
     def angles(self, positions: Int[Tensor, "B T"]) -> RotaryTable:
         """Give the angles of bytes in their documents."""
-        return _angles(positions, self.config.local_encoder, self.config)
+        return _angles(positions, self.config.local_encoder, theta=self.config.rope_theta)
 
     def queries(self, pooled: Float[Tensor, "B P D"]) -> Float[Tensor, "B P K D"]:
         """Turn the pooled bytes of a patch into its k queries."""
@@ -84,7 +84,8 @@ class GlobalTransformer(nn.Module):
 
     def angles(self, positions: Int[Tensor, "B P"]) -> RotaryTable:
         """Give the angles of patches in their documents."""
-        return _angles(positions, self.config.global_transformer, self.config)
+        theta = self.config.global_rope_theta or self.config.rope_theta
+        return _angles(positions, self.config.global_transformer, theta=theta)
 
 
 class LocalDecoder(nn.Module):
@@ -127,7 +128,7 @@ class LocalDecoder(nn.Module):
         read_patch: ReadPatch,
     ) -> Float[Tensor, "B T D"]:
         """Run the layers over bytes that know how to read their patch."""
-        table = _angles(positions, self.config.local_decoder, self.config)
+        table = _angles(positions, self.config.local_decoder, theta=self.config.rope_theta)
         for index, layer in enumerate(self.layers.layers):
             if index < len(self.cross_attentions):
                 byte_states = read_patch(index, byte_states)
@@ -169,5 +170,5 @@ class BLT(nn.Module):
         return torch.nn.functional.linear(states, weight).float()
 
 
-def _angles(positions: Int[Tensor, "B T"], shape: TransformerConfig, config: BLTConfig) -> RotaryTable:
-    return rotary_table(positions, head_dim=shape.dim // shape.num_heads, theta=config.rope_theta)
+def _angles(positions: Int[Tensor, "B T"], shape: TransformerConfig, *, theta: float) -> RotaryTable:
+    return rotary_table(positions, head_dim=shape.dim // shape.num_heads, theta=theta)

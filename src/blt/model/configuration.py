@@ -48,9 +48,13 @@ class BLTConfig:
     """Use the byte embedding as output matrix too."""
     rope_theta: float = 500000.0
     """Base of RoPE."""
+    global_rope_theta: float | None = None
+    """Base of RoPE in the global transformer, where it has one of its own, such as that of a pretrained one."""
 
     def __post_init__(self) -> None:
         encoder, decoder = self.local_encoder.dim, self.local_decoder.dim
         check(encoder == decoder, f"local_decoder.dim: {decoder} differs from local_encoder.dim, {encoder}")
         check(self.queries_per_patch >= 1, f"queries_per_patch: {self.queries_per_patch}; at least 1")
         check(self.rope_theta > 0, f"rope_theta: {self.rope_theta}; above 0")
+        own = self.global_rope_theta
+        check(own is None or own > 0, f"global_rope_theta: {own}; above 0")

@@ -31,6 +31,11 @@ class CrossAttention(nn.Module):
         self.value = nn.Linear(dim, dim, bias=False)
         self.output = nn.Linear(dim, dim, bias=False)
 
+    @property
+    def num_kept(self) -> int:
+        """How often a state is added to what it reads."""
+        return 1 if self.residual == "once" else 2
+
     def queries(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead H E"]:
         """Give the scaled queries of the states that ask."""
         projected = self.query(self.query_norm(states)).unflatten(-1, (self.num_heads, -1))
@@ -46,7 +51,7 @@ class CrossAttention(nn.Module):
 
     def add(self, states: Float[Tensor, "*lead D"], values: Float[Tensor, "*lead H E"]) -> Float[Tensor, "*lead D"]:
         """Add what was gathered, projected, to the states that asked."""
-        kept = states if self.residual == "once" else 2 * states
+        kept = states if self.num_kept == 1 else self.num_kept * states
         return kept + self.output(values.flatten(-2))
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -64,6 +66,29 @@ def hash_rows(preceding: Sequence[Int[Tensor, "*S"]], config: HashConfig) -> Int
                 table = function * len(config.ngram_sizes) + config.ngram_sizes.index(n)
                 rows.append(hashed.remainder(config.num_rows) + table * config.num_rows)
     return torch.stack(rows, dim=-1) if rows else preceding[0].new_zeros(*preceding[0].shape, 0)
+
+
+class NgramHashes:
+    """The same rows for a few bytes at a time, on the host: one product with the powers of the primes.
+
+    Args:
+        config: sizes of the tables.
+    """
+
+    def __init__(self, config: HashConfig) -> None:
+        self.longest = longest_ngram(config)
+        tables = [(PRIMES[function], n) for function in range(config.num_functions) for n in config.ngram_sizes]
+        self._num_rows = config.num_rows
+        self._first_rows = np.arange(len(tables)) * config.num_rows
+        self._powers = np.zeros((self.longest, len(tables)), dtype=np.int64)
+        for table, (prime, n) in enumerate(tables):
+            powers = [pow(prime, n - 1 - back, 2**64) for back in range(n)]
+            self._powers[:n, table] = np.array(powers, dtype=np.uint64).astype(np.int64)
+
+    def __call__(self, preceding: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Give table rows (… × N) from ids (… × longest), newest first; see `ngram_hashes`."""
+        hashed = (preceding[..., None] * self._powers).sum(-2)  # wraps, as it should
+        return hashed % self._num_rows + self._first_rows
 
 
 class HashEmbedding(nn.Module):

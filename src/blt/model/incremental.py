@@ -1,156 +1,285 @@
-"""The Byte Latent Transformer, one byte per row at a time; the global transformer runs once per patch."""
+"""The Byte Latent Transformer, a few bytes of some rows at a time; the global transformer runs once per patch."""
 
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from blt.codec import BOE_ID, BOS_ID
 from blt.model.blt import BLT
-from blt.model.hash_embedding import hash_rows, longest_ngram, ngram_hashes
+from blt.model.hash_embedding import NgramHashes, ngram_hashes
 from blt.model.layout import Layout, lay_out
-from blt.model.open_patch import OpenPatch, ReadablePatch
-from blt.nn import CausalPattern, GrowingCache, Recording, WindowCache, WindowPattern, in_last_segment, take
+from blt.model.patch_memory import OpenPatches, ReadablePatches
+from blt.nn import (
+    CausalPattern,
+    KeyValueCache,
+    LinearSteps,
+    Numbers,
+    Places,
+    Recording,
+    StackSteps,
+    Transformer,
+    TransformerConfig,
+    WindowPattern,
+    dtype_of_states,
+    in_last_segment,
+    take,
+)
 from blt.patching.patches import Patches
 from blt.shapes import Bool, Float, Int, Tensor
 
 
-class BLTState:
-    """All that a BLT must remember of each row in order to go on; rows may join and leave at any byte.
+class Standing(NamedTuple):
+    """How far some rows have come in their documents."""
 
-    A BOS starts a new document in its row: nothing read before it matters any more, exactly as `lay_out` has it.
+    rows: Numbers
+    newest_byte: Numbers
+    """Position of each row's newest byte; −1 where there is none."""
+    newest_patch: Numbers
+    """Number of each row's newest complete patch; −1 where there is none."""
+    patch_start: Numbers
+    """Position of the first byte of the patch that is open, or that the next byte opens."""
+
+
+class BLTState:
+    """All that a BLT must remember of each row in order to go on.
+
+    Where a row stands is three numbers; all else lies in rings that these point into. A BOS starts a new document in
+    its row: nothing read before it matters any more, exactly as `lay_out` has it.
 
     Args:
-        blt: the model.
+        blt: the model; its weights must stay as they are.
         batch: rows, all at their start.
+        ahead: how many bytes can be read at once, and taken back.
     """
 
-    def __init__(self, blt: BLT, *, batch: int) -> None:
-        self.blt = blt
-        config, like = blt.config, blt.hash_embedding.bytes.weight
-        num_preceding = longest_ngram(config.hash_embedding) - 1
-        self.preceding = torch.full((batch, num_preceding), BOE_ID, device=like.device)
-        """Ids that the next byte's n-grams reach back to, newest first."""
-        self.encoder_cache = WindowCache(config.local_encoder, batch=batch, like=like)
-        self.open_patch = OpenPatch(blt.local_encoder, batch=batch, like=like)
-        self.global_cache = GrowingCache(config.global_transformer, batch=batch, like=like)
-        self.readable_patch = ReadablePatch(blt.local_decoder, batch=batch, like=like)
-        self.decoder_cache = WindowCache(config.local_decoder, batch=batch, like=like)
+    def __init__(self, blt: BLT, *, batch: int, ahead: int) -> None:
+        config = blt.config
+        like = blt.hash_embedding.bytes.weight.detach().new_empty(0, dtype=dtype_of_states(blt))
+        self.blt, self.ahead, self._like = blt, ahead, like
+        self.newest_byte: Numbers = np.full(batch, -1)
+        """See `Standing`, for these three."""
+        self.newest_patch: Numbers = np.full(batch, -1)
+        self.patch_start: Numbers = np.zeros(batch, dtype=np.int64)
+        self._hashes = NgramHashes(config.hash_embedding)
+        self._ids: Numbers = np.zeros((batch, self._hashes.longest + ahead), dtype=np.int64)  # a ring by position
+        theta = config.rope_theta
+        self._encoder = self._stack(blt.local_encoder.layers, config.local_encoder, batch=batch, theta=theta)
+        self._decoder = self._stack(blt.local_decoder.layers, config.local_decoder, batch=batch, theta=theta)
+        theta = config.global_rope_theta or theta
+        self._global = self._stack(blt.global_transformer.layers, config.global_transformer, batch=batch, theta=theta)
+        self._open_patches = OpenPatches(blt.local_encoder, batch=batch, like=like)
+        self._readable = ReadablePatches(blt.local_decoder, batch=batch, like=like, ahead=ahead)
+        weight = blt.hash_embedding.bytes.weight if blt.output is None else blt.output
+        self._logits = LinearSteps(weight, norm=blt.local_decoder.norm)
+        self._last: tuple[Standing, npt.NDArray[np.bool_]] | None = None  # before what was read last, and its ends
+
+    def _stack(self, layers: Transformer, shape: TransformerConfig, *, batch: int, theta: float) -> StackSteps:
+        cache = KeyValueCache(shape, batch=batch, like=self._like, ahead=self.ahead)
+        return StackSteps(layers, cache=cache, head_dim=shape.dim // shape.num_heads, theta=theta)
 
     @torch.inference_mode()
-    def step(self, byte_ids: Int[Tensor, " B"], ends: Bool[Tensor, " B"]) -> Float[Tensor, "B V"]:
-        """Read one byte of every row.
+    def read(self, byte_ids: Int[Tensor, "R M"], ends: Bool[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
+        """Read bytes of some rows, at most `ahead` of each; a BOS may only be the first of them.
 
         Args:
             byte_ids: the bytes.
             ends: whether each completes a patch.
+            rows: which rows read; each once.
+
+        Returns:
+            Logits of the byte that follows each, float32.
+        """
+        num, ended = byte_ids.shape[1], ends.cpu().numpy()  # the one wait for the device
+        ids = byte_ids.cpu().numpy()
+        assert num <= self.ahead
+        self.restart(rows[ids[:, 0] == BOS_ID])
+        self._last = self.standing(rows), ended
+        positions = self.newest_byte[rows][:, None] + np.arange(1, num + 1)  # R M
+        places = self._places(rows.repeat(num), positions.ravel(), positions[:, -1].repeat(num))
+        embedded = self._embed(ids, positions, rows)
+        byte_states = self._encoder.run(embedded, places)
+        longest = int((positions[:, -1] - self.patch_start[rows]).max()) + 1
+        self._open_patches.make_room(longest, newest=self.newest_byte)
+        self._open_patches.write(places.rows, places.positions, byte_states)
+        self.newest_byte[rows] = positions[:, -1]
+        numbers = self.newest_patch[rows][:, None] + ended.cumsum(1)  # R M: the newest patch once each byte is read
+        if ended.any():
+            self._complete_patches(ended, positions, numbers, rows)
+        sources = self._on_device(self._readable.sources(rows.repeat(num), numbers.ravel()))
+        return self._decode(byte_states, places, sources).view(*byte_ids.shape, -1)
+
+    def rewind(self, *, taken_back: Numbers) -> None:
+        """Take back the last bytes of what was read last, so many of each row that read; not twice, and no BOS."""
+        assert self._last is not None
+        (before, ends), self._last = self._last, None
+        num = ends.shape[1]
+        kept = num - taken_back
+        ends = ends & (np.arange(num) < kept[:, None])
+        after_end = before.newest_byte + 1 + num - ends[:, ::-1].argmax(1)  # one past the last end that stays
+        after = before._replace(
+            newest_byte=before.newest_byte + kept,
+            newest_patch=before.newest_patch + ends.sum(1),
+            patch_start=np.where(ends.any(1), after_end, before.patch_start),
+        )
+        self.stand_as(after)
+
+    def standing(self, rows: Numbers) -> Standing:
+        """Say how far some rows have come."""
+        return Standing(rows, self.newest_byte[rows], self.newest_patch[rows], self.patch_start[rows])
+
+    def stand_as(self, standing: Standing) -> None:
+        """Go back to where rows stood, at most `ahead` bytes ago; no BOS may have come since."""
+        rows, *numbers = standing
+        self.newest_byte[rows], self.newest_patch[rows], self.patch_start[rows] = numbers
+
+    def restart(self, rows: Numbers) -> None:
+        """Put some rows back at their start."""
+        self.newest_byte[rows] = self.newest_patch[rows] = -1
+        self.patch_start[rows] = 0
+
+    def _embed(self, ids: Numbers, positions: Numbers, rows: Numbers) -> Float[Tensor, "N D"]:
+        num_slots = self._ids.shape[1]
+        self._ids[rows[:, None], positions % num_slots] = ids
+        back = positions[:, :, None] - np.arange(self._hashes.longest)  # R M n
+        preceding = np.where(back >= 0, self._ids[rows[:, None, None], back % num_slots], BOE_ID)
+        hashes = self._on_device(self._hashes(preceding).reshape(ids.size, 1, -1))
+        embedded = self.blt.hash_embedding(self._on_device(ids.reshape(-1, 1)), hashes)
+        return embedded[:, 0].to(self._like.dtype)
+
+    def _complete_patches(
+        self, ended: npt.NDArray[np.bool_], positions: Numbers, numbers: Numbers, rows: Numbers
+    ) -> None:
+        """Think about every patch that has ended, and make it readable."""
+        which, at = ended.nonzero()
+        lasts, patch_rows, patches = positions[which, at], rows[which], numbers[which, at]
+        follows = np.append(False, which[1:] == which[:-1])  # an earlier patch of the same row has ended here too
+        firsts = np.where(follows, np.roll(lasts, 1) + 1, self.patch_start[patch_rows])
+        patch_states = self._open_patches.pool(patch_rows, firsts=firsts, lasts=lasts)
+        places = self._places(patch_rows, patches, numbers[which, -1])
+        latents = self._global.run(patch_states, places)
+        self._readable.write(latents, self._on_device(self._readable.sources(patch_rows, patches)))
+        self.patch_start[patch_rows] = lasts + 1  # of the patches of one row the last one stays
+        self.newest_patch[rows] = numbers[:, -1]
+
+    def _decode(self, states: Float[Tensor, "N D"], places: Places, sources: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
+        standing = self._decoder.stand(places)
+        for index in range(self.blt.config.local_decoder.num_layers):
+            states = self._decoder.layer(index, self._readable.read(index, states, sources), standing)
+        return self._logits(states).float()
+
+    @torch.inference_mode()
+    def fill(
+        self,
+        rows: Numbers,
+        byte_ids: Int[Tensor, "R T"],
+        ends: Bool[Tensor, "R T"],
+        *,
+        lengths: Int[Tensor, " R"],
+    ) -> Float[Tensor, "R V"]:
+        """Let some rows start anew with the first `lengths[r]` bytes of each, at least one, read in one parallel pass.
 
         Returns:
             Logits of the byte that follows, float32.
         """
-        starts = byte_ids == BOS_ID
-        if bool(starts.any()):
-            self._forget(starts)
-        byte_states = self._encode(self._embed(byte_ids))
-        self._read_into_patches(byte_states, ends)
-        return self.blt.logits(self._decode(byte_states))[:, 0]
-
-    def _forget(self, rows: Bool[Tensor, " B"]) -> None:
-        """Start a new document in some rows, given by mask."""
-        self.preceding = self.preceding.masked_fill(rows[:, None], BOE_ID)
-        for cache in (self.encoder_cache, self.global_cache, self.decoder_cache):
-            cache.restart(rows)
-        self.open_patch.forget(rows)
-        self.readable_patch.forget(rows)
-
-    def _embed(self, byte_ids: Int[Tensor, " B"]) -> Float[Tensor, "B 1 D"]:
-        newest_first = torch.cat([byte_ids[:, None], self.preceding], dim=1)
-        hashes = hash_rows(newest_first.unbind(1), self.blt.config.hash_embedding)  # B N
-        self.preceding = newest_first[:, :-1]
-        return self.blt.hash_embedding(byte_ids[:, None], hashes[:, None])
-
-    def _encode(self, embedded: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B 1 D"]:
-        encoder, place = self.blt.local_encoder, self.encoder_cache.advance()
-        return encoder.layers(embedded, encoder.angles(place.positions), self.encoder_cache.attends(place))
-
-    def _read_into_patches(self, byte_states: Float[Tensor, "B 1 D"], ends: Bool[Tensor, " B"]) -> None:
-        """Add a byte to every open patch; where it completes one, think about that patch and make it readable."""
-        read = self.open_patch.read(byte_states)
-        rows = ends.nonzero()[:, 0]
-        if not len(rows):
-            return
-        patch_states = self.open_patch.states(read.only(rows))  # R 1 G
-        self.open_patch.forget(ends)
-        transformer, place = self.blt.global_transformer, self.global_cache.advance(rows)
-        attends = self.global_cache.attends(place)
-        latents = transformer.layers(patch_states, transformer.angles(place.positions), attends)  # R 1 G
-        self.readable_patch.write(latents, rows)
-
-    def _decode(self, byte_states: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B 1 D"]:
-        place = self.decoder_cache.advance()
-        attends = self.decoder_cache.attends(place)
-        return self.blt.local_decoder.run(byte_states, place.positions, attends, self.readable_patch.read)
-
-    @classmethod
-    @torch.inference_mode()
-    def after(
-        cls, blt: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Tensor, "B T"], *, lengths: Int[Tensor, " B"]
-    ) -> tuple["BLTState", Float[Tensor, "B V"]]:
-        """Read the first `lengths[b]` bytes of each row b in one parallel pass, at least one.
-
-        Returns:
-            The state after them, and the logits of the byte that follows.
-        """
-        state, last = cls(blt, batch=len(byte_ids)), lengths[:, None] - 1  # last: B 1
+        last = lengths[:, None] - 1  # R 1
         within = torch.arange(byte_ids.shape[1], device=byte_ids.device) <= last
         patches = Patches(ends=ends & within)
         layout = lay_out(byte_ids, patches)
-        state._fill_preceding(byte_ids, layout, last=last)
-        states = state._fill(byte_ids, layout, patches, last=last)
-        final = states.gather(1, last[:, :, None].expand(-1, -1, states.shape[2]))  # B 1 D
-        return state, blt.logits(final)[:, 0]
+        in_document = in_last_segment(layout.documents, lengths=lengths)
+        is_open = in_document & (patches.ids == patches.num_complete[:, None])
+        patch_in_document = layout.patch_documents == layout.documents.gather(1, last)
+        self._stand(rows, byte_ids, layout, is_open=is_open, patch_in_document=patch_in_document, last=last)
+        states = self._run_whole(
+            rows,
+            byte_ids,
+            layout,
+            in_document=in_document,
+            is_open=is_open,
+            patch_in_document=patch_in_document,
+            last=last,
+        )
+        final = states.gather(1, last[:, :, None].expand(-1, -1, states.shape[2]))  # R 1 D
+        return self.blt.logits(final)[:, 0]
 
-    def _fill_preceding(self, byte_ids: Int[Tensor, "B T"], layout: Layout, *, last: Int[Tensor, "B 1"]) -> None:
-        back = torch.arange(self.preceding.shape[1], device=byte_ids.device)
-        ids = byte_ids.gather(1, (last - back).clamp_min(0))
-        self.preceding = torch.where(back <= layout.positions.gather(1, last), ids, BOE_ID)
+    def _stand(
+        self,
+        rows: Numbers,
+        byte_ids: Int[Tensor, "R T"],
+        layout: Layout,
+        *,
+        is_open: Bool[Tensor, "R T"],
+        patch_in_document: Bool[Tensor, "R P"],
+        last: Int[Tensor, "R 1"],
+    ) -> None:
+        """Note how far some rows have come."""
+        newest = layout.positions.gather(1, last)
+        self.newest_byte[rows] = newest[:, 0].cpu().numpy()
+        self.newest_patch[rows] = torch.where(patch_in_document, layout.patch_positions, -1).amax(1).cpu().numpy()
+        self.patch_start[rows] = torch.where(is_open, layout.positions, newest + 1).amin(1).cpu().numpy()
+        back = torch.arange(self._hashes.longest, device=byte_ids.device).clamp_max(newest)  # R n
+        positions = (newest - back).cpu().numpy()
+        self._ids[rows[:, None], positions % self._ids.shape[1]] = byte_ids.gather(1, last - back).cpu().numpy()
 
-    def _fill(
-        self, byte_ids: Int[Tensor, "B T"], layout: Layout, patches: Patches, *, last: Int[Tensor, "B 1"]
-    ) -> Float[Tensor, "B T D"]:
+    def _run_whole(
+        self,
+        rows: Numbers,
+        byte_ids: Int[Tensor, "R T"],
+        layout: Layout,
+        *,
+        in_document: Bool[Tensor, "R T"],
+        is_open: Bool[Tensor, "R T"],
+        patch_in_document: Bool[Tensor, "R P"],
+        last: Int[Tensor, "R 1"],
+    ) -> Float[Tensor, "R T D"]:
         """Run the full forward up to the decoder's states, keeping what goes on after each row's last byte."""
-        blt = self.blt
+        blt, config = self.blt, self.blt.config
         window_of_encoder, window_of_decoder = (
             Recording(WindowPattern(layout.documents, window=shape.window))
-            for shape in (blt.config.local_encoder, blt.config.local_decoder)
+            for shape in (config.local_encoder, config.local_decoder)
         )
         causal = Recording(CausalPattern(layout.patch_documents))
-        embedded = blt.hash_embedding(byte_ids, ngram_hashes(byte_ids, layout.positions, blt.config.hash_embedding))
+        embedded = blt.hash_embedding(byte_ids, ngram_hashes(byte_ids, layout.positions, config.hash_embedding))
         byte_states, patch_states = blt.local_encoder(embedded, layout, attend=window_of_encoder)
         latents = blt.global_transformer(patch_states, layout, attend=causal)
         states = blt.local_decoder(byte_states, latents, layout, attend=window_of_decoder)
 
-        belongs = in_last_segment(layout.documents, lengths=last[:, 0] + 1)
-        self.encoder_cache.fill(window_of_encoder.layers, positions=layout.positions, belongs=belongs)
-        self.decoder_cache.fill(window_of_decoder.layers, positions=layout.positions, belongs=belongs)
-        is_open = patches.ids == patches.num_complete[:, None]
-        self.open_patch.fill(byte_states, belongs=belongs & is_open)
-        of_document = layout.patch_documents == layout.documents.gather(1, last)
-        self.global_cache.fill(causal.layers, positions=layout.patch_positions, belongs=of_document)
-        rows = torch.arange(len(byte_ids), device=byte_ids.device)
-        self.readable_patch.write(take(latents, layout.read_from.gather(1, last)), rows)
+        rows_there, positions = self._on_device(rows), layout.positions
+        for stack, recording in ((self._encoder, window_of_encoder), (self._decoder, window_of_decoder)):
+            stack.cache.fill(rows_there, recording.layers, positions=positions, belongs=in_document)
+        self._global.cache.fill(rows_there, causal.layers, positions=layout.patch_positions, belongs=patch_in_document)
+        self._open_patches.make_room(int(is_open.sum(1).max()), newest=self.newest_byte)
+        numbers, times = is_open.nonzero(as_tuple=True)
+        self._open_patches.write(rows_there[numbers], positions[numbers, times], byte_states[numbers, times])
+        can_read = self._on_device((self.newest_patch[rows] >= 0).nonzero()[0])
+        if len(can_read):
+            sources = self._readable.sources(rows, self.newest_patch[rows])
+            readable = take(latents, layout.read_from.gather(1, last))[can_read, 0]
+            self._readable.write(readable.to(self._like.dtype), self._on_device(sources)[can_read])
         return states
 
-    def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only some rows, in the order given."""
-        self.preceding = self.preceding[rows]
-        for part in self._parts():
-            part.select(rows)
+    def add_rows(self, count: int) -> None:
+        """Make room for more rows, all at their start."""
+        self.newest_byte = np.concatenate([self.newest_byte, np.full(count, -1)])
+        self.newest_patch = np.concatenate([self.newest_patch, np.full(count, -1)])
+        self.patch_start = np.concatenate([self.patch_start, np.zeros(count, dtype=np.int64)])
+        self._ids = np.concatenate([self._ids, np.zeros((count, self._ids.shape[1]), dtype=np.int64)])
+        for stack in (self._encoder, self._global, self._decoder):
+            stack.cache.add_rows(count)
+        self._open_patches.add_rows(count)
+        self._readable.add_rows(count)
 
-    def append(self, other: "BLTState") -> None:
-        """Add the rows of another state of the same model after one's own."""
-        self.preceding = torch.cat([self.preceding, other.preceding])
-        for own, added in zip(self._parts(), other._parts(), strict=True):
-            own.append(added)
+    def num_bytes(self) -> dict[str, int]:
+        """Give the memory that each part takes."""
+        return {
+            "local encoder": self._encoder.cache.nbytes() + self._open_patches.states.nbytes,
+            "global transformer": self._global.cache.nbytes(),
+            "local decoder": self._decoder.cache.nbytes() + self._readable.keys.nbytes + self._readable.values.nbytes,
+        }
 
-    def _parts(self) -> tuple[Any, ...]:
-        return (self.encoder_cache, self.open_patch, self.global_cache, self.readable_patch, self.decoder_cache)
+    def _places(self, rows: Numbers, positions: Numbers, newest: Numbers) -> Places:
+        return Places.of(rows, positions, newest, device=self._like.device)
+
+    def _on_device(self, numbers: Numbers) -> Int[Tensor, "*S"]:
+        return torch.from_numpy(np.ascontiguousarray(numbers)).to(self._like.device)

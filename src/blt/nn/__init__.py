@@ -1,30 +1,38 @@
 """Bricks: attention, transformer layers, segment reductions, caches. Nothing here knows of bytes or patches."""
 
 from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern
-from blt.nn.cache import GrowingCache, KeyValueCache, Place, Recording, WindowCache
+from blt.nn.cache import KeyValueCache, Numbers, Places, Recording
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.rotary import RotaryTable, rotary_table, rotate
 from blt.nn.segments import in_last_segment, run_positions, segment_max, segment_softmax, segment_sum, take
+from blt.nn.steps import LinearSteps, StackSteps, are_native, dtype_of_states
 from blt.nn.transformer import FeedForward, Layer, Transformer, initialise
+from blt.nn.weights import CheapLinear, WeightType, make_cheap
 
 __all__ = [
     "Attend",
     "CausalPattern",
+    "CheapLinear",
     "FeedForward",
-    "GrowingCache",
     "KeyValueCache",
     "Layer",
+    "LinearSteps",
     "LocalConfig",
-    "Place",
+    "Numbers",
+    "Places",
     "Recording",
     "RotaryTable",
     "SelfAttention",
+    "StackSteps",
     "Transformer",
     "TransformerConfig",
-    "WindowCache",
+    "WeightType",
     "WindowPattern",
+    "are_native",
+    "dtype_of_states",
     "in_last_segment",
     "initialise",
+    "make_cheap",
     "rotary_table",
     "rotate",
     "run_positions",

@@ -1,15 +1,17 @@
-"""Keys and values kept from step to step: an `Attend` fed one position at a time.
+"""Keys and values kept from step to step.
 
-A cache serves all layers of one stack. `advance` works out once per step where each row stands, and `attends` then
-gives every layer its `Attend`. Rows stand at positions of their own, counted from the start of their segment. Position
-p lives in slot p mod the number of slots; so, whatever an earlier segment left behind, slot s holds something of the
-current segment exactly when s ≤ the newest position.
+A cache serves all layers of one stack, for rows that stand at positions of their own, counted from the start of their
+segment. Position p lies in slot p mod the number of slots. A cache does not know how far its rows have come: that is
+one number per row, which its user keeps. So to start a new segment is to set that number to −1, and to take back what
+was read last is to lower it: what lies beyond is not seen, and overwritten in time. A ring (a stack with a window) has
+room for `ahead` positions beyond its window, which is how many can be read at once, and taken back.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
@@ -17,22 +19,27 @@ from blt.nn.attention import Attend, Heads
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.shapes import Bool, Float, Int, Tensor
 
+Numbers = npt.NDArray[np.int64]
+"""Whole numbers on the host, where they steer what is computed without waiting for a device."""
 
-class Place(NamedTuple):
-    """Where one step of some rows lands, and what it sees; the same for all layers."""
 
-    rows: Int[Tensor, " R"]
-    """The rows that step, in ascending order."""
-    positions: Int[Tensor, "R 1"]
-    """Of each in its segment, from 0."""
-    slots: Int[Tensor, " R"]
-    """Where the new keys and values go."""
-    visible: Bool[Tensor, "R 1 1 S"]
-    """Which of the first S slots hold something of the segment, the new position included."""
+class Places(NamedTuple):
+    """What is computed at once: some positions of some rows, in ascending order within a row."""
 
-    def only(self, chosen: Int[Tensor, " C"]) -> "Place":
-        """Keep some of the rows, by their number in `rows`."""
-        return Place(*(part[chosen] for part in self))
+    rows: Int[Tensor, " N"]
+    """Of the cache."""
+    positions: Int[Tensor, " N"]
+    """Of each in its row's segment, from 0."""
+    newest: Int[Tensor, " N"]
+    """The last of the positions of its row."""
+    longest: int
+    """The largest position."""
+
+    @classmethod
+    def of(cls, rows: Numbers, positions: Numbers, newest: Numbers, *, device: torch.device) -> "Places":
+        """Bring places to the device that computes."""
+        there = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (rows, positions, newest)]
+        return cls(there[0], there[1], there[2], longest=int(positions.max()))
 
 
 class Recording:
@@ -50,147 +57,98 @@ class Recording:
 
 
 class KeyValueCache:
-    """Keys and values of each layer and row of a stack; subclasses say how much room there is."""
+    """Keys and values of each layer and row of a stack: a ring if the stack has a window, else growing by doubling.
 
-    def __init__(self, config: TransformerConfig, *, batch: int, num_slots: int, like: Tensor) -> None:
-        """Make an empty cache.
+    Args:
+        config: shape of the stack.
+        batch: rows.
+        like: a tensor of the wanted device and type.
+        ahead: how many positions can be read at once, and taken back.
+    """
 
-        Args:
-            config: shape of the stack.
-            batch: rows, all at their start.
-            num_slots: room for so many positions.
-            like: a tensor of the wanted device and type.
-        """
+    def __init__(self, config: TransformerConfig, *, batch: int, like: Tensor, ahead: int) -> None:
+        self.window = config.window if isinstance(config, LocalConfig) else None
+        num_slots = 16 if self.window is None else self.window + ahead
         shape = (config.num_layers, batch, config.num_heads, num_slots, config.dim // config.num_heads)
         self.keys: Float[Tensor, "L B H S E"] = like.new_zeros(shape)
         self.values: Float[Tensor, "L B H S E"] = like.new_zeros(shape)
-        self.newest: Int[Tensor, " B"] = torch.full((batch,), -1, device=like.device)
-        """Position of each row's newest entry; −1 where its segment has none."""
-
-    @property
-    def batch(self) -> int:
-        """How many rows there are now."""
-        return self.keys.shape[1]
 
     @property
     def num_slots(self) -> int:
         """S: how many positions a row can hold."""
         return self.keys.shape[3]
 
-    def restart(self, rows: Bool[Tensor, " B"]) -> None:
-        """Start a new segment in some rows, given by mask: they see nothing of what came before."""
-        self.newest = self.newest.masked_fill(rows, -1)
+    def attend(self, layer: int, places: Places) -> Attend:
+        """Give a layer the `Attend` that stores these places' keys and values and shows what each may see.
 
-    def advance(self, rows: Int[Tensor, " R"] | None = None) -> Place:
-        """Move on by one position.
-
-        Args:
-            rows: those that do, in ascending order; all by default.
+        Queries, keys and values have one row per place, each of length 1.
         """
-        if rows is None:
-            rows = torch.arange(self.batch, device=self.newest.device)
-        positions = self.newest[rows] + 1
-        self.newest = self.newest.index_copy(0, rows, positions)
-        num_seen = self._make_room(positions)
-        visible = torch.arange(num_seen, device=rows.device) <= positions[:, None]
-        return Place(rows, positions[:, None], positions % self.num_slots, visible[:, None, None])
 
-    def attends(self, place: Place) -> list[Attend]:
-        """Give each layer the `Attend` for this step."""
-        return [partial(self._step, layer, place) for layer in range(len(self.keys))]
+        def step(queries: Heads, keys: Heads, values: Heads) -> Heads:
+            self.write(layer, places, keys[:, 0], values[:, 0])
+            return self.read(layer, places, queries)
 
-    def write(self, layer: int, place: Place, keys: Float[Tensor, "R H E"], values: Float[Tensor, "R H E"]) -> None:
-        """Store one layer's keys and values of this step."""
-        self.keys[layer][place.rows, :, place.slots] = keys
-        self.values[layer][place.rows, :, place.slots] = values
+        return step
 
-    def read(
-        self, layer: int, place: Place, queries: Float[Tensor, "R Q H E"], *, scale: float | None = None
-    ) -> Float[Tensor, "R Q H E"]:
-        """Let each row's queries meet all that the row may see.
+    def write(self, layer: int, places: Places, keys: Float[Tensor, "N H E"], values: Float[Tensor, "N H E"]) -> None:
+        """Store one layer's keys and values."""
+        slots = places.positions % self.num_slots
+        self.keys[layer][places.rows, :, slots] = keys.to(self.keys.dtype)
+        self.values[layer][places.rows, :, slots] = values.to(self.values.dtype)
 
-        Args:
-            layer: of the stack.
-            place: of this step.
-            queries: any number per row.
-            scale: of the scores; 1/√E by default.
-        """
-        keys, values = (self._seen(part[layer], place) for part in (self.keys, self.values))  # R H S E
-        asking = queries.transpose(1, 2)  # R H Q E
-        mixed = F.scaled_dot_product_attention(asking, keys, values, attn_mask=place.visible, scale=scale)
-        return mixed.transpose(1, 2)
+    def read(self, layer: int, places: Places, queries: Float[Tensor, "N 1 H E"]) -> Float[Tensor, "N 1 H E"]:
+        """Let each place's query meet all that the place may see."""
+        num_seen = self.num_slots if self.window is not None else places.longest + 1
+        slots = torch.arange(num_seen, device=places.rows.device)
+        newest, positions = places.newest[:, None], places.positions[:, None]
+        held = newest - (newest - slots) % self.num_slots  # N S: the position in each slot; below 0: none
+        visible = (held >= 0) & (held <= positions)
+        if self.window is not None:
+            visible &= held > positions - self.window
+        keys, values = (part[layer, places.rows, :, :num_seen] for part in (self.keys, self.values))  # N H S E
+        asking = queries.transpose(1, 2).to(keys.dtype)  # N H 1 E
+        mixed = F.scaled_dot_product_attention(asking, keys, values, attn_mask=visible[:, None, None])
+        return mixed.transpose(1, 2).to(queries.dtype)
+
+    def make_room(self, longest: int) -> None:
+        """Be able to hold this position too."""
+        more = longest + 1 - self.num_slots
+        if self.window is None and more > 0:
+            more = max(more, self.num_slots)
+            self.keys, self.values = (F.pad(part, (0, 0, 0, more)) for part in (self.keys, self.values))
+
+    def add_rows(self, count: int) -> None:
+        """Make room for more rows."""
+        self.keys, self.values = (
+            torch.cat([part, part.new_zeros(len(part), count, *part.shape[2:])], dim=1)
+            for part in (self.keys, self.values)
+        )
 
     def fill(
-        self, layers: Sequence[tuple[Heads, Heads]], *, positions: Int[Tensor, "B T"], belongs: Bool[Tensor, "B T"]
+        self,
+        rows: Int[Tensor, " R"],
+        layers: Sequence[tuple[Heads, Heads]],
+        *,
+        positions: Int[Tensor, "R T"],
+        belongs: Bool[Tensor, "R T"],
     ) -> None:
         """Take over what a pass over whole rows has computed, as if it had come step by step.
 
         Args:
+            rows: which rows they are here.
             layers: keys and values of each layer, from a `Recording`.
             positions: of each entry in its segment.
             belongs: which entries lie in the segment that goes on.
         """
-        self.newest = torch.where(belongs, positions, -1).amax(1)
-        self._make_room(self.newest)
-        kept = belongs & (positions > self.newest[:, None] - self.num_slots)
-        rows, times = kept.nonzero(as_tuple=True)
-        slots = positions[rows, times] % self.num_slots
+        newest = torch.where(belongs, positions, -1).amax(1)
+        self.make_room(int(newest.max()))
+        kept = belongs & (positions > newest[:, None] - self.num_slots)
+        numbers, times = kept.nonzero(as_tuple=True)
+        slots = positions[numbers, times] % self.num_slots
         for layer, (keys, values) in enumerate(layers):
-            self.keys[layer][rows, :, slots] = keys[rows, times]
-            self.values[layer][rows, :, slots] = values[rows, times]
+            self.keys[layer][rows[numbers], :, slots] = keys[numbers, times].to(self.keys.dtype)
+            self.values[layer][rows[numbers], :, slots] = values[numbers, times].to(self.values.dtype)
 
-    def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only some rows, in the order given."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.newest = self.newest[rows]
-
-    def append(self, other: "KeyValueCache") -> None:
-        """Add the rows of another cache of the same stack after one's own."""
-        num_slots = max(self.num_slots, other.num_slots)
-        self._grow(num_slots)
-        other._grow(num_slots)
-        self.keys = torch.cat([self.keys, other.keys], dim=1)
-        self.values = torch.cat([self.values, other.values], dim=1)
-        self.newest = torch.cat([self.newest, other.newest])
-
-    def _step(self, layer: int, place: Place, queries: Heads, keys: Heads, values: Heads) -> Heads:
-        self.write(layer, place, keys[:, 0], values[:, 0])
-        return self.read(layer, place, queries)
-
-    def _seen(self, stored: Float[Tensor, "B H S E"], place: Place) -> Float[Tensor, "R H S2 E"]:
-        seen = stored[:, :, : place.visible.shape[-1]]
-        return seen if len(place.rows) == self.batch else seen[place.rows]
-
-    def _grow(self, num_slots: int) -> None:
-        more = num_slots - self.num_slots
-        if more > 0:
-            self.keys, self.values = (F.pad(part, (0, 0, 0, more)) for part in (self.keys, self.values))
-
-    def _make_room(self, positions: Int[Tensor, " R"]) -> int:
-        """Be able to hold these positions too, and say how many slots a query must look at."""
-        raise NotImplementedError
-
-
-class WindowCache(KeyValueCache):
-    """What a `WindowPattern` would show: a ring, which a new position enters where the oldest leaves."""
-
-    def __init__(self, config: LocalConfig, *, batch: int, like: Tensor) -> None:
-        """Make an empty cache; see `KeyValueCache`."""
-        super().__init__(config, batch=batch, num_slots=config.window, like=like)
-
-    def _make_room(self, positions: Int[Tensor, " R"]) -> int:  # noqa: ARG002 (a ring has room for any position)
-        return self.num_slots
-
-
-class GrowingCache(KeyValueCache):
-    """What a `CausalPattern` would show: everything since the start of the segment; room grows by doubling."""
-
-    def __init__(self, config: TransformerConfig, *, batch: int, like: Tensor, num_slots: int = 16) -> None:
-        """Make an empty cache; see `KeyValueCache`."""
-        super().__init__(config, batch=batch, num_slots=num_slots, like=like)
-
-    def _make_room(self, positions: Int[Tensor, " R"]) -> int:
-        longest = int(positions.max()) + 1
-        if longest > self.num_slots:
-            self._grow(max(longest, 2 * self.num_slots))
-        return longest
+    def nbytes(self) -> int:
+        """Give the memory that it takes."""
+        return self.keys.nbytes + self.values.nbytes

@@ -7,7 +7,7 @@ each row at a time, and both always agree. `calibrate` finds the threshold that 
 """
 
 from blt.patching.calibration import calibrate, count_text, mean_patch_bytes
-from blt.patching.online import OnlinePatcher
+from blt.patching.online import OnlinePatcher, PatcherState
 from blt.patching.patches import Patches
 from blt.patching.rules import (
     ByteRule,
@@ -27,6 +27,7 @@ __all__ = [
     "EntropyRule",
     "OnlinePatcher",
     "PatchRule",
+    "PatcherState",
     "Patches",
     "SpaceRule",
     "StaticRule",

@@ -10,7 +10,7 @@ from blt.patching.rules import PatchRule, Seen, checked_entropies, is_boundary, 
 from blt.shapes import Bool, Float, Int, Tensor
 
 
-class _State(NamedTuple):
+class PatcherState(NamedTuple):
     """What a row must remember: four numbers, whatever the rule and however long the row."""
 
     previous_ids: Int[Tensor, " B"]
@@ -53,7 +53,7 @@ class OnlinePatcher:
         patcher = cls(rule, batch=byte_ids.shape[0], device=byte_ids.device)
         seen = look_back(byte_ids, checked_entropies(byte_ids, rule, entropies=entropies))
         ends = patch(byte_ids, rule, entropies=entropies).ends
-        patcher._state = _State(
+        patcher._state = PatcherState(
             previous_ids=_after(seen.byte_ids, lengths, start=EOS_ID),
             previous_entropies=_after(seen.entropies, lengths, start=0),
             since_boundary=_after(seen.since_boundary, lengths, start=0),
@@ -66,17 +66,24 @@ class OnlinePatcher:
         """How many rows there are now."""
         return self._state.previous_ids.shape[0]
 
-    def step(self, byte_ids: Int[Tensor, " B"], entropies: Float[Tensor, " B"] | None = None) -> Bool[Tensor, " B"]:
-        """Read one more byte of every row, and say where it completes a patch.
+    def step(
+        self,
+        byte_ids: Int[Tensor, " R"],
+        entropies: Float[Tensor, " R"] | None = None,
+        *,
+        rows: Int[Tensor, " R"] | None = None,
+    ) -> Bool[Tensor, " R"]:
+        """Read one more byte of some rows, and say where it completes a patch.
 
         Args:
             byte_ids: the byte just read.
             entropies: uncertainty about the byte after it, in nats; not looked at by a rule without entropies.
+            rows: which rows read; all by default.
 
         Raises:
             ConfigurationError: the rule needs entropies, and there are none, or not one per row.
         """
-        state = self._state
+        state = self.of(rows)
         boundary = is_boundary(byte_ids)
         seen = Seen(
             byte_ids=byte_ids,
@@ -89,13 +96,26 @@ class OnlinePatcher:
         lengths = state.open_lengths + 1
         if self.rule.max_length is not None:
             ends = ends | (lengths == self.rule.max_length)
-        self._state = _State(
+        after = PatcherState(
             previous_ids=byte_ids.clone(),  # the caller may reuse its buffers
             previous_entropies=seen.entropies.clone(),
             since_boundary=seen.since_boundary,
             open_lengths=torch.where(ends, 0, lengths),
         )
+        self.put(after, rows)
         return ends
+
+    def of(self, rows: Int[Tensor, " R"] | None) -> "PatcherState":
+        """Give what is remembered of some rows, or of all."""
+        return self._state if rows is None else PatcherState(*(values[rows] for values in self._state))
+
+    def put(self, state: "PatcherState", rows: Int[Tensor, " R"] | None) -> None:
+        """Let some rows, or all, go on from there."""
+        if rows is None:
+            self._state = state
+        else:
+            pairs = zip(self._state, state, strict=True)
+            self._state = PatcherState(*(values.index_copy(0, rows, given) for values, given in pairs))
 
     def reset(self, rows: Int[Tensor, " R"] | Bool[Tensor, " B"]) -> None:
         """Put some rows, given by number or by mask, back at their start."""
@@ -105,7 +125,7 @@ class OnlinePatcher:
 
     def select(self, rows: Int[Tensor, " R"] | Bool[Tensor, " B"]) -> None:
         """Keep only some rows, given by number (in that order; a row may be repeated) or by mask."""
-        self._state = _State(*(values[rows] for values in self._state))
+        self._state = PatcherState(*(values[rows] for values in self._state))
 
     def append(self, other: "OnlinePatcher") -> None:
         """Add the rows of another patcher with the same rule after one's own.
@@ -115,12 +135,12 @@ class OnlinePatcher:
         """
         if other.rule != self.rule:
             raise ConfigurationError(f"rows patched by {other.rule} cannot join rows patched by {self.rule}")
-        self._state = _State(*(torch.cat(pair) for pair in zip(self._state, other._state, strict=True)))
+        self._state = PatcherState(*(torch.cat(pair) for pair in zip(self._state, other._state, strict=True)))
 
 
-def _initial_state(batch: int, *, device: torch.device | str | None) -> _State:
+def _initial_state(batch: int, *, device: torch.device | str | None) -> PatcherState:
     zeros = torch.zeros(batch, dtype=torch.long, device=device)
-    return _State(
+    return PatcherState(
         previous_ids=torch.full_like(zeros, EOS_ID),
         previous_entropies=zeros.float(),
         since_boundary=zeros.clone(),

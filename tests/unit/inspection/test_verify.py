@@ -123,22 +123,23 @@ def adds_the_mean_of_the_row(lm, monkeypatch):
 
 
 def forgets_while_stepping(lm, monkeypatch):
-    original = DecodingSession.step
+    original = DecodingSession.read
 
-    def step(session, byte_ids):
-        return original(session, torch.where(byte_ids == BOS_ID, byte_ids + 2, byte_ids))
+    def read(session, byte_ids, rows):
+        return original(session, torch.where(byte_ids == BOS_ID, byte_ids + 2, byte_ids), rows)
 
-    monkeypatch.setattr(DecodingSession, "step", step)
+    monkeypatch.setattr(DecodingSession, "read", read)
 
 
 def ends_other_patches_while_stepping(lm, monkeypatch):
-    original = DecodingSession.__init__
+    original = DecodingSession.start
 
-    def start(session, lm, *, batch):
-        original(session, lm, batch=batch)
+    def start(session, num_rows):
+        rows = original(session, num_rows)
         session._patcher.rule = StaticRule(length=7)
+        return rows
 
-    monkeypatch.setattr(DecodingSession, "__init__", start)
+    monkeypatch.setattr(DecodingSession, "start", start)
 
 
 def has_a_weight_that_is_no_number(lm, monkeypatch):

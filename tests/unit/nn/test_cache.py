@@ -1,106 +1,93 @@
-"""Caches show what the patterns over whole rows would show."""
+"""Caches against the patterns that they stand for; that whole models agree is a law of its own."""
 
+import numpy as np
 import pytest
 import torch
 
 from blt.nn import (
     CausalPattern,
-    GrowingCache,
+    KeyValueCache,
     LocalConfig,
+    Places,
     Recording,
     TransformerConfig,
-    WindowCache,
     WindowPattern,
-    run_positions,
 )
 
-WINDOW, LENGTH = 5, 23
-LOCAL = LocalConfig(dim=12, num_layers=2, num_heads=3, window=WINDOW)
-WHOLE = TransformerConfig(dim=12, num_layers=2, num_heads=3)
-SEGMENTS = torch.tensor([[0] * 23, [0] * 4 + [1] * 2 + [2] * 17, [0] * 22 + [1]])
+WHOLE = TransformerConfig(dim=8, num_layers=1, num_heads=2)
+LOCAL = LocalConfig(dim=8, num_layers=1, num_heads=2, window=3)
+CPU = torch.device("cpu")
 
 
-def layer_inputs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Give queries, keys and values, B T H E."""
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(*SEGMENTS.shape, 3, 4, generator=generator) for _ in range(3))
+def cache_and_pattern(kind, *, batch, length):
+    segments = torch.zeros(batch, length, dtype=torch.long)
+    if kind == "window":
+        return KeyValueCache(LOCAL, batch=batch, like=torch.empty(0), ahead=4), WindowPattern(segments, window=3)
+    return KeyValueCache(WHOLE, batch=batch, like=torch.empty(0), ahead=4), CausalPattern(segments)
 
 
-INPUTS = (layer_inputs(0), layer_inputs(1))  # of the two layers
+def heads(batch, length):
+    return tuple(torch.randn(batch, length, 2, 4) for _ in range(3))
 
 
-def new_cache(kind):
-    return WindowCache(LOCAL, batch=3, like=torch.zeros(1)) if kind == "window" else growing(batch=3)
+def read(cache, parts, first, last, *, rows=None):
+    """Feed positions first to last of every row at once, and give what they gather, B T H E."""
+    batch, count = len(parts[0]), last - first
+    numbers = np.arange(batch) if rows is None else rows
+    positions = np.tile(np.arange(first, last), batch)
+    places = Places.of(numbers.repeat(count), positions, np.full(batch * count, last - 1), device=CPU)
+    cache.make_room(places.longest)
+    flat = (part[:, first:last].reshape(batch * count, 1, 2, 4) for part in parts)
+    return cache.attend(0, places)(*flat).view(batch, count, 2, 4)
 
 
-def growing(*, batch):
-    return GrowingCache(WHOLE, batch=batch, like=torch.zeros(1), num_slots=2)
+@pytest.mark.parametrize("kind", ["window", "whole"])
+@pytest.mark.parametrize("at_once", [1, 3, 4])
+def test_steps_gather_what_the_pattern_gathers(kind, at_once):
+    cache, pattern = cache_and_pattern(kind, batch=3, length=36)
+    parts = heads(3, 36)
+    found = [read(cache, parts, first, first + at_once) for first in range(0, 36, at_once)]
+    torch.testing.assert_close(torch.cat(found, dim=1), pattern(*parts))
 
 
-def pattern(kind):
-    return WindowPattern(SEGMENTS, window=WINDOW) if kind == "window" else CausalPattern(SEGMENTS)
+@pytest.mark.parametrize("kind", ["window", "whole"])
+def test_what_was_read_in_vain_is_not_seen_once_it_is_read_again(kind):
+    cache, pattern = cache_and_pattern(kind, batch=2, length=20)
+    parts = heads(2, 20)
+    wrong = tuple(part.flip(1) for part in parts)
+    for first in range(20):
+        read(cache, wrong, first, min(first + 4, 20))
+        torch.testing.assert_close(read(cache, parts, first, first + 1), pattern(*parts)[:, first : first + 1])
 
 
-def starts_at(time):
-    return SEGMENTS[:, time] != SEGMENTS[:, max(0, time - 1)]
+@pytest.mark.parametrize("kind", ["window", "whole"])
+def test_a_filled_cache_goes_on_as_one_that_was_fed_step_by_step(kind):
+    cache, pattern = cache_and_pattern(kind, batch=2, length=40)
+    parts = heads(2, 40)
+    recording = Recording(pattern)
+    expected = recording(*parts)
+    positions = torch.arange(40).expand(2, -1)
+    cache.fill(torch.arange(2), recording.layers, positions=positions, belongs=positions < 37)
+    torch.testing.assert_close(read(cache, parts, 37, 40), expected[:, 37:])
 
 
-@pytest.fixture(params=["window", "growing"])
-def kind(request):
-    return request.param
+def test_rows_that_are_added_start_empty_and_leave_the_others_alone():
+    cache, pattern = cache_and_pattern("whole", batch=2, length=6)
+    parts = heads(2, 6)
+    first = read(cache, parts, 0, 3)
+    cache.add_rows(1)
+    other = heads(1, 6)
+    alone = read(cache, other, 0, 3, rows=np.array([2]))
+    torch.testing.assert_close(torch.cat([first, read(cache, parts, 3, 6)], dim=1), pattern(*parts))
+    torch.testing.assert_close(alone, CausalPattern(torch.zeros(1, 3, dtype=torch.long))(*(p[:, :3] for p in other)))
 
 
-def test_a_cache_fed_one_position_at_a_time_shows_each_layer_what_its_pattern_shows(kind):
-    cache, expected = new_cache(kind), [pattern(kind)(*layer) for layer in INPUTS]
-    for time in range(LENGTH):
-        cache.restart(starts_at(time))
-        place = cache.advance()
-        assert torch.equal(place.positions, run_positions(SEGMENTS)[:, time : time + 1])
-        for attend, layer, whole in zip(cache.attends(place), INPUTS, expected, strict=True):
-            found = attend(*(part[:, time : time + 1] for part in layer))
-            torch.testing.assert_close(found, whole[:, time : time + 1])
-
-
-def test_rows_that_step_by_themselves_see_what_they_would_see_together(kind):
-    cache, expected = new_cache(kind), pattern(kind)(*INPUTS[0])
-    times = [0, 0, 0]
-    for turn in range(60):
-        rows = torch.tensor([row for row in range(3) if turn % (row + 2) == 0 and times[row] < LENGTH])
-        if not len(rows):
-            continue
-        now = torch.tensor([times[row] for row in rows])
-        cache.restart(torch.tensor([bool(row in rows) and bool(starts_at(times[row])[row]) for row in range(3)]))
-        found = cache.attends(cache.advance(rows))[0](*(part[rows, now][:, None] for part in INPUTS[0]))
-        torch.testing.assert_close(found[:, 0], expected[rows, now])
-        for row in rows.tolist():
-            times[row] += 1
-    assert min(times) >= 15  # so that every window has wrapped
-
-
-@pytest.mark.parametrize("lengths", [(1, 1, 1), (5, 6, 22), (12, 4, 10)])
-def test_a_filled_cache_goes_on_as_one_that_was_fed_step_by_step(kind, lengths):
-    cache, expected, recording = new_cache(kind), pattern(kind)(*INPUTS[1]), Recording(pattern(kind))
-    for layer in INPUTS:
-        recording(*layer)
-    last = torch.tensor(lengths)[:, None] - 1
-    belongs = (torch.arange(LENGTH) <= last) & (SEGMENTS.gather(1, last) == SEGMENTS)
-    cache.fill(recording.layers, positions=run_positions(SEGMENTS), belongs=belongs)
-    rows, now = torch.arange(3), last[:, 0] + 1
-    cache.restart(SEGMENTS[rows, now] != SEGMENTS[rows, now - 1])
-    found = cache.attends(cache.advance())[1](*(part[rows, now][:, None] for part in INPUTS[1]))
-    torch.testing.assert_close(found[:, 0], expected[rows, now])
-
-
-def test_rows_can_be_selected_and_appended_at_positions_and_sizes_of_their_own():
-    together, alone = growing(batch=1), growing(batch=2)
-    queries, keys, values = INPUTS[0]
-    for time in range(9):
-        together.attends(together.advance())[0](*(part[:1, time, None] for part in INPUTS[0]))
-    for time in range(3):
-        alone.attends(alone.advance())[0](*(part[1:, time, None] for part in INPUTS[0]))
-    together.append(alone)
-    together.select(torch.tensor([2, 0]))
-    assert together.newest.tolist() == [2, 8]
-    rows, now = torch.tensor([2, 0]), torch.tensor([3, 9])
-    found = together.attends(together.advance())[0](*(part[rows, now][:, None] for part in (queries, keys, values)))
-    torch.testing.assert_close(found[:, 0], CausalPattern(torch.zeros_like(SEGMENTS))(*INPUTS[0])[rows, now])
+def test_a_ring_takes_constant_memory_and_a_growing_cache_doubles():
+    ring, _ = cache_and_pattern("window", batch=1, length=1)
+    growing, _ = cache_and_pattern("whole", batch=1, length=1)
+    before = ring.nbytes()
+    for longest in (10, 100, 1000):
+        ring.make_room(longest)
+        growing.make_room(longest)
+    assert ring.nbytes() == before
+    assert 1000 < growing.num_slots <= 2048

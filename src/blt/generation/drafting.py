@@ -1,0 +1,112 @@
+"""Guessing the bytes that follow, so that the model reads several at once and only checks them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from blt.codec import BYTE_OFFSET
+from blt.configuration import check
+from blt.errors import ConfigurationError
+from blt.generation.request import Foresight, Request
+from blt.lm import DecodingSession
+from blt.shapes import Int, Tensor
+
+_Predict = Callable[[Tensor], Tensor]
+"""Bytes `R 1` → logits of what follows `R 1 V`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftConfig:
+    """How bytes are guessed."""
+
+    by: Literal["entropy", "decoder"] = "entropy"
+    """What guesses: the entropy model, which reads every byte anyway; or encoder and decoder on the patch that was
+    complete last (BLT-S; arXiv 2605.08044)."""
+    max_guesses: int = 8
+    """Guess at most so many bytes at once."""
+    min_probability: float = 0.6
+    """Guess on only while the guesser finds its likeliest byte at least so likely."""
+
+    def __post_init__(self) -> None:
+        check(self.max_guesses >= 1, f"max_guesses: at least 1, got {self.max_guesses}")
+        check(0 <= self.min_probability <= 1, f"min_probability: from 0 to 1, got {self.min_probability}")
+
+
+class Drafter:
+    """Guesses; and counts how many guesses were made.
+
+    Args:
+        config: how.
+    """
+
+    def __init__(self, config: DraftConfig) -> None:
+        self.config = config
+
+    def draft(
+        self,
+        session: DecodingSession,
+        chosen: Int[Tensor, "R 1"],
+        requests: Sequence[Request],
+        rows: npt.NDArray[np.int64],
+    ) -> list[list[int]]:
+        """Let the session foresee the chosen bytes and some that are guessed to follow.
+
+        Returns:
+            The guesses for each row; rows of fewer guesses than others have read something more, which must be taken
+            back.
+        """
+        most = min(self.config.max_guesses, session.ahead - 1)
+        if self.config.by == "entropy":
+
+            def foresee(byte_ids: Tensor) -> Tensor:
+                logits = session.foresee(byte_ids, rows)
+                if logits is None:
+                    raise ConfigurationError(
+                        "guessing by entropy needs a patch rule that looks at entropies; use 'decoder'"
+                    )
+                return logits
+
+            return self._guess(foresee, chosen, requests, most=most)
+        guesses = self._guess(lambda byte_ids: session.guess(byte_ids, rows), chosen, requests, most=most)
+        session.forget_guesses()
+        longest = max(len(guessed) for guessed in guesses)
+        padded = [
+            guessed + [int(first)] * (longest - len(guessed)) for first, guessed in zip(chosen, guesses, strict=True)
+        ]
+        session.foresee(torch.cat([chosen, torch.tensor(padded, dtype=torch.long, device=chosen.device)], dim=1), rows)
+        return guesses
+
+    def _guess(
+        self, predict: _Predict, chosen: Int[Tensor, "R 1"], requests: Sequence[Request], *, most: int
+    ) -> list[list[int]]:
+        """Guess byte by byte, for as long as any row's guesses are good enough."""
+        foresights = [request.look_ahead() for request in requests]
+        guesses: list[list[int]] = [[] for _ in requests]
+        going, byte_ids = [True] * len(requests), chosen
+        for number in range(most + 1):
+            logits = predict(byte_ids)[:, -1]
+            if number == most:
+                break
+            scores = logits.cpu().numpy()
+            for row, foresight in enumerate(foresights):
+                guess = self._next(foresight, scores[row]) if going[row] else None
+                going[row] = guess is not None
+                if guess is not None:
+                    guesses[row].append(guess)
+            if not any(going):
+                break
+            byte_ids = torch.tensor([guessed[-1:] or [BYTE_OFFSET] for guessed in guesses], device=chosen.device)
+        return guesses
+
+    def _next(self, foresight: Foresight, logits: npt.NDArray[np.float32]) -> int | None:
+        if _largest_probability(logits) < self.config.min_probability:
+            return None
+        return foresight.choose(logits)
+
+
+def _largest_probability(logits: npt.NDArray[np.float32]) -> float:
+    return float(1 / np.exp(logits - logits[logits.argmax()]).sum())

@@ -1,0 +1,118 @@
+"""Continuing many prompts at once; they join and leave at any byte."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from blt.codec import encode
+from blt.generation.drafting import Drafter
+from blt.generation.request import Request
+from blt.lm import ByteLM, DecodingSession
+from blt.shapes import Int, Tensor
+
+
+class Engine:
+    """Continues requests, each as it would be continued alone.
+
+    A step writes at least one byte of every request: the byte that its newest logits lead to, and those that were
+    guessed right after it. A guess is right when it is what would have been chosen; so requests are continued in the
+    same way whether bytes are guessed or not, and whatever stands beside them.
+
+    Args:
+        lm: the model; its weights and its patch rule must stay the same while the engine lives.
+        drafter: what guesses bytes; None for one byte per step.
+    """
+
+    def __init__(self, lm: ByteLM, *, drafter: Drafter | None = None) -> None:
+        self.lm = lm
+        self.session = DecodingSession(lm)
+        self.drafter = drafter
+        self._running: dict[int, _Running] = {}  # by row of the session
+
+    @property
+    def num_running(self) -> int:
+        """How many requests are not over."""
+        return len(self._running)
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Let requests join; their prompts are read in one parallel pass."""
+        new = [request for request in requests if request.stopped_by is None]
+        if not new:
+            return
+        rows, logits = self.session.add([encode(request.prompt, bos=True) for request in new])
+        for row, request, scores in zip(rows, new, logits.cpu().numpy(), strict=True):
+            self._running[int(row)] = _Running(request, scores)
+
+    def remove(self, request: Request) -> None:
+        """Let a request leave before it is over; one that has left already is none of the engine's."""
+        for row, running in list(self._running.items()):
+            if running.request is request:
+                self._leave(row)
+
+    def step(self) -> list[Request]:
+        """Write on; give the requests that were written to, those that are over now included; none when all are."""
+        rows = np.array(sorted(self._running), dtype=np.int64)
+        running = [self._running[row] for row in rows.tolist()]
+        for one in running:
+            one.choose()
+        going = np.array([one.request.stopped_by is None for one in running], dtype=bool)
+        if going.any():
+            self._read([one for one in running if one.request.stopped_by is None], rows[going])
+        for row, one in zip(rows.tolist(), running, strict=True):
+            if one.request.stopped_by is not None:
+                self._leave(row)
+        return [one.request for one in running]
+
+    def _read(self, running: "Sequence[_Running]", rows: npt.NDArray[np.int64]) -> None:
+        """Read the bytes that were chosen, and those that are guessed to follow."""
+        chosen = self._ids([[one.chosen] for one in running])
+        guesses: list[list[int]] = [[] for _ in running]
+        if self.drafter is None:
+            self.session.foresee(chosen, rows)
+        else:
+            guesses = self.drafter.draft(self.session, chosen, [one.request for one in running], rows)
+        logits = self.session.think().cpu().numpy()  # R M V
+        taken_back = np.array(
+            [one.check(guessed, scores) for one, guessed, scores in zip(running, guesses, logits, strict=True)]
+        )
+        if taken_back.any():
+            self.session.rewind(taken_back)
+
+    def _leave(self, row: int) -> None:
+        del self._running[row]
+        self.session.remove(np.array([row]))
+
+    def _ids(self, ids: list[list[int]]) -> Int[Tensor, "R M"]:
+        return torch.tensor(ids, device=self.lm.device)
+
+
+class _Running:
+    """A request, with the logits that its next byte is chosen from or the byte that was chosen and is not read yet."""
+
+    def __init__(self, request: Request, logits: npt.NDArray[np.float32]) -> None:
+        self.request = request
+        self.chosen = -1
+        self._logits: npt.NDArray[np.float32] | None = logits
+
+    def choose(self) -> None:
+        """Choose the next byte, if that has not been done."""
+        if self._logits is not None:
+            self.chosen, self._logits = self.request.choose(self._logits), None
+
+    def check(self, guessed: Sequence[int], logits: npt.NDArray[np.float32]) -> int:
+        """Choose one byte after another while they are what was guessed; say how many were read in vain.
+
+        Args:
+            guessed: the bytes that were read after the one that was chosen, those of no other row.
+            logits: `M V`; of what follows the chosen byte and each that was read after it.
+        """
+        for number, guess in enumerate(guessed):
+            if self.request.stopped_by is not None:
+                break
+            self.chosen = self.request.choose(logits[number])
+            if self.chosen != guess:
+                return len(logits) - 1 - number
+        self._logits = logits[len(guessed)]
+        return len(logits) - 1 - len(guessed)

@@ -1,0 +1,369 @@
+// One step of Transformer layers on a CPU, for a few positions at a time, as fast as their weights can be read.
+//
+// Activations, keys and values are float32. Weights are float32, bfloat16, or int8 with a scale per row, and are
+// converted in registers. What is computed for a position does not depend on the positions computed beside it, nor on
+// the number of threads: each sum is taken in one fixed order. So a batch gives its rows' own results, bit for bit.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
+typedef int8_t Chars __attribute__((vector_size(LANES)));
+typedef uint16_t Shorts __attribute__((vector_size(LANES * 2)));
+
+inline Floats load(const float *from) {
+    Floats found;
+    std::memcpy(&found, from, sizeof found);
+    return found;
+}
+
+inline Floats load(const uint16_t *from) {  // bfloat16: the upper half of a float32
+#if defined(__AVX512F__)
+    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+#endif
+    Shorts halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return (Floats)(__builtin_convertvector(halves, Words) << 16);
+}
+
+inline Floats load(const int8_t *from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+#elif defined(__AVX2__)
+    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+#endif
+    Chars small;
+    std::memcpy(&small, from, sizeof small);
+    return __builtin_convertvector(small, Floats);
+}
+
+inline float one(const float *from) { return *from; }
+inline float one(const uint16_t *from) {
+    const uint32_t word = uint32_t(*from) << 16;
+    float found;
+    std::memcpy(&found, &word, sizeof found);
+    return found;
+}
+inline float one(const int8_t *from) { return *from; }
+
+inline float sum(Floats values) {
+    float parts[LANES];
+    std::memcpy(parts, &values, sizeof parts);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int lane = 0; lane < width; ++lane) parts[lane] += parts[lane + width];
+    return parts[0];
+}
+
+// OUT rows of a matrix times N vectors.
+template <int OUT, int N, class Weight>
+inline void block(const Weight *weight, int64_t width, const float *in, int64_t in_stride, float (&found)[OUT][N]) {
+    Floats sums[OUT][N] = {};
+    int64_t at = 0;
+    for (; at + LANES <= width; at += LANES) {
+        Floats inputs[N];
+        for (int n = 0; n < N; ++n) inputs[n] = load(in + n * in_stride + at);
+        for (int out = 0; out < OUT; ++out) {
+            const Floats row = load(weight + out * width + at);
+            for (int n = 0; n < N; ++n) sums[out][n] += row * inputs[n];
+        }
+    }
+    for (int out = 0; out < OUT; ++out)
+        for (int n = 0; n < N; ++n) {
+            float total = sum(sums[out][n]);
+            for (int64_t rest = at; rest < width; ++rest) total += one(weight + out * width + rest) * in[n * in_stride + rest];
+            found[out][n] = total;
+        }
+}
+
+inline Floats same(float value) { return value - Floats{}; }
+
+// e^x to a relative 2e-7: 2^n · e^f with |f| ≤ ln 2 / 2.
+inline Floats exponential(Floats x) {
+    x = x < -87.0f ? same(-87.0f) : x;
+    x = x > 88.0f ? same(88.0f) : x;
+    const Floats shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 · 2^23 rounds to a whole number
+    const Floats whole = shifted - 12582912.0f;
+    const Floats f = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Floats power = same(1.9875691500e-4f);
+    for (const float term : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        power = power * f + term;
+    power = power * f * f + f + 1.0f;
+    return (Floats)((Words)power + ((Words)shifted << 23));
+}
+
+template <class Weight>
+inline float dot(const float *left, const Weight *right, int64_t width) {
+    float found[1][1];
+    block<1, 1>(right, width, left, 0, found);
+    return found[0][0];
+}
+
+}  // namespace
+
+extern "C" {
+
+enum Kind : int32_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+
+struct Matrix {
+    const void *weight;  // height × width, row by row
+    const float *scale;  // one per row, for int8
+    int64_t height, width;
+    int32_t kind;
+};
+
+struct Norm {  // root mean square; none if the weight is null
+    const float *weight;
+    float epsilon;
+};
+
+struct Layer {
+    Norm attention_norm;
+    Matrix query, key, value, output;
+    Norm feed_forward_norm;
+    Matrix gate, up, down;
+    int64_t num_heads;
+};
+
+struct Cache {  // of one layer: rows × heads × slots × head width; position p lies in slot p mod num_slots
+    float *keys, *values;
+    int64_t num_heads, num_slots;
+    int64_t window;  // how many positions one sees, itself included
+};
+
+struct Places {  // what is computed at once: some positions of some rows
+    const int64_t *rows, *positions;
+    const float *cos, *sin;  // num × half a head
+    int64_t num;
+};
+}
+
+namespace {
+
+// The part [first, last) of `count` that a thread takes, in whole multiples.
+struct Share {
+    int64_t first, last;
+    Share(int64_t count, int64_t multiple) {
+#ifdef _OPENMP
+        const int64_t threads = omp_get_num_threads(), me = omp_get_thread_num();
+#else
+        const int64_t threads = 1, me = 0;
+#endif
+        const int64_t blocks = (count + multiple - 1) / multiple;
+        first = blocks * me / threads * multiple;
+        last = blocks * (me + 1) / threads * multiple;
+        if (last > count) last = count;
+        if (first > count) first = count;
+    }
+};
+
+template <int OUT, int N, class Weight>
+inline void place(const Matrix &matrix, int64_t row, const float *in, float *out, int64_t stride, bool add) {
+    float found[OUT][N];
+    block<OUT, N>(static_cast<const Weight *>(matrix.weight) + row * matrix.width, matrix.width, in, matrix.width, found);
+    for (int o = 0; o < OUT; ++o) {
+        const float scale = matrix.scale ? matrix.scale[row + o] : 1.0f;
+        for (int n = 0; n < N; ++n) {
+            float *to = out + n * stride + row + o;
+            *to = (add ? *to : 0.0f) + found[o][n] * scale;
+        }
+    }
+}
+
+template <int OUT, class Weight>
+inline void columns(const Matrix &matrix, int64_t row, const float *in, int64_t num, float *out, int64_t stride, bool add) {
+    int64_t n = 0;
+    for (; num - n == 3 || num - n > 4; n += 3)
+        place<OUT, 3, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
+    for (; num - n >= 2; n += 2)
+        place<OUT, 2, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
+    if (num - n == 1) place<OUT, 1, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
+}
+
+template <class Weight>
+inline void multiply(const Matrix &matrix, Share share, const float *in, int64_t num, float *out, int64_t stride, bool add) {
+    int64_t row = share.first;
+    if (num == 1)
+        for (; row + 8 <= share.last; row += 8) place<8, 1, Weight>(matrix, row, in, out, stride, add);
+    for (; row + 4 <= share.last; row += 4) columns<4, Weight>(matrix, row, in, num, out, stride, add);
+    for (; row < share.last; ++row) columns<1, Weight>(matrix, row, in, num, out, stride, add);
+}
+
+// This thread's rows of out = matrix · in (added to what is there, if asked for), for `num` vectors.
+void multiply(const Matrix &matrix, const float *in, int64_t num, float *out, int64_t stride, bool add = false) {
+    const Share share(matrix.height, 8);
+    if (matrix.kind == FLOAT32) multiply<float>(matrix, share, in, num, out, stride, add);
+    if (matrix.kind == BFLOAT16) multiply<uint16_t>(matrix, share, in, num, out, stride, add);
+    if (matrix.kind == INT8) multiply<int8_t>(matrix, share, in, num, out, stride, add);
+}
+
+void normalise(const Norm &norm, const float *in, int64_t num, int64_t width, float *out) {
+    const Share share(num, 1);
+    for (int64_t n = share.first; n < share.last; ++n) {
+        const float *from = in + n * width;
+        const float scale = 1.0f / std::sqrt(dot(from, from, width) / width + norm.epsilon);
+        for (int64_t i = 0; i < width; ++i) out[n * width + i] = from[i] * scale * norm.weight[i];
+    }
+}
+
+// Turns each pair (i, i + half) of a head by its position's angle, scales it, and puts it elsewhere.
+void rotate(const float *from, const float *cos, const float *sin, int64_t half, float scale, float *to) {
+    for (int64_t i = 0; i < half; ++i) {
+        const float first = from[i], second = from[i + half];
+        to[i] = (first * cos[i] - second * sin[i]) * scale;
+        to[i + half] = (second * cos[i] + first * sin[i]) * scale;
+    }
+}
+
+// Weighs `num` values by the softmax of their scores; value i lies at values(i). The scores are overwritten.
+template <class Values>
+void mix(float *scores, int64_t num, int64_t width, Values values, float *out) {
+    float largest = scores[0];
+    for (int64_t i = 1; i < num; ++i) largest = scores[i] > largest ? scores[i] : largest;
+    for (int64_t i = num; i % LANES; ++i) scores[i] = -INFINITY;
+    float total = 0;
+    for (int64_t i = 0; i < num; i += LANES) {
+        const Floats weights = exponential(load(scores + i) - largest);
+        std::memcpy(scores + i, &weights, sizeof weights);
+        for (int64_t lane = i; lane < i + LANES && lane < num; ++lane) total += scores[lane];
+    }
+    for (int64_t at = 0; at < width; ++at) out[at] = 0;
+    for (int64_t i = 0; i < num; ++i) {
+        const float weight = scores[i] / total, *value = values(i);
+        for (int64_t at = 0; at < width; ++at) out[at] += weight * value[at];
+    }
+}
+
+// One head of one position meets what it may see of its row.
+void attend(const Cache &cache, int64_t row, int64_t position, int64_t head, int64_t width, const float *query, float *out) {
+    static thread_local std::vector<float> scores;
+    const int64_t first = position >= cache.window ? position - cache.window + 1 : 0, num = position - first + 1;
+    if (int64_t(scores.size()) < num + LANES) scores.resize(2 * num + LANES);
+    const int64_t start = (row * cache.num_heads + head) * cache.num_slots;
+    const auto slot = [&](int64_t i) {
+        return (start + (first + i) % cache.num_slots) * width;
+    };
+    for (int64_t i = 0; i < num; ++i) scores[i] = dot(query, cache.keys + slot(i), width);
+    mix(scores.data(), num, width, [&](int64_t i) { return cache.values + slot(i); }, out);
+}
+
+void self_attention(const Layer &layer, const Cache &cache, const Places &places, float *states, float *scratch) {
+    const int64_t dim = layer.query.width, heads = layer.num_heads, width = dim / heads, num = places.num;
+    float *normed = scratch, *queries = normed + num * dim, *keys = queries + num * dim, *values = keys + num * dim;
+    normalise(layer.attention_norm, states, num, dim, normed);
+#pragma omp barrier
+    multiply(layer.query, normed, num, queries, dim);
+    multiply(layer.key, normed, num, keys, dim);
+    multiply(layer.value, normed, num, values, dim);
+#pragma omp barrier
+    const Share share(num * heads, 1);
+    for (int64_t item = share.first; item < share.last; ++item) {
+        const int64_t n = item / heads, head = item % heads, from = n * dim + head * width;
+        const float *cos = places.cos + n * width / 2, *sin = places.sin + n * width / 2;
+        const int64_t slot = (places.rows[n] * heads + head) * cache.num_slots + places.positions[n] % cache.num_slots;
+        rotate(keys + from, cos, sin, width / 2, 1.0f, cache.keys + slot * width);
+        std::memcpy(cache.values + slot * width, values + from, width * sizeof(float));
+        rotate(queries + from, cos, sin, width / 2, 1.0f / std::sqrt(float(width)), normed + from);
+    }
+#pragma omp barrier
+    for (int64_t item = share.first; item < share.last; ++item) {
+        const int64_t n = item / heads, head = item % heads, from = n * dim + head * width;
+        attend(cache, places.rows[n], places.positions[n], head, width, normed + from, queries + from);
+    }
+#pragma omp barrier
+    multiply(layer.output, queries, num, states, dim, true);
+#pragma omp barrier
+}
+
+void feed_forward(const Layer &layer, int64_t num, float *states, float *scratch) {
+    const int64_t dim = layer.gate.width, hidden = layer.gate.height;
+    float *normed = scratch, *gates = normed + num * dim, *ups = gates + num * hidden;
+    normalise(layer.feed_forward_norm, states, num, dim, normed);
+#pragma omp barrier
+    multiply(layer.gate, normed, num, gates, hidden);
+    multiply(layer.up, normed, num, ups, hidden);
+    const Share share(hidden, 8);  // the rows that this thread has just written
+    for (int64_t n = 0; n < num; ++n)
+        for (int64_t at = share.first; at < share.last; at += LANES) {
+            float *gate = gates + n * hidden + at;
+            const int64_t count = share.last - at < LANES ? share.last - at : LANES;
+            Floats x{};
+            std::memcpy(&x, gate, count * sizeof(float));
+            x = x / (1.0f + exponential(-x));
+            std::memcpy(gate, &x, count * sizeof(float));
+            for (int64_t i = 0; i < count; ++i) gate[i] *= ups[n * hidden + at + i];
+        }
+#pragma omp barrier
+    multiply(layer.down, gates, num, states, dim, true);
+}
+
+}  // namespace
+
+extern "C" {
+
+// states (num × dim) go through a layer, in place; scratch holds num × (4 · dim + 2 · hidden).
+void step_layer(const Layer *layer, const Cache *cache, const Places *places, float *states, float *scratch) {
+#pragma omp parallel
+    {
+        self_attention(*layer, *cache, *places, states, scratch);
+        feed_forward(*layer, places->num, states, scratch);
+    }
+}
+
+// out (num × height) = matrix · norm(in); scratch holds num × width.
+void step_linear(const Norm *norm, const Matrix *matrix, const float *in, int64_t num, float *out, float *scratch) {
+#pragma omp parallel
+    {
+        if (norm->weight) {
+            normalise(*norm, in, num, matrix->width, scratch);
+#pragma omp barrier
+        }
+        multiply(*matrix, norm->weight ? scratch : in, num, out, matrix->height);
+    }
+}
+
+// Each of the states (num × dim) meets `few` keys and values (sources × few × heads × head width) of the source that is
+// its own, and what it gathers is projected and added to `kept` times itself; scratch holds num × 2 · dim.
+void step_cross_attention(const Norm *norm, const Matrix *query, const Matrix *output, int64_t num_heads, float kept,
+                          const float *keys, const float *values, const int64_t *sources, int64_t few, int64_t num,
+                          float *states, float *scratch) {
+    const int64_t dim = query->width, width = dim / num_heads;
+    float *normed = scratch, *queries = normed + num * dim;
+    const float scale = 1.0f / std::sqrt(float(width));
+#pragma omp parallel
+    {
+        normalise(*norm, states, num, dim, normed);
+#pragma omp barrier
+        multiply(*query, normed, num, queries, dim);
+#pragma omp barrier
+        const Share share(num * num_heads, 1);
+        std::vector<float> scores(few + LANES);
+        for (int64_t item = share.first; item < share.last; ++item) {
+            const int64_t n = item / num_heads, head = item % num_heads;
+            const auto of = [&](int64_t i) { return ((sources[n] * few + i) * num_heads + head) * width; };
+            for (int64_t i = 0; i < few; ++i) scores[i] = dot(queries + n * dim + head * width, keys + of(i), width) * scale;
+            mix(scores.data(), few, width, [&](int64_t i) { return values + of(i); }, normed + n * dim + head * width);
+            for (int64_t at = 0; at < width; ++at) states[n * dim + head * width + at] *= kept;
+        }
+#pragma omp barrier
+        multiply(*output, normed, num, states, dim, true);
+    }
+}
+}

@@ -1,0 +1,102 @@
+"""Stacks and matrices that run a few positions at a time: by the kernels where they serve, else by PyTorch.
+
+Both ways compute the same; the kernels read each weight once, whatever the number of positions.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from blt.nn.cache import KeyValueCache, Places
+from blt.nn.native import NativeLayer, NativeLinear, serves
+from blt.nn.rotary import RotaryTable
+from blt.nn.transformer import Layer, RMSNorm, Transformer
+from blt.nn.weights import CheapLinear
+from blt.shapes import Float, Tensor
+
+
+class Standing(NamedTuple):
+    """Where a stack's positions stand."""
+
+    places: Places
+    """Rows and positions."""
+    table: RotaryTable
+    """Angles of the positions, as `N 1 1 E`."""
+
+
+class StackSteps:
+    """A stack of layers that reads a few positions of some rows at a time, and keeps what they have seen.
+
+    Args:
+        stack: the layers.
+        cache: of that stack.
+        head_dim: width of a head.
+        theta: base of RoPE.
+    """
+
+    def __init__(self, stack: Transformer, *, cache: KeyValueCache, head_dim: int, theta: float) -> None:
+        self.cache = cache
+        self._layers = [layer for layer in stack.layers if isinstance(layer, Layer)]
+        exponents = torch.arange(0, head_dim, 2, device=cache.keys.device, dtype=torch.float32) / head_dim
+        self._frequencies = theta**-exponents
+        self._native = [NativeLayer(layer) for layer in self._layers] if are_native(stack, cache.keys) else None
+
+    def stand(self, places: Places) -> Standing:
+        """Work out once what all layers need to know of these places."""
+        self.cache.make_room(places.longest)
+        angles = places.positions[:, None, None, None].float() * self._frequencies
+        return Standing(places, RotaryTable(angles.cos(), angles.sin()))
+
+    def run(self, states: Float[Tensor, "N D"], places: Places) -> Float[Tensor, "N D"]:
+        """Run all layers; one state per place."""
+        standing = self.stand(places)
+        for index in range(len(self._layers)):
+            states = self.layer(index, states, standing)
+        return states
+
+    def layer(self, index: int, states: Float[Tensor, "N D"], standing: Standing) -> Float[Tensor, "N D"]:
+        """Run one layer."""
+        places, table = standing
+        if self._native is None:
+            return self._layers[index](states[:, None], table, self.cache.attend(index, places))[:, 0]
+        keys, values = self.cache.keys[index], self.cache.values[index]
+        window = self.cache.window or self.cache.num_slots
+        return self._native[index](
+            states, places.rows, places.positions, table, keys=keys, values=values, window=window
+        )
+
+
+class LinearSteps:
+    """A matrix, after a norm if there is one, for a few vectors at a time.
+
+    Args:
+        linear: the layer, or its weight alone.
+        norm: applied first.
+    """
+
+    def __init__(self, linear: nn.Module | Tensor, *, norm: RMSNorm | None = None) -> None:
+        self._linear, self._norm = linear, norm
+        weight = linear if isinstance(linear, Tensor) else linear.weight
+        assert isinstance(weight, Tensor)
+        self._native = NativeLinear(linear, norm=norm) if serves([weight]) else None
+
+    def __call__(self, states: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
+        """Multiply each."""
+        if self._native is not None:
+            return self._native(states)
+        normed = states if self._norm is None else self._norm(states)
+        return F.linear(normed, self._linear) if isinstance(self._linear, Tensor) else self._linear(normed)
+
+
+def are_native(module: nn.Module, *further: Tensor) -> bool:
+    """Say whether the kernels serve a module: all of its linear layers, and caches in float32."""
+    weights = [part.weight for part in module.modules() if isinstance(part, (nn.Linear, CheapLinear))]
+    return all(part.dtype == torch.float32 for part in further) and serves([*weights, *further])
+
+
+def dtype_of_states(module: nn.Module) -> torch.dtype:
+    """Give the type of states and caches of a module: float32 wherever the kernels serve, else that of its norms."""
+    norms = [part.weight.dtype for part in module.modules() if isinstance(part, nn.RMSNorm)]
+    return torch.float32 if are_native(module) or not norms else norms[0]
