@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,79 @@ def test_a_stop_string_may_be_given_more_than_once(run, tiny_folder):
     assert not any(0 < ord(letter) < 128 for letter in found["continuation"])
 
 
+def test_every_option_of_sampling_can_be_given_and_matters(run, tiny_folder):
+    common = (
+        "--prompt",
+        "Tom Tom",
+        "--max-new",
+        "40",
+        "--temperature",
+        "1",
+        "--seed",
+        "0",
+        "--model",
+        str(tiny_folder),
+    )
+    options = [(), ("--min-p", "0.9"), ("--repetition-penalty", "9"), ("--no-valid-utf8",)]
+    options.append(("--repetition-penalty", "9", "--repetition-window", "1"))
+    texts = [run(*common, *given)[1] for given in options]
+    assert len(set(texts)) == len(texts)
+    assert run(*common, "--valid-utf8")[1] == texts[0]
+
+
+def test_what_is_shown_after_text_is_text_unless_that_is_switched_off(run, tiny_folder):
+    options = ("--prompt", "Tom", "--max-new", "60", "--temperature", "2", "--seed", "0", "--model", str(tiny_folder))
+    assert "\ufffd" not in run(*options)[1].decode()
+    assert "\ufffd" in run(*options, "--no-valid-utf8")[1].decode()
+
+
+def test_logprobs_are_shown_in_json(run, tiny_folder):
+    options = ("--prompt", "Tom", "--max-new", "5", "--seed", "0", "--model", str(tiny_folder))
+    found = json.loads(run(*options, "--json", "--logprobs", "2")[1])
+    assert bytes(entry["byte"] for entry in found["logprobs"]).decode() == found["continuation"]
+    for entry in found["logprobs"]:
+        assert set(entry) == {"byte", "logprob", "top"}
+        assert [set(other) for other in entry["top"]] == [{"byte", "logprob"}] * 2
+        assert entry["logprob"] <= entry["top"][0]["logprob"] < 0
+
+
+def test_the_continuation_matches_a_regex(run, tiny_folder):
+    regex = "[a-f]{4}: (yes|no)"
+    _, output, _ = run("--prompt", "Tom", "--regex", regex, "--seed", "0", "--json", "--model", str(tiny_folder))
+    assert re.fullmatch(regex, json.loads(output)["continuation"])
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 1, "maximum": 99},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_bundled_model_writes_json_that_a_schema_admits(run, tmp_path, seed):
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    given = json.dumps(SCHEMA) if seed % 2 else str(tmp_path / "schema.json")
+    _, output, _ = run("--prompt", "Tom was a boy. ", "--json-schema", given, "--seed", str(seed), "--json")
+    found = json.loads(output)
+    person = json.loads(found["continuation"])
+    assert found["stopped_by"] == "eos"
+    assert set(person) == {"name", "age"}
+    assert len(person["name"]) <= 20
+    assert 1 <= person["age"] <= 99
+
+
+def test_json_that_is_cut_short_says_so_and_is_a_beginning(run):
+    options = ("--prompt", "Tom", "--json-schema", json.dumps(SCHEMA), "--max-new", "9", "--json", "--seed", "0")
+    found = json.loads(run(*options)[1])
+    assert found["stopped_by"] == "length"
+    assert found["continuation"].startswith("{")
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -69,6 +143,15 @@ def test_a_stop_string_may_be_given_more_than_once(run, tiny_folder):
         (("--top-p", "2"), b"top_p"),
         (("--top-k", "0"), b"top_k"),
         (("--max-new", "-5"), b"max_new_bytes"),
+        (("--min-p", "1.5"), b"min_p"),
+        (("--repetition-penalty", "0"), b"repetition_penalty"),
+        (("--repetition-window", "0"), b"repetition_window"),
+        (("--regex", "(ab"), b"unclosed group"),
+        (("--json-schema", '{"type": "thing"}'), b"thing"),
+        (("--json-schema", "/no/such/file"), b"/no/such/file"),
+        (("--json-schema", sys.executable), b"is not UTF-8"),
+        (("--logprobs", "3"), b"--json"),
+        (("--logprobs", "-3", "--json"), b"logprobs"),
         (("--stop", ""), b"stop"),
         (("--model", "/no/such/folder"), b"/no/such/folder"),
     ],

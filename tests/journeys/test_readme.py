@@ -1,5 +1,6 @@
 """The README's commands, run as they stand there but for sizes."""
 
+import json
 import re
 import shlex
 import shutil
@@ -63,6 +64,20 @@ def test_the_python_block_runs(capsys):
     (block,) = blocks(section("From Python"), language="python")
     exec(compile(block, "README.md", "exec"), {})
     assert "Once upon a time" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_a_model_without_a_name")
+def test_steering_what_is_written_works_as_written(capsys):
+    (block,) = blocks(section("Steer what is written"), language="python")
+    exec(compile(block, "README.md", "exec"), {})
+    assert re.match("(very )*(happy|sad) and [0-9]{1,2} years old\n", capsys.readouterr().out)
+    ours = commands(section("Steer what is written"))
+    assert len(ours) == 2
+    for words in ours:
+        run(words)
+    said, json_line = capsys.readouterr().out.splitlines()
+    assert re.fullmatch("Tom was (happy|sad) and [0-9]{1,2} years old", said)
+    assert len(json.loads(json.loads(json_line)["continuation"])) <= 3
 
 
 def test_training_ones_own_model_works_as_written(tmp_path, monkeypatch, capsys):

@@ -1,15 +1,18 @@
 """`blt generate`: continue a text, shown as it comes."""
 
+import dataclasses
 import io
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from blt.cli.options import device_option, json_option, model_option
-from blt.configuration import field_help
+from blt.configuration import check, field_help
+from blt.errors import ConfigurationError
 from blt.generation import Generation, GenerationConfig, GenerationOptions, stream
 from blt.generation import generate as generate_once
 from blt.lm import ByteLM
@@ -19,6 +22,16 @@ _HELP = field_help(GenerationConfig)
 
 def _default(field: str) -> Any:
     return getattr(GenerationConfig(), field)
+
+
+def _schema(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001
+    """Give the JSON of a schema that may be JSON or the name of a file."""
+    if value is None or value.lstrip().startswith("{"):
+        return value
+    try:
+        return Path(value).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--json-schema: {value} is not UTF-8 text; give a JSON file") from None
 
 
 @click.command()
@@ -38,8 +51,21 @@ def _default(field: str) -> Any:
 )
 @click.option("--top-k", type=int, help=_HELP["top_k"])
 @click.option("--top-p", type=float, help=_HELP["top_p"])
+@click.option("--min-p", type=float, help=_HELP["min_p"])
+@click.option(
+    "--repetition-penalty",
+    type=float,
+    default=_default("repetition_penalty"),
+    show_default=True,
+    help=_HELP["repetition_penalty"],
+)
+@click.option("--repetition-window", type=int, metavar="BYTES", help=_HELP["repetition_window"])
 @click.option("--seed", type=int, help=_HELP["seed"])
 @click.option("--stop", multiple=True, metavar="TEXT", help=_HELP["stop"] + " May be given more than once.")
+@click.option("--valid-utf8/--no-valid-utf8", default=None, help=_HELP["valid_utf8"])
+@click.option("--regex", metavar="REGEX", help=_HELP["regex"])
+@click.option("--json-schema", metavar="FILE_OR_JSON", callback=_schema, help=_HELP["json_schema"])
+@click.option("--logprobs", type=int, metavar="N", help=_HELP["logprobs"] + " Needs --json.")
 @model_option
 @device_option
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
@@ -56,10 +82,15 @@ def generate(
     """Continue a text.
 
     The text is shown as it comes, after the prompt. With --json, one object is printed at the end, with the keys
-    `prompt`, `text` (prompt and continuation), `continuation`, `num_new_bytes` and `stopped_by`.
+    `prompt`, `text` (prompt and continuation), `continuation`, `num_new_bytes` and `stopped_by`; with --logprobs also
+    `logprobs`, a list with `byte`, `logprob` and `top` for each new byte.
+
+    With --regex or --json-schema the continuation matches, unless --max-new cuts it short; `stopped_by` then is
+    `length`.
     """
     if prompt is not None and prompt_file is not None:
         raise click.UsageError("--prompt and --prompt-file: give one of them")
+    check(as_json or options["logprobs"] is None, "--logprobs: needs --json, which shows them")
     start = prompt_file.read() if prompt_file is not None else prompt or ""
     GenerationConfig(**options)  # refuses what cannot be, before a model is loaded
     chosen = GenerationOptions(**options)  # type: ignore[typeddict-item]
@@ -80,10 +111,13 @@ def _show(pieces: Iterator[str]) -> None:
 
 
 def _described(generation: Generation) -> dict[str, Any]:
-    return {
+    described: dict[str, Any] = {
         "prompt": generation.prompt.decode("utf-8", errors="replace"),
         "text": generation.text,
         "continuation": generation.continuation,
         "num_new_bytes": len(generation.new_bytes),
         "stopped_by": generation.stopped_by,
     }
+    if generation.logprobs is not None:
+        described["logprobs"] = [dataclasses.asdict(entry) for entry in generation.logprobs]
+    return described
