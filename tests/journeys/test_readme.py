@@ -121,7 +121,7 @@ def test_every_command_in_the_readme_names_a_verb_and_options_that_there_are():
     assert len(found) > 5
     for verb, *rest in found:
         command = cli.cli.get_command(click.Context(cli.cli), verb)
-        command.make_parser(click.Context(command)).parse_args(rest)
+        command.make_parser(click.Context(command, **command.context_settings)).parse_args(rest)
 
 
 def test_the_table_of_verbs_names_verbs_that_there_are():

@@ -22,6 +22,7 @@ VERBS = {
     "verify": "Check the laws on a model.",
     "calibrate": "Find the threshold for a wanted mean patch length.",
     "convert": "Turn a model folder of other software into one of blt, or back.",
+    "byteify": "Put a pretrained Transformer between new local modules.",
     "plan": "Show parameters, FLOPs per byte and memory from a configuration alone.",
 }
 """Each verb lives in the module of its name, as the function of its name; the text is its line in `blt --help`."""

@@ -3,6 +3,8 @@
 import click
 import torch
 
+from blt.errors import ConfigurationError
+
 
 def _usable(context: click.Context, parameter: click.Parameter, name: str) -> str:
     """Refuse a device that PyTorch does not know or this machine does not have."""
@@ -12,6 +14,21 @@ def _usable(context: click.Context, parameter: click.Parameter, name: str) -> st
         reason = str(error).strip().splitlines()[0]
         raise click.BadParameter(f"{name!r} cannot be used ({reason}); try cpu", context, parameter) from None
     return name
+
+
+def fields_as_options(arguments: list[str]) -> dict[str, object]:
+    """Read what sets fields of a configuration: `--a.b value` and `--a.b=value`."""
+    overrides: dict[str, object] = {}
+    rest = list(arguments)
+    while rest:
+        key = rest.pop(0)
+        if not key.startswith("--"):
+            raise ConfigurationError(f"{key}: expected --field value; `blt train --fields` lists the fields")
+        name, equals, value = key.removeprefix("--").partition("=")
+        if not equals and not rest:
+            raise ConfigurationError(f"{key}: no value given; write --{name} VALUE")
+        overrides[name] = value if equals else rest.pop(0)
+    return overrides
 
 
 model_option = click.option(

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from blt.cli.options import fields_as_options
 from blt.errors import ConfigurationError
 
 
@@ -29,7 +30,7 @@ def train(context: click.Context, recipe: str | None, out: str | None, fields: b
 
     from blt.training import Stopped, load_recipe, run_recipe
 
-    overrides = _read_overrides(context.args)
+    overrides = fields_as_options(context.args)
     if out is not None:
         overrides["out"] = out
     loaded = load_recipe(recipe, overrides=overrides)
@@ -38,21 +39,6 @@ def train(context: click.Context, recipe: str | None, out: str | None, fields: b
     except Stopped as stopped:
         click.echo(str(stopped), err=True)
         sys.exit(130)
-
-
-def _read_overrides(arguments: list[str]) -> dict[str, object]:
-    """Read `--a.b value` and `--a.b=value`."""
-    overrides: dict[str, object] = {}
-    rest = list(arguments)
-    while rest:
-        key = rest.pop(0)
-        if not key.startswith("--"):
-            raise ConfigurationError(f"{key}: expected --field value; `blt train --fields` lists the fields")
-        name, equals, value = key.removeprefix("--").partition("=")
-        if not equals and not rest:
-            raise ConfigurationError(f"{key}: no value given; write --{name} VALUE")
-        overrides[name] = value if equals else rest.pop(0)
-    return overrides
 
 
 def _list_fields() -> None:
