@@ -18,6 +18,7 @@ VERBS = {
     "prepare": "Turn text, JSONL, Parquet or a data set into training shards.",
     "train": "Train by a recipe: entropy model, threshold, BLT.",
     "evaluate": "Measure bits per byte on a file.",
+    "bench": "Measure how fast a model writes, reads or trains here.",
     "patch": "Show how a text falls into patches.",
     "verify": "Check the laws on a model.",
     "calibrate": "Find the threshold for a wanted mean patch length.",

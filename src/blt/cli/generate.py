@@ -16,6 +16,7 @@ from blt.errors import ConfigurationError
 from blt.generation import Generation, GenerationConfig, GenerationOptions, stream
 from blt.generation import generate as generate_once
 from blt.lm import ByteLM
+from blt.lm.byte_lm import LOADED_AS
 
 _HELP = field_help(GenerationConfig)
 
@@ -68,7 +69,7 @@ def _schema(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--logprobs", type=int, metavar="N", help=_HELP["logprobs"] + " Needs --json.")
 @model_option
 @device_option
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(LOADED_AS), default="float32", show_default=True)
 @json_option
 def generate(
     prompt: str | None,

@@ -20,6 +20,7 @@ from blt.lm.hub import upload
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
 from blt.model import BLT
+from blt.nn import CheapLinear, make_cheap
 from blt.patching import Patches, PatchRule, patch
 from blt.shapes import Float, Int, Tensor
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from blt.generation import Generation, GenerationOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Types that weights are stored in."""
+LOADED_AS = (*DTYPES, "int8")
+"""Types that weights are loaded as."""
 
 
 class ByteLM(nn.Module):
@@ -107,21 +111,35 @@ class ByteLM(nn.Module):
 
         Args:
             name: a folder, or a name on the Hugging Face Hub; without it, the model inside this package.
-            dtype: `float32` or `bfloat16`, whatever the files hold.
+            dtype: `float32`, `bfloat16` or `int8`, whatever the files hold; see `to_type`.
             device: as PyTorch names it.
             hub: passed to `huggingface_hub.snapshot_download`, for instance `revision`, `token`, `cache_dir`.
 
         Raises:
             ModelFolderError: nothing of that name, or a folder that is broken or of another format.
         """
-        check(dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+        _check_loaded_as(dtype)
         folder = download(name, **hub)
         config = read_config(folder)
         lm = cls.without_weights(config, path=folder / "config.json", num_tensors=count_tensors(folder))
         read_weights(folder, blt=lm.blt, entropy_model=lm.entropy_model)
         card = folder / "README.md"
         lm.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-        return lm.to(device=device, dtype=DTYPES[dtype]).eval()
+        return lm.eval().to_type(dtype).to(device)
+
+    def to_type(self, dtype: str) -> "ByteLM":
+        """Change the type of the weights, in place.
+
+        Args:
+            dtype: `float32`; `bfloat16`; or `int8`, with one scale per output, for the matrices of the BLT: embeddings,
+                norms and the entropy model stay as they are, so that patches do not change. `int8` is for use only:
+                such a model is neither trained nor saved.
+        """
+        _check_loaded_as(dtype)
+        if dtype == "int8":
+            make_cheap(self.blt, stored_as="int8")
+            return self
+        return self.to(DTYPES[dtype])
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: str | None = None, max_shard_bytes: int = MAX_SHARD_BYTES
@@ -137,6 +155,8 @@ class ByteLM(nn.Module):
 
     def _write(self, folder: Path, *, card: str, dtype: str | None, max_shard_bytes: int) -> None:
         check(dtype is None or dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+        is_whole = not any(isinstance(part, CheapLinear) for part in self.blt.modules())
+        check(is_whole, "dtype: a model that was loaded as int8 has lost its weights; save the one it was loaded from")
         check(max_shard_bytes >= 1, f"max_shard_bytes: {max_shard_bytes}; at least 1")
         write_lm(
             folder,
@@ -258,6 +278,10 @@ class ByteLM(nn.Module):
 
 def _count(module: nn.Module | None) -> int:
     return 0 if module is None else sum(weight.numel() for weight in module.parameters())
+
+
+def _check_loaded_as(dtype: str) -> None:
+    check(dtype in LOADED_AS, f"dtype: {dtype!r} is none of {', '.join(LOADED_AS)}")
 
 
 def fingerprint(module: nn.Module) -> str:

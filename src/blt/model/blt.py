@@ -166,8 +166,9 @@ class BLT(nn.Module):
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Turn the decoder's states into logits, in float32."""
-        weight = self.hash_embedding.bytes.weight if self.output is None else self.output.weight
-        return torch.nn.functional.linear(states, weight).float()
+        if self.output is not None:
+            return self.output(states).float()
+        return torch.nn.functional.linear(states, self.hash_embedding.bytes.weight).float()
 
 
 def _angles(positions: Int[Tensor, "B T"], shape: TransformerConfig, *, theta: float) -> RotaryTable:

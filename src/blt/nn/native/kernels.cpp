@@ -3,9 +3,11 @@
 // Activations, keys and values are float32. Weights are float32, bfloat16, or int8 with a scale per row, and are
 // converted in registers. What is computed for a position does not depend on the positions computed beside it, nor on
 // the number of threads: each sum is taken in one fixed order. So a batch gives its rows' own results, bit for bit.
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #ifdef _OPENMP
@@ -157,6 +159,29 @@ struct Places {  // what is computed at once: some positions of some rows
 
 namespace {
 
+// Where threads wait for each other: awake, since the wait is shorter than falling asleep would take; unless it is not.
+class Barrier {
+    std::atomic<int> arrived{0}, round{0};
+
+  public:
+    void wait() {
+#ifdef _OPENMP
+        const int threads = omp_get_num_threads(), mine = round.load(std::memory_order_relaxed);
+        if (threads == 1) return;
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+            arrived.store(0, std::memory_order_relaxed);
+            round.store(mine + 1, std::memory_order_release);
+            return;
+        }
+        for (int tries = 0; round.load(std::memory_order_acquire) == mine; ++tries)
+            if (tries > 2000) std::this_thread::yield();
+#endif
+    }
+};
+
+// How many weights times vectors are worth a second thread.
+constexpr int64_t WORTH_THREADS = 200000;
+
 // The part [first, last) of `count` that a thread takes, in whole multiples.
 struct Share {
     int64_t first, last;
@@ -264,15 +289,16 @@ void attend(const Cache &cache, int64_t row, int64_t position, int64_t head, int
     mix(scores.data(), num, width, [&](int64_t i) { return cache.values + slot(i); }, out);
 }
 
-void self_attention(const Layer &layer, const Cache &cache, const Places &places, float *states, float *scratch) {
+void self_attention(const Layer &layer, const Cache &cache, const Places &places, float *states, float *scratch,
+                    Barrier &barrier) {
     const int64_t dim = layer.query.width, heads = layer.num_heads, width = dim / heads, num = places.num;
     float *normed = scratch, *queries = normed + num * dim, *keys = queries + num * dim, *values = keys + num * dim;
     normalise(layer.attention_norm, states, num, dim, normed);
-#pragma omp barrier
+    barrier.wait();
     multiply(layer.query, normed, num, queries, dim);
     multiply(layer.key, normed, num, keys, dim);
     multiply(layer.value, normed, num, values, dim);
-#pragma omp barrier
+    barrier.wait();
     const Share share(num * heads, 1);
     for (int64_t item = share.first; item < share.last; ++item) {
         const int64_t n = item / heads, head = item % heads, from = n * dim + head * width;
@@ -282,21 +308,21 @@ void self_attention(const Layer &layer, const Cache &cache, const Places &places
         std::memcpy(cache.values + slot * width, values + from, width * sizeof(float));
         rotate(queries + from, cos, sin, width / 2, 1.0f / std::sqrt(float(width)), normed + from);
     }
-#pragma omp barrier
+    barrier.wait();
     for (int64_t item = share.first; item < share.last; ++item) {
         const int64_t n = item / heads, head = item % heads, from = n * dim + head * width;
         attend(cache, places.rows[n], places.positions[n], head, width, normed + from, queries + from);
     }
-#pragma omp barrier
+    barrier.wait();
     multiply(layer.output, queries, num, states, dim, true);
-#pragma omp barrier
+    barrier.wait();
 }
 
-void feed_forward(const Layer &layer, int64_t num, float *states, float *scratch) {
+void feed_forward(const Layer &layer, int64_t num, float *states, float *scratch, Barrier &barrier) {
     const int64_t dim = layer.gate.width, hidden = layer.gate.height;
     float *normed = scratch, *gates = normed + num * dim, *ups = gates + num * hidden;
     normalise(layer.feed_forward_norm, states, num, dim, normed);
-#pragma omp barrier
+    barrier.wait();
     multiply(layer.gate, normed, num, gates, hidden);
     multiply(layer.up, normed, num, ups, hidden);
     const Share share(hidden, 8);  // the rows that this thread has just written
@@ -310,7 +336,7 @@ void feed_forward(const Layer &layer, int64_t num, float *states, float *scratch
             std::memcpy(gate, &x, count * sizeof(float));
             for (int64_t i = 0; i < count; ++i) gate[i] *= ups[n * hidden + at + i];
         }
-#pragma omp barrier
+    barrier.wait();
     multiply(layer.down, gates, num, states, dim, true);
 }
 
@@ -320,20 +346,23 @@ extern "C" {
 
 // states (num × dim) go through a layer, in place; scratch holds num × (4 · dim + 2 · hidden).
 void step_layer(const Layer *layer, const Cache *cache, const Places *places, float *states, float *scratch) {
-#pragma omp parallel
+    Barrier barrier;
+    const int64_t work = places->num * layer->query.width * (4 * layer->query.width + 3 * layer->gate.height);
+#pragma omp parallel if (work > WORTH_THREADS)
     {
-        self_attention(*layer, *cache, *places, states, scratch);
-        feed_forward(*layer, places->num, states, scratch);
+        self_attention(*layer, *cache, *places, states, scratch, barrier);
+        feed_forward(*layer, places->num, states, scratch, barrier);
     }
 }
 
 // out (num × height) = matrix · norm(in); scratch holds num × width.
 void step_linear(const Norm *norm, const Matrix *matrix, const float *in, int64_t num, float *out, float *scratch) {
-#pragma omp parallel
+    Barrier barrier;
+#pragma omp parallel if (num * matrix->height * matrix->width > WORTH_THREADS)
     {
         if (norm->weight) {
             normalise(*norm, in, num, matrix->width, scratch);
-#pragma omp barrier
+    barrier.wait();
         }
         multiply(*matrix, norm->weight ? scratch : in, num, out, matrix->height);
     }
@@ -347,12 +376,13 @@ void step_cross_attention(const Norm *norm, const Matrix *query, const Matrix *o
     const int64_t dim = query->width, width = dim / num_heads;
     float *normed = scratch, *queries = normed + num * dim;
     const float scale = 1.0f / std::sqrt(float(width));
-#pragma omp parallel
+    Barrier barrier;
+#pragma omp parallel if (2 * num * dim * dim > WORTH_THREADS)
     {
         normalise(*norm, states, num, dim, normed);
-#pragma omp barrier
+    barrier.wait();
         multiply(*query, normed, num, queries, dim);
-#pragma omp barrier
+    barrier.wait();
         const Share share(num * num_heads, 1);
         std::vector<float> scores(few + LANES);
         for (int64_t item = share.first; item < share.last; ++item) {
@@ -362,7 +392,7 @@ void step_cross_attention(const Norm *norm, const Matrix *query, const Matrix *o
             mix(scores.data(), few, width, [&](int64_t i) { return values + of(i); }, normed + n * dim + head * width);
             for (int64_t at = 0; at < width; ++at) states[n * dim + head * width + at] *= kept;
         }
-#pragma omp barrier
+    barrier.wait();
         multiply(*output, normed, num, states, dim, true);
     }
 }

@@ -1,0 +1,169 @@
+"""`blt bench`: how fast a model writes, reads or trains here."""
+
+import dataclasses
+import json
+import math
+import statistics
+import time
+from typing import Any
+
+import click
+import torch
+
+from blt.cli.options import device_option, json_option, model_option
+from blt.cli.plan import ENTROPY_MODELS
+from blt.codec import encode
+from blt.configuration import check
+from blt.data import Batch
+from blt.generation import DraftConfig, Drafter
+from blt.generation.speed import (
+    TEXT,
+    Limits,
+    Speed,
+    measure_decoding,
+    measure_guessing,
+    measure_limits,
+    measure_prefill,
+)
+from blt.lm import ByteLM
+from blt.lm.folder import LMConfig
+from blt.model import preset
+from blt.model.cost import cost_of
+from blt.patching import EntropyRule, calibrate, mean_patch_bytes, patch
+from blt.training.objectives import BLTObjective
+from blt.training.optimizers import AdamWConfig, build_optimizers
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+MEAN_PATCH_BYTES = 4.4
+PROMPTS = ["Once upon a time", "Lily and Tom went to the park.", "The big dog was sad because"]
+
+
+@click.command()
+@model_option
+@click.option("--preset", "preset_name", metavar="NAME", help="New weights of this shape, at 4.4 bytes per patch.")
+@click.option("--what", type=click.Choice(["decode", "prefill", "train"]), default="decode", show_default=True)
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", show_default=True, help="Of the weights.")
+@click.option("--bytes", "num_bytes", type=click.IntRange(min=8), default=256, show_default=True, help="In each row.")
+@click.option("--after", type=click.IntRange(min=1), default=17, show_default=True, help="Decode: bytes of prompt.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Rows; training has 8 at least."
+)
+@click.option("--draft", type=click.Choice(["entropy", "decoder"]), help="Decode: guess bytes ahead, on real prompts.")
+@click.option("--max-guesses", type=click.IntRange(1, 15), default=8, show_default=True, help="At once.")
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Runs to take the median of.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; as many as PyTorch chooses if not given.")
+@device_option
+@json_option
+def bench(
+    model: str | None,
+    preset_name: str | None,
+    what: str,
+    dtype: str,
+    num_bytes: int,
+    after: int,
+    batch: int,
+    draft: str | None,
+    max_guesses: int,
+    repeats: int,
+    threads: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure how fast a model writes (decode), reads a prompt (prefill) or trains, beside the machine's limits.
+
+    Decoding reads the sample text byte by byte, and chooses each byte as generation does; with --draft the model
+    continues prompts of its own instead.
+    """
+    check(model is None or preset_name is None, "--model and --preset: give one of them")
+    check(what != "train" or dtype != "int8", "--dtype int8: weights of whole numbers cannot be trained; use bf16")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    lm = _model(model, preset_name, dtype="float32" if what == "train" else DTYPES[dtype], device=device)
+    limits = measure_limits(lm.device)
+    if what == "train":
+        speed = _training(lm, limits, batch=max(8, batch), num_bytes=num_bytes, repeats=repeats, bf16=dtype == "bf16")
+    elif what == "prefill":
+        speed = measure_prefill(lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, repeats=repeats)
+    elif draft is not None:
+        drafter = Drafter(DraftConfig(by=draft, max_guesses=max_guesses))  # type: ignore[arg-type]
+        speed = measure_guessing(lm, drafter=drafter, prompts=PROMPTS, num_bytes=num_bytes)
+        plain = measure_guessing(lm, drafter=None, prompts=PROMPTS, num_bytes=num_bytes)
+    else:
+        speed = measure_decoding(
+            lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=batch, repeats=repeats, after=after
+        )
+    found = {"what": what} | _described(speed) | {"dtype": dtype, "threads": torch.get_num_threads(), "batch": batch}
+    found |= {"device": device, "num_bytes": num_bytes} | dataclasses.asdict(limits)
+    if what == "decode" and draft is not None:
+        found |= {"draft": draft, "speed_up": speed.bytes_per_second / plain.bytes_per_second}
+    click.echo(json.dumps(found) if as_json else _shown(found))
+
+
+def _model(model: str | None, preset_name: str | None, *, dtype: str, device: str) -> ByteLM:
+    if preset_name is None:
+        return ByteLM.from_pretrained(model, dtype=dtype, device=device)
+    torch.manual_seed(0)
+    config = LMConfig(
+        blt=preset(preset_name), entropy_model=ENTROPY_MODELS[preset_name], patch_rule=EntropyRule(threshold=0.0)
+    )
+    lm = ByteLM.new(config).eval()
+    byte_ids = encode(TEXT, bos=True, eos=True)
+    entropies = lm.entropies(byte_ids[None])
+    assert entropies is not None
+    wanted = MEAN_PATCH_BYTES
+    lm.patch_rule = calibrate(lm.patch_rule, byte_ids=[byte_ids], entropies=[entropies[0]], mean_patch_bytes=wanted)
+    return lm.to_type(dtype).to(device)
+
+
+def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats: int, bf16: bool) -> Speed:
+    """Train on rows of the sample text by AdamW; patches come from stored entropies, as in training."""
+    config, rule = lm.blt.config, lm.patch_rule
+    text = TEXT.encode() * (2 + num_bytes // len(TEXT))
+    rows = torch.stack([encode(text[start : start + num_bytes + 1]) for start in range(batch)]).to(lm.device)
+    byte_ids, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    entropies = lm.entropies(byte_ids)
+    mean_patch = mean_patch_bytes(patch(byte_ids, rule, entropies=entropies), byte_ids)
+    lm.blt.train()
+    objective = BLTObjective(lm.blt, rule=rule, slots_multiple=1)
+    optimizers = build_optimizers(lm.blt, AdamWConfig())
+    batch_of_rows = Batch(byte_ids=byte_ids, targets=targets, entropies=entropies)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        with torch.autocast(lm.device.type, torch.bfloat16, enabled=bf16):
+            nats = objective.nats(batch_of_rows)
+        nats.backward()  # type: ignore[no-untyped-call]
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if lm.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    rate = byte_ids.numel() / statistics.median(seconds[1:])
+    flops = cost_of(config, mean_patch_bytes=mean_patch, context_bytes=num_bytes).training_flops
+    return Speed(
+        bytes_per_second=rate, mean_patch_bytes=mean_patch, roofline_share=rate * flops / limits.flops_per_second
+    )
+
+
+def _described(speed: Speed) -> dict[str, Any]:
+    described = dataclasses.asdict(speed)
+    return {key: value for key, value in described.items() if value not in (None, {}) and not _is_nan(value)}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _shown(found: dict[str, Any]) -> str:
+    """Give the figures as lines."""
+    lines = [f"{found['bytes_per_second']:.0f} bytes/s, {found['mean_patch_bytes']:.2f} bytes per patch"]
+    if "roofline_share" in found:
+        lines.append(f"{found['roofline_share']:.0%} of what the machine allows:")
+    read, computed = found["bytes_read_per_second"] / 1e9, found["flops_per_second"] / 1e9
+    lines.append(f"  reads {read:.1f} GB/s, computes {computed:.0f} GFLOP/s, {found['threads']} threads")
+    if "bytes_per_step" in found:
+        lines.append(f"{found['bytes_per_step']:.2f} bytes per pass, {found['speed_up']:.2f}× one byte per pass")
+    for part, seconds in found.get("seconds_per_byte", {}).items():
+        lines.append(f"  {part:<32}{seconds * 1e6:>9.0f} µs per byte")
+    return "\n".join(lines)

@@ -1,0 +1,238 @@
+"""How fast a model reads and writes here, part by part, beside what this machine allows."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from blt.codec import encode
+from blt.generation.drafting import Drafter
+from blt.generation.engine import Engine
+from blt.generation.request import GenerationConfig, Request
+from blt.generation.sampling import Sampler, SamplingConfig
+from blt.lm import ByteLM, DecodingSession
+from blt.model.cost import Cost, cost_of
+from blt.nn import CheapLinear
+from blt.patching import count_text
+
+TEXT = (
+    "Once upon a time there was a little girl named Lily. She loved to play in the park with her red ball, and one day "
+    'she saw a big dog. "Can I play too?" said the dog. Lily smiled. They ran and jumped until the sun went down; then '
+    "they went home and ate warm soup.\n"
+)
+"""What is read where no text is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What this machine can do, measured on the spot."""
+
+    bytes_read_per_second: float
+    """Summing float32 numbers that fit into no cache."""
+    flops_per_second: float
+    """Products of large float32 matrices (bfloat16 on a GPU)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What was measured."""
+
+    bytes_per_second: float
+    """Median."""
+    mean_patch_bytes: float
+    """Of the bytes that were read."""
+    roofline_share: float
+    """Of the bytes per second that the limits allow, if each needed weight is read once per pass."""
+    seconds_per_byte: dict[str, float] = field(default_factory=dict)
+    """Part by part; the rest is the host's."""
+    bytes_per_step: float | None = None
+    """Written per pass of the whole model, where bytes are guessed."""
+
+
+def measure_limits(device: torch.device) -> Limits:
+    """Measure the machine: each figure the best of some tries."""
+    numbers = torch.randn(32 << 20, device=device)
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    square = torch.randn(2048, 2048, device=device, dtype=dtype)
+    return Limits(
+        bytes_read_per_second=numbers.nbytes / min(_seconds(numbers.sum, device, times=9)),
+        flops_per_second=2 * 2048**3 / min(_seconds(lambda: square @ square, device, times=5)),
+    )
+
+
+def measure_decoding(
+    lm: ByteLM, *, limits: Limits, text: bytes, num_bytes: int, batch: int, repeats: int, after: int = 17
+) -> Speed:
+    """Read a text byte by byte in every row, choosing each byte as generation does.
+
+    What is chosen is not read; so the patches are those of the text, whatever the weights.
+
+    Args:
+        lm: the model.
+        limits: of this machine.
+        text: long enough for prompt and bytes; repeated if it is not.
+        num_bytes: to read in each row.
+        batch: rows.
+        repeats: runs to take the median of.
+        after: bytes of prompt.
+    """
+    ids = encode((text * (1 + (after + num_bytes) // len(text)))[: after + num_bytes], bos=True)
+    prompt, rest = ids[:after], ids[after : after + num_bytes].to(lm.device)
+    seconds: list[float] = []
+    parts: dict[str, float] = {}
+    for number in range(repeats + 2):  # the first warms up, the last is timed part by part
+        session = DecodingSession(lm)
+        rows, logits = session.add([prompt] * batch)
+        samplers = [Sampler(SamplingConfig(temperature=0)) for _ in range(batch)]
+        ends = []
+        with _timed_parts(session, parts if number > repeats else None):
+            start = time.perf_counter()
+            scores = logits.cpu().numpy()
+            for byte_id in rest:
+                for sampler, row in zip(samplers, scores, strict=True):
+                    sampler.choose(row)
+                    sampler.read(int(byte_id))
+                scores = session.read(byte_id.expand(batch, 1), rows)[:, 0].cpu().numpy()
+                ends.append(session.ends[0, 0])
+            seconds.append(time.perf_counter() - start)
+    num_ends = int(torch.stack(ends).sum())
+    mean_patch = num_bytes / max(1, num_ends)
+    rate = batch * num_bytes / statistics.median(seconds[1:-1])
+    return Speed(
+        bytes_per_second=rate,
+        mean_patch_bytes=mean_patch,
+        roofline_share=rate / _limit(lm, limits, mean_patch=mean_patch, batch=batch, context=after + num_bytes),
+        seconds_per_byte={part: spent / (num_bytes * batch) for part, spent in parts.items()},
+    )
+
+
+def measure_guessing(
+    lm: ByteLM, *, drafter: Drafter | None, prompts: list[str], num_bytes: int, **options: Any
+) -> Speed:
+    """Continue prompts, one after another, each byte the model's own; all without EOS, so that lengths are equal."""
+    seconds, steps, written, ends, patches = 0.0, 0, 0, 0, 0
+    for seed, prompt in enumerate(["warm up", *prompts]):
+        request = Request(prompt, GenerationConfig(max_new_bytes=num_bytes, seed=seed, **options))
+        engine = Engine(lm, drafter=drafter)
+        engine.add([request])
+        start, num = time.perf_counter(), 0
+        while engine.step():
+            num += 1
+        if prompt != "warm up" or len(prompts) == 0:
+            seconds, steps, written = (
+                seconds + time.perf_counter() - start,
+                steps + num,
+                written + len(request.new_bytes),
+            )
+            row = encode(request.generation().data, bos=True)[None].to(lm.device)
+            counted = count_text(lm.patches(row), row)
+            ends, patches = ends + counted[0], patches + counted[1]
+    return Speed(
+        bytes_per_second=written / seconds,
+        mean_patch_bytes=ends / max(1, patches),
+        roofline_share=float("nan"),
+        bytes_per_step=written / steps,
+    )
+
+
+def measure_prefill(lm: ByteLM, *, limits: Limits, text: bytes, num_bytes: int, repeats: int) -> Speed:
+    """Read a prompt in one parallel pass."""
+    ids = encode((text * (1 + num_bytes // len(text)))[: num_bytes - 1], bos=True)
+    row = ids[None].to(lm.device)
+    num, patches = count_text(lm.patches(row), row)
+    seconds = _seconds(lambda: DecodingSession(lm).add([ids]), lm.device, times=repeats + 1)[1:]
+    rate, mean_patch = num_bytes / statistics.median(seconds), num / max(1, patches)
+    flops = _cost(lm, mean_patch=mean_patch, context=num_bytes).flops_with_entropy_model
+    return Speed(
+        bytes_per_second=rate, mean_patch_bytes=mean_patch, roofline_share=rate * flops / limits.flops_per_second
+    )
+
+
+def _limit(lm: ByteLM, limits: Limits, *, mean_patch: float, batch: int, context: int) -> float:
+    """Give the bytes per second that reading each needed weight once per pass, or computing with it, allows."""
+    cost = _cost(lm, mean_patch=mean_patch, context=context)
+    parts = [*cost.parts, *([] if cost.entropy_model is None else [cost.entropy_model])]
+    patch_ends = 1 - (1 - 1 / mean_patch) ** batch  # how often a pass needs the global transformer
+    stored = _bytes_per_weight(lm)
+    read = 0.0
+    for part in parts:
+        weights = part.products / 2
+        if part.name == "global transformer":
+            weights *= mean_patch * patch_ends
+        read += weights * (4 if part is cost.entropy_model and stored == 1 else stored)
+    flops = cost.flops_with_entropy_model if lm.patch_rule.needs_entropies else cost.flops
+    return 1 / max(read / batch / limits.bytes_read_per_second, flops / limits.flops_per_second)
+
+
+def _cost(lm: ByteLM, *, mean_patch: float, context: int) -> Cost:
+    entropy = lm.config.entropy_model if lm.patch_rule.needs_entropies else None
+    return cost_of(lm.blt.config, mean_patch_bytes=max(1.0, mean_patch), context_bytes=context, entropy_model=entropy)
+
+
+def _bytes_per_weight(lm: ByteLM) -> int:
+    weight = lm.blt.local_decoder.from_global
+    assert isinstance(weight, (torch.nn.Linear, CheapLinear))
+    return weight.weight.element_size()
+
+
+def _seconds(run: Callable[[], object], device: torch.device, *, times: int) -> list[float]:
+    found = []
+    for _ in range(times):
+        _wait(device)
+        start = time.perf_counter()
+        run()
+        _wait(device)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _timed_parts(session: DecodingSession, spent: dict[str, float] | None) -> Iterator[None]:
+    """Add up where a session's time goes, if that is asked for; parts that contain others are left out."""
+    if spent is None:
+        yield
+        return
+    state = session._blt
+    parts: list[tuple[str, Any, str]] = [
+        ("embedding", state, "_embed"),
+        ("local encoder", state._encoder, "run"),
+        ("patches and global transformer", state, "_complete_patches"),
+        ("local decoder and output", state, "_decode"),
+    ]
+    if session._entropy is not None:
+        parts.append(("entropy model", session._entropy, "read"))
+    for name, owner, method in parts:
+        setattr(owner, method, _timed(getattr(owner, method), name, spent))
+    yield
+    for _, owner, method in parts:
+        delattr(owner, method)
+
+
+def _timed(run: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    def timed(*arguments: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        found = run(*arguments, **options)
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        return found
+
+    return timed
+
+
+__all__ = [
+    "TEXT",
+    "Limits",
+    "Speed",
+    "measure_decoding",
+    "measure_guessing",
+    "measure_limits",
+    "measure_prefill",
+]

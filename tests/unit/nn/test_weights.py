@@ -1,0 +1,43 @@
+"""Weights in fewer bytes."""
+
+import pytest
+import torch
+from torch import nn
+
+from blt.errors import ConfigurationError
+from blt.lm import ByteLM
+from blt.nn import CheapLinear, LinearSteps, make_cheap
+
+
+@pytest.mark.parametrize(("stored_as", "error"), [("bfloat16", 2**-8), ("int8", 1 / 200)])
+def test_a_product_differs_by_no_more_than_rounding_of_the_weights(stored_as, error):
+    linear = nn.Linear(48, 20, bias=False)
+    states = torch.randn(5, 48)
+    cheap = CheapLinear(linear, stored_as=stored_as)
+    bound = error * linear.weight.abs().amax(1) * states.abs().sum(1, keepdim=True)
+    found = cheap(states)
+    assert ((found - linear(states)).abs() <= bound).all()
+    assert not torch.equal(found, linear(states))
+    torch.testing.assert_close(LinearSteps(cheap)(states), found)
+
+
+def test_a_row_of_zeros_stays_zero():
+    linear = nn.Linear(8, 2, bias=False)
+    nn.init.zeros_(linear.weight)
+    assert torch.equal(CheapLinear(linear, stored_as="int8")(torch.ones(1, 8)), torch.zeros(1, 2))
+
+
+def test_every_linear_layer_within_is_replaced():
+    module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Sequential(nn.Linear(4, 4, bias=False), nn.LayerNorm(4)))
+    make_cheap(module, stored_as="int8")
+    assert not [part for part in module.modules() if isinstance(part, nn.Linear)]
+
+
+def test_a_model_in_int8_patches_alike_predicts_nearly_alike_and_is_not_saved(tiny_folder, tmp_path):
+    whole, cheap = ByteLM.from_pretrained(tiny_folder), ByteLM.from_pretrained(tiny_folder, dtype="int8")
+    text = "Tom had a red ball."
+    assert [part.data for part in cheap.patch(text)] == [part.data for part in whole.patch(text)]
+    assert cheap.score(text).bits_per_byte == pytest.approx(whole.score(text).bits_per_byte, rel=0.05)
+    assert cheap.score(text).bits_per_byte != whole.score(text).bits_per_byte
+    with pytest.raises(ConfigurationError, match="lost its weights"):
+        cheap.save_pretrained(tmp_path / "out")
