@@ -1,0 +1,229 @@
+"""The model `blt` of the lm-evaluation-harness (EleutherAI, 0.4).
+
+The harness finds models that are registered; it has no entry points for other packages. So its own command line is
+started from here, and takes all of its options:
+
+    python -m blt.interop.lm_eval --model blt --model_args pretrained=FOLDER --tasks hellaswag --batch_size auto
+
+`--model_args` takes the arguments of `HarnessLM`. From Python, importing this module registers the model.
+
+Texts are bytes: a context and its continuation are simply joined, and no boundary of tokens can fall between them.
+"""
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch.nn import functional as F
+
+from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
+from blt.configuration import check
+from blt.errors import BLTError, ConfigurationError, MissingExtraError
+from blt.evaluation import evaluate
+from blt.evaluation.entropies import MAX_IDS_PER_BATCH, entropies_of_rows
+from blt.generation import generate_batch
+from blt.lm import ByteLM
+from blt.patching import Patches, patch
+from blt.shapes import Float, Int, Tensor
+
+try:
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+except ImportError:
+    missing = MissingExtraError("lm-eval", extra="eval", purpose="the evaluation harness")
+    if __name__ == "__main__":
+        print(f"blt: {missing}", file=sys.stderr)
+        sys.exit(2)
+    raise missing from None
+
+DEFAULT_MAX_TOKENS = 256
+"""What the harness's own models write at most where a task does not say."""
+ROWS_TO_GENERATE = 32
+"""Written at once with `--batch_size auto`."""
+_OPTIONS = {"temperature": None, "top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
+"""Options of sampling that mean the same here, and what leaves each of them off."""
+
+Item = TypeVar("Item")
+
+
+class _Row(NamedTuple):
+    """A document's start, of which the end is to be predicted."""
+
+    byte_ids: Int[Tensor, " T"]
+    num_context: int
+    """Ids that are given: BOS and the context."""
+
+
+@register_model("blt")
+class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
+    """A `ByteLM` as the harness sees it."""
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int | str | None = "auto",
+        max_batch_size: int | None = None,
+        count_eos: bool = True,
+        bytes_per_token: int | float = 4,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            pretrained: a model folder, or a name on the Hub; the bundled model if not given.
+            device: as PyTorch names it; the CPU if not given, and where there is no GPU, which the harness asks for by
+                itself.
+            dtype: `float32` or `bfloat16`.
+            batch_size: rows at once; `auto`: as many as fit a fixed number of bytes.
+            max_batch_size: rows at once at most, with `auto`.
+            count_eos: let `loglikelihood_rolling` count the end of each text too, as `blt evaluate` does, so that
+                `bits_per_byte` is the figure of its protocol `documents`; false: the bytes alone, as for models of
+                tokens.
+            bytes_per_token: `max_gen_toks` of a task counts tokens; so many bytes are written for each.
+
+        Raises:
+            ConfigurationError: an argument that cannot be.
+            ModelFolderError: no such model.
+        """
+        super().__init__()
+        check(bytes_per_token > 0, f"bytes_per_token: {bytes_per_token}; above 0")
+        rows = max_batch_size if batch_size is None or str(batch_size).startswith("auto") else int(batch_size)
+        check(rows is None or rows >= 1, f"batch_size: {batch_size}; at least 1, or auto")
+        self.lm = ByteLM.from_pretrained(pretrained, device=_usable(device), dtype=dtype)
+        self.count_eos = count_eos
+        self.bytes_per_token = bytes_per_token
+        self._device = self.lm.device
+        self._max_rows = rows
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Give, for each context and continuation, the nats of the continuation, negative, and whether it is greedy."""
+        pairs = [tuple(map(to_bytes, request.args)) for request in requests]
+        rows = [_Row(encode(context + target, bos=True), 1 + len(context)) for context, target in pairs]
+        results = self._score(rows)
+        for request, result in zip(requests, results, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, result)
+        return results
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Give the nats of each text from its start, negative, however long it is; with `count_eos`, of its end too."""
+        texts = [to_bytes(request.args[0]) for request in requests]
+        if self.count_eos:
+            results = self._documents(texts)
+        else:
+            results = [nats for nats, _ in self._score([_Row(encode(text, bos=True), 1) for text in texts])]
+        for request, result in zip(requests, results, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, result)
+        return results
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Continue each context until one of its stop strings, which is left out."""
+        results = [""] * len(requests)
+        groups: dict[str, list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(repr(sorted(request.args[1].items())), []).append(number)
+        for numbers in groups.values():
+            options = self._options(requests[numbers[0]].args[1])
+            for some in _chunks(numbers, self._max_rows or ROWS_TO_GENERATE):
+                written = generate_batch(self.lm, [requests[number].args[0] for number in some], **options)
+                for number, generation in zip(some, written, strict=True):
+                    results[number] = generation.continuation
+                    self.cache_hook.add_partial("generate_until", requests[number].args, generation.continuation)
+        return results
+
+    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Turn a task's `generation_kwargs` into options of ours.
+
+        Raises:
+            ConfigurationError: one that has no meaning here.
+        """
+        given = dict(given)
+        until = given.pop("until", None) or []
+        tokens = given.pop("max_gen_toks", given.pop("max_new_tokens", DEFAULT_MAX_TOKENS))
+        is_sampled = given.pop("do_sample", bool(given.get("temperature")))
+        options = {key: given.pop(key, default) for key, default in _OPTIONS.items()}
+        if given:
+            raise ConfigurationError(
+                f"generation_kwargs: {next(iter(given))!r} has no meaning for blt; known: until, max_gen_toks, "
+                f"do_sample, {', '.join(_OPTIONS)}"
+            )
+        temperature = options.pop("temperature")
+        return options | {
+            "stop": [stop for stop in ([until] if isinstance(until, str) else until) if stop],
+            "max_new_bytes": math.ceil(tokens * self.bytes_per_token),
+            "temperature": (1.0 if temperature is None else temperature) if is_sampled else 0,
+            "seed": 0,
+        }
+
+    def _documents(self, texts: Sequence[bytes]) -> list[float]:
+        """Score whole documents by the very code of `blt evaluate`, which leaves empty ones out."""
+        results = [0.0] * len(texts)
+        full = [number for number, text in enumerate(texts) if text]
+        if full:
+            evaluation = evaluate(self.lm, [texts[number] for number in full], protocol="documents", bootstrap=0)
+            for number, bits in zip(full, evaluation.bits_by_unit.tolist(), strict=True):
+                results[number] = -bits * math.log(2)
+        return results
+
+    def _score(self, rows: Sequence[_Row]) -> list[tuple[float, bool]]:
+        """Score rows, longest first, as many at once as the batch size or a fixed number of ids allows."""
+        results: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
+        numbers = sorted(range(len(rows)), key=lambda number: -len(rows[number].byte_ids))
+        while numbers:
+            count = self._max_rows or max(1, MAX_IDS_PER_BATCH // len(rows[numbers[0]].byte_ids))
+            some, numbers = numbers[:count], numbers[count:]
+            for number, result in zip(some, self._score_together([rows[n] for n in some]), strict=True):
+                results[number] = result
+        return results
+
+    @torch.inference_mode()
+    def _score_together(self, rows: Sequence[_Row]) -> Iterable[tuple[float, bool]]:
+        lengths = torch.tensor([len(row.byte_ids) for row in rows])
+        given = torch.tensor([row.num_context for row in rows])
+        padded = torch.nn.utils.rnn.pad_sequence([row.byte_ids for row in rows], batch_first=True, padding_value=EOS_ID)
+        positions = torch.arange(padded.shape[1])
+        is_target = (positions[1:] >= given[:, None]) & (positions[1:] < lengths[:, None])  # B T-1
+        logits = self._logits(padded.to(self.device), lengths.to(self.device))[:, :-1].cpu()
+        targets = padded[:, 1:]
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+        sums = torch.where(is_target, -nats.double(), 0.0).sum(1)
+        logits[..., [special for special in range(BYTE_OFFSET) if special != EOS_ID]] = -math.inf  # never written
+        is_greedy = ((logits.argmax(-1) == targets) | ~is_target).all(1)
+        return zip(sums.tolist(), is_greedy.tolist(), strict=True)
+
+    def _logits(self, byte_ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T V"]:
+        """Run the model; what fills a row up is one open patch, which nobody reads."""
+        lm = self.lm
+        entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
+        entropies = None if entropy_model is None else entropies_of_rows(entropy_model, byte_ids)
+        is_read = torch.arange(byte_ids.shape[1], device=byte_ids.device) < lengths[:, None]
+        ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends & is_read
+        return lm.blt(byte_ids, Patches(ends=ends))
+
+
+def _usable(device: str | None) -> str:
+    is_missing = device is not None and device.startswith("cuda") and not torch.cuda.is_available()
+    return "cpu" if device is None or is_missing else device
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def main() -> None:
+    """Run the harness's own command line, which knows the model `blt` now."""
+    from lm_eval.__main__ import cli_evaluate
+
+    try:
+        cli_evaluate()
+    except BLTError as error:
+        print(f"blt: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
