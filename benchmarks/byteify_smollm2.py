@@ -6,7 +6,9 @@
 Both arms have the same shape, the same new local modules, the same patches, the same windows of text in the same order
 and the same schedule, by recipes/byteify-smollm2.toml. The byte-ified one keeps its global transformer frozen at first,
 then trains it at a tenth of the learning rate; the one from scratch trains all of it from the start, at the full rate.
-Stopped, the same command goes on. Needs transformers and accelerate, whose reading of the same file is compared with.
+Each arm is trained once per learning rate, and the one that is best on the first documents of DEV is measured on the
+other texts. Stopped, the same command goes on. Needs transformers and accelerate, whose reading of the same file is
+compared with.
 """
 
 from pathlib import Path
@@ -17,17 +19,21 @@ import torch
 from record import ROOT, write_record
 
 from blt.checkpoint import write_file
+from blt.codec import encode
 from blt.data import PrepareConfig, prepare, read_documents
 from blt.evaluation import evaluate
+from blt.inspection.sample import PARAGRAPH
 from blt.interop.byteify import byteify
 from blt.interop.llama import Llama, read_llama
 from blt.lm import ByteLM
 from blt.model import BLT, preset
+from blt.model.hash_embedding import ngram_hashes
+from blt.model.layout import lay_out
 from blt.training import load_recipe, run_recipe
 from blt.training.checkpoints import Checkpoints
 from blt.training.monitor import read_metrics
 
-CLAIM = "With a pretrained global transformer, held-out bits per byte are lower at equal bytes than from scratch"
+CLAIM = "What a pretrained global transformer does to held-out bits per byte, against the same shape from scratch"
 RECIPE = ROOT / "recipes" / "byteify-smollm2.toml"
 FROM_SCRATCH = {
     "blt.parts.global_transformer.learning_rate_factor": "1.0",
@@ -81,9 +87,8 @@ def prepare_text(file: str, folder: Path, *, max_bytes: int | None) -> None:
     prepare(PrepareConfig(inputs=(str(text),), out=str(folder), validation=0.0))
 
 
-def train(start: Path, work: Path, *, name: str, overrides: dict[str, str]) -> dict[str, Any]:
+def train(start: Path, out: Path, *, work: Path, overrides: dict[str, str]) -> dict[str, Any]:
     """Train one arm, and tell its course."""
-    out = work / "runs" / start.name
     paths = {
         "out": str(out),
         "start_from": str(start),
@@ -93,8 +98,29 @@ def train(start: Path, work: Path, *, name: str, overrides: dict[str, str]) -> d
     run_recipe(load_recipe(RECIPE, overrides=paths | overrides))
     progress = Checkpoints(out / "blt" / "checkpoints").progress()
     course = [row for row in read_metrics(out / "blt" / "metrics.jsonl") if "validation_bits_per_byte" in row]
-    print(name, progress, flush=True)
-    return {"overrides": overrides, "bytes_seen": progress.num_bytes, "seconds": progress.seconds, "course": course}
+    print(out, progress, flush=True)
+    return {
+        "overrides": overrides,
+        "bytes_seen": progress.num_bytes,
+        "seconds": progress.seconds,
+        "best_on_dev": progress.best_bits_per_byte,
+        "sizes": sizes(out / "model"),
+        "course": course,
+    }
+
+
+@torch.no_grad()
+def sizes(folder: Path) -> dict[str, float]:
+    """Measure what enters and leaves the global transformer, as the root of the mean square, on a paragraph."""
+    lm = ByteLM.from_pretrained(folder)
+    byte_ids = encode(PARAGRAPH, bos=True)[None]
+    layout = lay_out(byte_ids, lm.patches(byte_ids))
+    hashes = ngram_hashes(byte_ids, layout.positions, lm.blt.config.hash_embedding)
+    _, patch_states = lm.blt.local_encoder(lm.blt.hash_embedding(byte_ids, hashes), layout)
+    latents = lm.blt.global_transformer(patch_states, layout)
+    return {
+        name: float(x.square().mean().sqrt()) for name, x in {"patch_states": patch_states, "latents": latents}.items()
+    }
 
 
 def measure(folder: Path, texts: dict[str, str], *, limit: int) -> list[dict[str, Any]]:
@@ -115,6 +141,7 @@ def measure(folder: Path, texts: dict[str, str], *, limit: int) -> list[dict[str
 @click.option("--train-bytes", type=int, default=None, help="Take the first documents up to so many bytes.")
 @click.option("--dev", required=True, help="Held out; what runs are watched by.")
 @click.option("--text", "pairs", multiple=True, metavar="NAME=FILE", help="Held out; measured once, at the end.")
+@click.option("--rate", "rates", type=float, multiple=True, default=(5e-4, 2e-3), show_default=True, help="To try.")
 @click.option("--limit", default=60, show_default=True, help="Documents of each text.")
 @click.option("--steps", type=int, default=None, help="In place of the recipe's.")
 @click.option("--threads", default=1, show_default=True)
@@ -126,6 +153,7 @@ def main(
     train_bytes: int | None,
     dev: str,
     pairs: tuple[str, ...],
+    rates: tuple[float, ...],
     limit: int,
     steps: int | None,
     threads: int,
@@ -142,12 +170,18 @@ def main(
     arms = make_arms(llama, work)
     common = {"device": "cpu"} | ({} if steps is None else {"blt.loop.num_steps": str(steps)})
     results: dict[str, Any] = {"checkpoint": checkpoint.name, "agreement_with_transformers": agrees, "arms": {}}
-    for name, folder in arms.items():
-        overrides = common | (FROM_SCRATCH if name == "from scratch" else {})
-        results["arms"][name] = train(folder, work, name=name, overrides=overrides)
+    results["sizes_at_first"] = {name: sizes(folder) for name, folder in arms.items()}
     texts = dict(pair.split("=", 1) for pair in pairs)
     for name, folder in arms.items():
-        results["arms"][name]["figures"] = measure(work / "runs" / folder.name / "model", texts, limit=limit)
+        tried = {}
+        for rate in rates:
+            overrides = common | (FROM_SCRATCH if name == "from scratch" else {})
+            overrides |= {"blt.loop.optimizer.learning_rate": str(rate)}
+            out_folder = work / "runs" / f"{folder.name}-{rate}"
+            tried[str(rate)] = train(folder, out_folder, work=work, overrides=overrides)
+        best = min(tried, key=lambda rate: tried[rate]["best_on_dev"])
+        figures = measure(work / "runs" / f"{folder.name}-{best}" / "model", texts, limit=limit)
+        results["arms"][name] = {"best_learning_rate": float(best), "figures": figures, "learning_rates": tried}
     results["parameters"] = sum(weight.numel() for weight in ByteLM.from_pretrained(arms["byteified"]).blt.parameters())
     write_record(out, claim=CLAIM, device="cpu", results=results)
 

@@ -26,6 +26,7 @@ window = 48
 validate_every = 4
 checkpoint_every = 2
 log_every = 1
+precision = "float32"
 [patching]
 mean_patch_bytes = 3.0
 [blt.model]
@@ -41,6 +42,7 @@ window = 48
 validate_every = 4
 checkpoint_every = 2
 log_every = 1
+precision = "float32"
 """
 
 

@@ -13,7 +13,7 @@ import blt.model.cross_attention
 from blt.entropy import EntropyModel
 from blt.model import BLT
 from blt.model.layout import Layout, lay_out
-from blt.nn import WindowPattern, segment_max, segment_sum
+from blt.nn import WindowPattern, attend_within_slots, segment_max
 from blt.patching import Patches
 from blt.shapes import Float, Int, Tensor
 
@@ -73,10 +73,11 @@ def plant_mixed_rows_in_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
 def plant_mixed_rows_in_cross_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a patch gathers is summed over the same slot of every row."""
 
-    def flawed(states: Tensor, slots: Tensor, *, num_slots: int) -> Tensor:
-        return segment_sum(states, slots, num_slots=num_slots).sum(0, keepdim=True).expand(len(states), *[-1] * 4)
+    def flawed(queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
+        gathered = attend_within_slots(queries, keys, values, slots)
+        return gathered.sum(0, keepdim=True).expand(len(queries), *[-1] * 4)
 
-    monkeypatch.setattr(blt.model.cross_attention, "segment_sum", flawed)
+    monkeypatch.setattr(blt.model.cross_attention, "attend_within_slots", flawed)
 
 
 def plant_wide_windows(monkeypatch: pytest.MonkeyPatch) -> None:

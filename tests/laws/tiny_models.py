@@ -54,6 +54,13 @@ SHAPES = {
         decoder_cross_attention="first",
         tie_embeddings=False,
     ),
+    "as-wide-as-vectors": BLTConfig(  # what the fused functions of nn/native serve; the others are too narrow for them
+        local_encoder=LocalConfig(dim=64, num_layers=1, num_heads=2, window=7),
+        global_transformer=TransformerConfig(dim=96, num_layers=2, num_heads=3),
+        local_decoder=LocalConfig(dim=64, num_layers=2, num_heads=2, window=20),
+        hash_embedding=HashConfig(ngram_sizes=(3, 5), num_rows=64),
+        queries_per_patch=2,
+    ),
 }
 ENTROPY_SHAPE = EntropyConfig(dim=16, num_layers=2, num_heads=2, window=5)
 TEXTS = (b"Tom had a red ball. ", "Zoë ate 3 crêpes, tout à coup – ok?".encode(), b"\xff\x00 no UTF-8 \xe2\x82")

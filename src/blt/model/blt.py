@@ -17,6 +17,7 @@ from blt.nn import (
     Transformer,
     TransformerConfig,
     WindowPattern,
+    computes_runs,
     initialise,
     rotary_table,
     segment_max,
@@ -79,8 +80,24 @@ class GlobalTransformer(nn.Module):
         self, patch_states: Float[Tensor, "B P G"], layout: Layout, *, attend: Attend | None = None
     ) -> Float[Tensor, "B P G"]:
         """Think, once per patch; `attend` stands in for the causal pattern."""
+        if attend is None and computes_runs(patch_states, head_dim=self.head_dim):
+            return self._packed(patch_states, layout)
         causal = attend or CausalPattern(layout.patch_documents)
         return self.layers(patch_states, self.angles(layout.patch_positions), causal)
+
+    def _packed(self, patch_states: Float[Tensor, "B P G"], layout: Layout) -> Float[Tensor, "B P G"]:
+        """Compute all rows' complete patches as one row, so that slots which hold none cost nothing."""
+        flat, held = patch_states.flatten(0, 1), layout.held
+        if not len(held):
+            return torch.zeros_like(patch_states)
+        table = self.angles(layout.patch_positions.flatten()[None, held])
+        latents = self.layers(flat[None, held], table, CausalPattern(layout.held_documents[None]))
+        return latents.new_zeros(flat.shape).index_copy(0, held, latents[0]).view(patch_states.shape)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.config.global_transformer.dim // self.config.global_transformer.num_heads
 
     def angles(self, positions: Int[Tensor, "B P"]) -> RotaryTable:
         """Give the angles of patches in their documents."""

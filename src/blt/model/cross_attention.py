@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from blt.model.layout import Layout
-from blt.nn import TransformerConfig, segment_softmax, segment_sum, take
+from blt.nn import TransformerConfig, attend_to_slots, attend_to_vectors, attend_within_slots
 from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Tensor
 
@@ -62,12 +62,8 @@ class PatchesReadBytes(CrossAttention):
         self, patch_queries: Float[Tensor, "B P K D"], byte_states: Float[Tensor, "B T D"], layout: Layout
     ) -> Float[Tensor, "B P K D"]:
         """Add to each query what its patch's bytes say."""
-        slots, num_slots = layout.pooled_into, layout.num_slots
-        queries = take(self.queries(patch_queries), slots)  # B T K H E: each byte meets its own patch's queries
         keys, values = self.keys_values(byte_states)  # B T H E
-        scores = (queries * keys[:, :, None]).sum(-1).float()  # B T K H
-        weights = segment_softmax(scores, slots, num_slots=num_slots).to(values.dtype)
-        gathered = segment_sum(weights[..., None] * values[:, :, None], slots, num_slots=num_slots)  # B P K H E
+        gathered = attend_within_slots(self.queries(patch_queries), keys, values, layout.pooled_into)  # B P K H E
         return self.add(patch_queries, gathered)
 
 
@@ -78,8 +74,8 @@ class BytesReadPatch(CrossAttention):
         self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "B P K D"], layout: Layout
     ) -> Float[Tensor, "B T D"]:
         """Add to each byte what its readable patch says; nothing where there is none."""
-        keys, values = (take(part, layout.read_from) for part in self.keys_values(patch_vectors))  # B T K H E
-        return self.read(byte_states, keys, values)
+        keys, values = self.keys_values(patch_vectors)  # B P K H E
+        return self.add(byte_states, attend_to_slots(self.queries(byte_states), keys, values, layout.read_from))
 
     def read(
         self,
@@ -88,6 +84,4 @@ class BytesReadPatch(CrossAttention):
         values: Float[Tensor, "B T K H E"],
     ) -> Float[Tensor, "B T D"]:
         """Let each byte read its own k keys and values; zeros say nothing."""
-        scores = (self.queries(byte_states)[:, :, None] * keys).sum(-1)  # B T K H
-        weights = torch.softmax(scores.float(), dim=2).to(values.dtype)
-        return self.add(byte_states, (weights[..., None] * values).sum(2))
+        return self.add(byte_states, attend_to_vectors(self.queries(byte_states), keys, values))

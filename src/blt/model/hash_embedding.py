@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from blt.codec import BOE_ID, VOCABULARY_SIZE
 from blt.model.configuration import HashConfig
+from blt.nn import embedding_bag
 from blt.shapes import Float, Int, Tensor
 
 PRIMES = (
@@ -106,7 +107,7 @@ class HashEmbedding(nn.Module):
         embedded = self.bytes(byte_ids)
         if self.ngrams is None:
             return embedded
-        summed = F.embedding_bag(hashes.flatten(0, 1), self.ngrams.weight, mode="sum")  # B·T D
+        summed = embedding_bag(hashes.flatten(0, 1), self.ngrams.weight)  # B·T D
         return embedded + summed.view_as(embedded)
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """Which byte feeds which patch and reads which patch, computed once for a forward pass."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -31,6 +32,17 @@ class Layout:
     def num_slots(self) -> int:
         """P."""
         return self.patch_documents.shape[1]
+
+    @cached_property
+    def held(self) -> Int[Tensor, " N"]:
+        """Those of all rows' slots, B·P in all, that hold a patch."""
+        return (self.patch_documents.flatten() >= 0).nonzero()[:, 0]
+
+    @cached_property
+    def held_documents(self) -> Int[Tensor, " N"]:
+        """Numbers of their documents, no two rows' alike."""
+        rows = torch.arange(len(self.documents), device=self.documents.device)[:, None]
+        return (self.patch_documents + rows * (self.documents.shape[1] + 1)).flatten()[self.held]
 
 
 def lay_out(byte_ids: Int[Tensor, "B T"], patches: Patches) -> Layout:

@@ -6,7 +6,7 @@ import torch
 from blt.model.blt import LocalDecoder, LocalEncoder
 from blt.model.cross_attention import BytesReadPatch
 from blt.nn import LinearSteps, Numbers, are_native
-from blt.nn.native import NativeCrossAttention
+from blt.nn.native.kernels import NativeCrossAttention
 from blt.shapes import Float, Int, Tensor
 
 

@@ -6,11 +6,9 @@ from blt.nn import LocalConfig, TransformerConfig
 
 PRESETS = {
     "tiny": BLTConfig(
-        local_encoder=LocalConfig(dim=128, num_layers=1, num_heads=2, window=64),
-        global_transformer=TransformerConfig(dim=256, num_layers=3, num_heads=4),
-        local_decoder=LocalConfig(dim=128, num_layers=2, num_heads=2, window=64),
-        hash_embedding=HashConfig(num_rows=8192),
-        queries_per_patch=2,
+        local_encoder=LocalConfig(dim=128, num_layers=1, num_heads=2, window=128),
+        global_transformer=TransformerConfig(dim=384, num_layers=4, num_heads=6),
+        local_decoder=LocalConfig(dim=128, num_layers=2, num_heads=2, window=128),
         decoder_cross_attention="first",
     ),
     "tinystories-55m": BLTConfig(

@@ -1,10 +1,21 @@
 """Bricks: attention, transformer layers, segment reductions, caches. Nothing here knows of bytes or patches."""
 
-from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern
+from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern, computes_runs
 from blt.nn.cache import KeyValueCache, Numbers, Places, Recording
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.rotary import RotaryTable, rotary_table, rotate
-from blt.nn.segments import in_last_segment, run_positions, segment_max, segment_softmax, segment_sum, take
+from blt.nn.segments import (
+    attend_to_slots,
+    attend_to_vectors,
+    attend_within_slots,
+    embedding_bag,
+    in_last_segment,
+    run_positions,
+    segment_max,
+    segment_softmax,
+    segment_sum,
+    take,
+)
 from blt.nn.steps import LinearSteps, StackSteps, are_native, dtype_of_states
 from blt.nn.transformer import FeedForward, Layer, Transformer, initialise
 from blt.nn.weights import CheapLinear, WeightType, make_cheap
@@ -29,7 +40,12 @@ __all__ = [
     "WeightType",
     "WindowPattern",
     "are_native",
+    "attend_to_slots",
+    "attend_to_vectors",
+    "attend_within_slots",
+    "computes_runs",
     "dtype_of_states",
+    "embedding_bag",
     "in_last_segment",
     "initialise",
     "make_cheap",

@@ -5,14 +5,18 @@ A layer computes queries, keys and values; an `Attend` says which keys each quer
 that training and generation run the same layers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from blt.nn.native.fused import FusedAttention, fits
 from blt.nn.rotary import RotaryTable, rotate
-from blt.shapes import Float, Int, Tensor
+from blt.nn.segments import run_positions
+from blt.shapes import Bool, Float, Int, Tensor
 
 Heads = Float[Tensor, "B T H E"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -39,48 +43,85 @@ class SelfAttention(nn.Module):
         return self.output(attend(queries, keys, values).reshape(states.shape))
 
 
-class CausalPattern:
-    """Each position sees itself and all earlier ones of its segment; quadratic in T."""
+class RunPattern(ABC):
+    """Each position sees a run of positions that ends with itself; `first` says where the run begins.
 
-    def __init__(self, segments: Int[Tensor, "B T"]) -> None:
-        """Args: segments: equal numbers belong together; positions of different segments never meet."""
-        length = segments.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-        self.visible = (causal & (segments[:, :, None] == segments[:, None, :]))[:, None]  # B 1 T T
+    On a CPU the runs are all that is computed; elsewhere masks over blocks or rows do the same.
+    """
+
+    first: Int[Tensor, "B T"]
 
     def __call__(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
         """Attend; see `Attend`."""
+        if fits(queries, keys, values, widths=(queries.shape[-1],)):
+            return FusedAttention.apply(queries, keys, values, self.first)
+        return self.attend_masked(queries, keys, values)
+
+    @abstractmethod
+    def attend_masked(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
+        """Attend by masks."""
+
+
+def computes_runs(states: Float[Tensor, "B T D"], *, head_dim: int) -> bool:
+    """Say whether a `RunPattern` computes nothing but its runs, so that many segments can share one row for free."""
+    return fits(states, widths=(head_dim,))
+
+
+class CausalPattern(RunPattern):
+    """Each position sees itself and all earlier ones of its segment; quadratic in T."""
+
+    def __init__(self, segments: Int[Tensor, "B T"]) -> None:
+        """Args: segments: runs of equal numbers belong together; positions of different segments never meet."""
+        self.segments = segments
+        self.first = torch.arange(segments.shape[1], device=segments.device) - run_positions(segments)
+
+    @cached_property
+    def visible(self) -> Bool[Tensor, "B 1 T T"]:
+        """Which keys each query meets."""
+        length = self.segments.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=self.segments.device).tril()
+        return (causal & (self.segments[:, :, None] == self.segments[:, None, :]))[:, None]
+
+    def attend_masked(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
+        """Attend by a mask over whole rows."""
         q, k, v = (part.transpose(1, 2) for part in (queries, keys, values))  # B H T E
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.visible).transpose(1, 2)
 
 
-class WindowPattern:
+class WindowPattern(RunPattern):
     """Each position sees the `window` newest positions of its segment, itself included; linear in T.
 
-    Rows are cut into blocks of `window`; the queries of a block meet the keys of their own block and of the one
-    before, which is all that a window can reach. No T×T mask exists.
+    Where there are masks, rows are cut into blocks of `window`; the queries of a block meet the keys of their own block
+    and of the one before, which is all that a window can reach. No T×T mask exists.
     """
 
     def __init__(self, segments: Int[Tensor, "B T"], *, window: int) -> None:
-        """Args: segments: equal numbers belong together; window: how many positions one sees, itself included."""
-        batch, self.length = segments.shape
+        """Args: segments: runs of equal numbers belong together; window: how many one sees, itself included."""
+        self.segments, self.window = segments, window
+        self.length = segments.shape[1]
         self.block = min(window, self.length)
         self.num_blocks = -(-self.length // self.block)
         self.padding = self.num_blocks * self.block - self.length
-        blocks = F.pad(segments, (0, self.padding), value=-1).view(batch, self.num_blocks, self.block)
-        offsets = torch.arange(self.block, device=segments.device)
+        index = torch.arange(self.length, device=segments.device)
+        self.first = index - run_positions(segments).clamp_max(window - 1)
+
+    @cached_property
+    def visible(self) -> Bool[Tensor, "Z 1 W X"]:
+        """Which keys the queries of each block meet: B·N × 1 × W × 2W, or × W where one block holds the row."""
+        blocks = F.pad(self.segments, (0, self.padding), value=-1).view(-1, self.num_blocks, self.block)
+        offsets = torch.arange(self.block, device=self.segments.device)
         if self.num_blocks == 1:  # the row fits into one block: nothing lies before it
             distance = offsets[:, None] - offsets
             seen = blocks
         else:
-            distance = offsets[:, None] + self.block - torch.arange(2 * self.block, device=segments.device)
+            distance = offsets[:, None] + self.block - torch.arange(2 * self.block, device=self.segments.device)
             seen = torch.cat([F.pad(blocks, (0, 0, 1, 0), value=-2)[:, :-1], blocks], dim=2)
-        in_window = (distance >= 0) & (distance < window)
+        in_window = (distance >= 0) & (distance < self.window)
         visible = in_window & (blocks[..., :, None] == seen[..., None, :])  # B N W 2W (or W W)
-        self.visible = visible.flatten(0, 1)[:, None]  # B·N 1 W 2W
+        return visible.flatten(0, 1)[:, None]
 
-    def __call__(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
-        """Attend; see `Attend`."""
+    def attend_masked(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
+        """Attend by a mask over blocks."""
         q = self._blocks(queries)
         k, v = self._with_previous(keys), self._with_previous(values)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.visible)  # B·N H W E

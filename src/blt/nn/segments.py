@@ -1,7 +1,11 @@
-"""Reductions over runs of neighbouring positions, in time and memory linear in the positions."""
+"""Reductions over runs of neighbouring positions, in time and memory linear in the positions.
+
+The positions of a slot are neighbours; slot P, one past the last, is nowhere.
+"""
 
 import torch
 
+from blt.nn.native.fused import FusedBag, FusedMaximum, FusedPooling, FusedReading, fits
 from blt.shapes import Bool, Float, Int, Tensor
 
 
@@ -29,6 +33,8 @@ def segment_max(
 ) -> Float[Tensor, "B P *rest"]:
     """Give the largest value of each slot, feature by feature; 0 where a slot has no position."""
     flat = states.reshape(*states.shape[:2], -1)
+    if fits(flat, widths=()):
+        return FusedMaximum.apply(flat, slots, num_slots).view(len(states), num_slots, *states.shape[2:])
     index = slots[:, :, None].expand_as(flat)
     start = flat.new_zeros(flat.shape[0], num_slots + 1, flat.shape[2])
     largest = start.scatter_reduce(1, index, flat, reduce="amax", include_self=False)
@@ -46,6 +52,43 @@ def segment_softmax(
     return weights / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
+def attend_within_slots(
+    queries: Float[Tensor, "B P K H E"],
+    keys: Float[Tensor, "B T H E"],
+    values: Float[Tensor, "B T H E"],
+    slots: Int[Tensor, "B T"],
+) -> Float[Tensor, "B P K H E"]:
+    """Let each of a slot's k queries, scaled, gather from the positions of that slot; zeros where it has none."""
+    num_slots = queries.shape[1]
+    if fits(queries, keys, values, widths=(queries.shape[-1],)):
+        return FusedPooling.apply(queries, keys, values, slots)
+    asking = take(queries, slots)  # B T K H E: each position meets its own slot's queries
+    scores = (asking * keys[:, :, None]).sum(-1).float()  # B T K H
+    weights = segment_softmax(scores, slots, num_slots=num_slots).to(values.dtype)
+    return segment_sum(weights[..., None] * values[:, :, None], slots, num_slots=num_slots)
+
+
+def attend_to_slots(
+    queries: Float[Tensor, "B T H E"],
+    keys: Float[Tensor, "B P K H E"],
+    values: Float[Tensor, "B P K H E"],
+    slots: Int[Tensor, "B T"],
+) -> Float[Tensor, "B T H E"]:
+    """Let each position's query, scaled, gather from the k vectors of its slot; zeros where it has none."""
+    if fits(queries, keys, values, widths=(queries.shape[-1],)):
+        return FusedReading.apply(queries, keys, values, slots)
+    return attend_to_vectors(queries, take(keys, slots), take(values, slots))
+
+
+def attend_to_vectors(
+    queries: Float[Tensor, "B T H E"], keys: Float[Tensor, "B T K H E"], values: Float[Tensor, "B T K H E"]
+) -> Float[Tensor, "B T H E"]:
+    """Let each position's query, scaled, gather from k vectors of its own."""
+    scores = (queries[:, :, None] * keys).sum(-1)  # B T K H
+    weights = torch.softmax(scores.float(), dim=2).to(values.dtype)
+    return (weights[..., None] * values).sum(2)
+
+
 def run_positions(segments: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Count from 0 in each run of equal numbers."""
     index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
@@ -58,3 +101,10 @@ def in_last_segment(segments: Int[Tensor, "B T"], *, lengths: Int[Tensor, " B"])
     """Say which of the first `lengths[b]` positions of each row b share the segment of the last of them."""
     times = torch.arange(segments.shape[1], device=segments.device)
     return (times < lengths[:, None]) & (segments == segments.gather(1, lengths[:, None] - 1))
+
+
+def embedding_bag(indices: Int[Tensor, "Z N"], table: Float[Tensor, "R D"]) -> Float[Tensor, "Z D"]:
+    """Sum some rows of a table for each position."""
+    if fits(table, widths=(table.shape[1],)):
+        return FusedBag.apply(indices, table)
+    return torch.nn.functional.embedding_bag(indices, table, mode="sum")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from blt.nn.cache import KeyValueCache, Places
-from blt.nn.native import NativeLayer, NativeLinear, serves
+from blt.nn.native.kernels import NativeLayer, NativeLinear, serves
 from blt.nn.rotary import RotaryTable
 from blt.nn.transformer import Layer, RMSNorm, Transformer
 from blt.nn.weights import CheapLinear

@@ -8,18 +8,26 @@ from torch.nn import functional as F
 
 from blt.nn.attention import Attend, SelfAttention
 from blt.nn.configuration import TransformerConfig
+from blt.nn.native.fused import FusedNorm, FusedSwiGLU, fits
 from blt.nn.rotary import RotaryTable
 from blt.shapes import Float, Tensor
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm (Zhang and Sennrich 2019), computed in its weight's precision under autocast too."""
+    """Root-mean-square norm (Zhang and Sennrich 2019), computed in its weight's precision under autocast too.
+
+    What comes out has the precision that products are computed in: under autocast, that of autocast where it is fused.
+    """
 
     def __init__(self, dim: int, *, epsilon: float) -> None:
         super().__init__(dim, eps=epsilon)
 
     def forward(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """Scale each state to mean square 1, then by the learnt weight."""
+        if fits(self.weight, widths=(self.weight.numel(),)) and states.dtype in (torch.float32, torch.bfloat16):
+            is_mixed = torch.is_autocast_enabled("cpu")
+            dtype = torch.get_autocast_dtype("cpu") if is_mixed else self.weight.dtype
+            return FusedNorm.apply(states, self.weight, self.eps, dtype)
         return super().forward(states.to(self.weight.dtype))
 
 
@@ -34,7 +42,14 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Transform each position on its own."""
-        return self.down(F.silu(self.gate(states)) * self.up(states))
+        return self.down(swiglu(self.gate(states), self.up(states)))
+
+
+def swiglu(gate: Float[Tensor, "*lead D"], up: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+    """Let the gate, through SiLU, scale what goes up."""
+    if fits(gate, up, widths=(gate.shape[-1],)):
+        return FusedSwiGLU.apply(gate, up)
+    return F.silu(gate) * up
 
 
 class Layer(nn.Module):
@@ -70,6 +85,7 @@ class Transformer(nn.Module):
             table: angles of the positions.
             attends: one pattern for all layers, or one cache per layer.
         """
+        states = states.to(self.layers[0].attention_norm.weight.dtype)  # what is added up keeps full precision
         for index, layer in enumerate(self.layers):
             states = layer(states, table, attends[index] if isinstance(attends, Sequence) else attends)
         return states

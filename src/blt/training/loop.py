@@ -168,6 +168,14 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
-    """Give the precision of matrix products: bfloat16 where asked for, or by itself on a GPU that has it."""
-    by_itself = config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    """Give the precision of matrix products: bfloat16 where asked for, or by itself where the hardware has it."""
+    by_itself = config.precision == "auto" and has_fast_bfloat16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=by_itself or config.precision == "bfloat16")
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Say whether products of bfloat16 matrices run on units made for them; elsewhere they are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)

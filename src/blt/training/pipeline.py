@@ -26,6 +26,7 @@ from blt.errors import CheckpointError, ConfigurationError
 from blt.lm import ByteLM, fingerprint
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
+from blt.training.allocator import keep_freed_memory
 from blt.training.curves import MISSING, can_draw
 from blt.training.entropies import store_entropies
 from blt.training.loop import Trainer, Validate
@@ -64,6 +65,7 @@ def run_recipe(recipe: Recipe) -> Path:
         TrainingError: a loss that is no finite number, or not enough memory.
         Stopped: SIGINT or SIGTERM came; what was done is kept.
     """
+    keep_freed_memory()
     device = choose_device(recipe.device)
     with (
         stop_requests() as asked_to_stop,

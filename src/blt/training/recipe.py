@@ -50,7 +50,7 @@ class LoopConfig:
     clip: float = 1.0
     """Largest norm of all gradients together, once per optimiser step; longer ones are shortened."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; `auto` takes bfloat16 on a GPU that has it, else float32."""
+    """Precision of matrix products; `auto` takes bfloat16 where a GPU or processor has it built in, else float32."""
     compile: bool = False
     """Compile with torch.compile: slower to start, faster after."""
     slots_multiple: int = 1

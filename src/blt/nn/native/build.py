@@ -1,4 +1,4 @@
-"""Compiles `kernels.cpp` and loads it; the library is kept for the next time."""
+"""Compiles C++ and loads it; the library is kept for the next time."""
 
 import ctypes
 import functools
@@ -13,22 +13,26 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).parent / "kernels.cpp"
+FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno")
 
 
 @functools.cache
-def load() -> ctypes.CDLL | None:
-    """Give the compiled kernels, or None where there are none to be had."""
+def load(source: str) -> ctypes.CDLL | None:
+    """Give the compiled functions of a file of this folder, or None where there are none to be had.
+
+    Args:
+        source: the file's name without `.cpp`.
+    """
     if os.environ.get("BLT_NATIVE") == "0" or sys.platform == "win32":
         return None
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return None
     for flags in _flags():
-        path = _cache_folder() / f"kernels-{_name(compiler, flags)}.so"
+        path = _cache_folder() / f"{source}-{_name(source, compiler, flags)}.so"
         try:
-            if path.is_file() or _compile(compiler, flags, path):
+            if path.is_file() or _compile(source, compiler, flags, path):
                 return ctypes.CDLL(str(path))
         except OSError:  # nowhere to write, or a library of another system
             return None
@@ -54,21 +58,22 @@ def _cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "blt"
 
 
-def _name(compiler: str, flags: tuple[str, ...]) -> str:
+def _name(source: str, compiler: str, flags: tuple[str, ...]) -> str:
     """Tell apart what another source, compiler, processor or PyTorch would give."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else [platform.processor()]
     processor = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
-    parts = [SOURCE.read_text(encoding="utf-8"), compiler, *flags, *processor, platform.machine(), torch.__version__]
+    code = [file.read_text(encoding="utf-8") for file in (FOLDER / f"{source}.cpp", FOLDER / "vectors.h")]
+    parts = [*code, compiler, *flags, *processor, platform.machine(), torch.__version__]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> bool:
+def _compile(source: str, compiler: str, flags: tuple[str, ...], path: Path) -> bool:
     """Compile to that file, whole or not at all; say whether it worked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         unfinished = Path(scratch) / path.name
-        command = [compiler, str(SOURCE), *flags, "-o", str(unfinished)]
+        command = [compiler, str(FOLDER / f"{source}.cpp"), *flags, "-o", str(unfinished)]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode != 0:
             return False

@@ -54,14 +54,14 @@ class _Places(ctypes.Structure):
 
 def serves(weights: Iterable[Tensor]) -> bool:
     """Say whether there are kernels, and for such weights: on a CPU, of a type that they read."""
-    return all(part.device.type == "cpu" and part.dtype in _KINDS for part in weights) and load() is not None
+    return all(part.device.type == "cpu" and part.dtype in _KINDS for part in weights) and load("kernels") is not None
 
 
 class _Bound:
     """Keeps alive the tensors that structures point to."""
 
     def __init__(self) -> None:
-        library = load()
+        library = load("kernels")
         assert library is not None
         self._library = library
         self._kept: list[Tensor] = []

@@ -1,0 +1,238 @@
+"""The functions of `training.cpp`, with their gradients.
+
+Each gives what PyTorch gives, up to rounding: sums are float32 whatever enters. `fits` says where they serve.
+"""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from blt.nn.native.build import load
+from blt.shapes import Float, Int, Tensor
+
+_KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_MULTIPLE = 16
+
+
+def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
+    """Say whether these can be computed here: on a CPU, of one type that is served, and as wide as the vectors are."""
+    first = tensors[0]
+    return (
+        first.dtype in _KINDS
+        and all(part.device.type == "cpu" and part.dtype == first.dtype for part in tensors)
+        and all(width % _MULTIPLE == 0 for width in widths)
+        and not torch.compiler.is_compiling()
+        and load("training") is not None
+    )
+
+
+def _call(name: str, *arguments: Tensor | torch.dtype | int | float) -> None:
+    """Call by addresses; whole numbers are 64 bits wide, types are kinds."""
+    library = load("training")
+    assert library is not None, "only called where fits() says so"
+    passed: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            assert argument.is_contiguous(), f"{name}: not contiguous"
+            passed.append(ctypes.c_void_p(argument.data_ptr()))
+        elif isinstance(argument, torch.dtype):
+            passed.append(ctypes.c_int32(_KINDS[argument]))
+        else:
+            passed.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
+    getattr(library, f"blt_{name}")(*passed)
+
+
+class FusedNorm(torch.autograd.Function):
+    """RMSNorm, which gives the type that is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        """Args: states: `… D`; weight: `D`, float32; epsilon: added to the mean square; dtype: of what comes out."""
+        states, dim = states.contiguous(), states.shape[-1]
+        rows = states.numel() // dim
+        out, scale = torch.empty(states.shape, dtype=dtype), torch.empty(rows)
+        _call("norm_forward", states.dtype, dtype, states, weight, epsilon, rows, dim, out, scale)
+        ctx.save_for_backward(states, weight, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of states and weight."""
+        states, weight, scale = ctx.saved_tensors
+        given, dim = given.contiguous(), states.shape[-1]
+        gradient, of_weight = torch.empty_like(states), torch.empty_like(weight)
+        types, sizes = (states.dtype, given.dtype), (states.numel() // dim, dim)
+        _call("norm_backward", *types, given, states, weight, scale, *sizes, gradient, of_weight)
+        return gradient, of_weight, None, None
+
+
+class FusedSwiGLU(torch.autograd.Function):
+    """silu(gate) × up."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        """Args: gate, up: `… D`."""
+        gate, up = gate.contiguous(), up.contiguous()
+        out = torch.empty_like(gate)
+        _call("swiglu_forward", gate.dtype, gate, up, gate.numel(), out)
+        ctx.save_for_backward(gate, up)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the gradients of both."""
+        gate, up = ctx.saved_tensors
+        of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
+        _call("swiglu_backward", gate.dtype, given.contiguous(), gate, up, gate.numel(), of_gate, of_up)
+        return of_gate, of_up
+
+
+class FusedRotation(torch.autograd.Function):
+    """RoPE on halves of each head."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Args: states: `B T H F`; cos, sin: `B T 1 F/2`, float32."""
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        return _rotated(states, cos, sin, sign=1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        """Turn the gradient back."""
+        cos, sin = ctx.saved_tensors
+        return _rotated(given, cos, sin, sign=-1.0), None, None
+
+
+def _rotated(states: Tensor, cos: Tensor, sin: Tensor, *, sign: float) -> Tensor:
+    states = states.contiguous()
+    out, (batch, length, num_heads, width) = torch.empty_like(states), states.shape
+    _call("rotate", states.dtype, states, cos, sin, batch * length, num_heads, width // 2, sign, out)
+    return out
+
+
+class FusedAttention(torch.autograd.Function):
+    """Attention in which position t of a row sees the positions first[t] … t; first never falls along a row."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, first: Int[Tensor, "B T"]) -> Tensor:
+        """Args: queries, keys, values: `B T H E`; first: the first position that each sees."""
+        queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
+        out, (batch, length, num_heads, _) = torch.empty_like(queries), queries.shape
+        totals = torch.empty(batch, num_heads, length)
+        _call("attend_forward", queries.dtype, queries, keys, values, first, *queries.shape, out, totals)
+        ctx.save_for_backward(queries, keys, values, first, out, totals)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of queries, keys and values."""
+        queries, keys, values, first, out, totals = ctx.saved_tensors
+        found = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
+        tensors = (given.contiguous(), queries, keys, values, out, totals, first)
+        _call("attend_backward", queries.dtype, *tensors, *queries.shape, *found)
+        return *found, None
+
+
+class FusedReading(torch.autograd.Function):
+    """Each position's query meets the k keys of its slot; positions of one slot are neighbours."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
+        """Args: queries: `B T H E`, scaled; keys, values: `B P K H E`; slots: `B T`, P for none, which gives zeros."""
+        queries, keys, values, slots = (part.contiguous() for part in (queries, keys, values, slots))
+        out = torch.empty_like(queries)
+        _call("read_forward", queries.dtype, queries, keys, values, slots, *_sizes(slots, keys), out)
+        ctx.save_for_backward(queries, keys, values, slots)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of queries, keys and values."""
+        queries, keys, values, slots = ctx.saved_tensors
+        found = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+        tensors = (given.contiguous(), queries, keys, values, slots)
+        _call("read_backward", queries.dtype, *tensors, *_sizes(slots, keys), *found)
+        return *found, None
+
+
+class FusedPooling(torch.autograd.Function):
+    """Each of a slot's k queries meets the keys of the positions that feed the slot, which are neighbours."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
+        """Args: queries: `B P K H E`, scaled; keys, values: `B T H E`; slots: `B T`, P for none."""
+        queries, keys, values, slots = (part.contiguous() for part in (queries, keys, values, slots))
+        out = torch.zeros_like(queries)
+        _call("pool_forward", queries.dtype, queries, keys, values, slots, *_sizes(slots, queries), out)
+        ctx.save_for_backward(queries, keys, values, slots)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of queries, keys and values."""
+        queries, keys, values, slots = ctx.saved_tensors
+        found = torch.zeros_like(queries), torch.empty_like(keys), torch.empty_like(values)
+        tensors = (given.contiguous(), queries, keys, values, slots)
+        _call("pool_backward", queries.dtype, *tensors, *_sizes(slots, queries), *found)
+        return *found, None
+
+
+def _sizes(slots: Tensor, of_slots: Tensor) -> tuple[int, ...]:
+    """Give rows, length, slots, vectors per slot, heads and their width."""
+    _, num_slots, num_vectors, num_heads, width = of_slots.shape
+    return *slots.shape, num_slots, num_vectors, num_heads, width
+
+
+class FusedMaximum(torch.autograd.Function):
+    """The largest value of each slot, feature by feature; 0 where a slot has none, the first of equals."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, slots: Tensor, num_slots: int) -> Tensor:
+        """Args: states: `B T D`; slots: `B T`, neighbours alike, num_slots for none."""
+        states, slots = states.contiguous(), slots.contiguous()
+        batch, length, dim = states.shape
+        out = states.new_zeros(batch, num_slots, dim)
+        places = torch.full((batch, num_slots, dim), -1, dtype=torch.int32)
+        _call("largest_forward", states.dtype, states, slots, batch, length, num_slots, dim, out, places)
+        ctx.save_for_backward(places)
+        ctx.shape = states.shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        """Give each gradient to the position that it came from."""
+        (places,) = ctx.saved_tensors
+        gradient, given = given.new_zeros(ctx.shape), given.contiguous()
+        count, dim = places.numel() // places.shape[2], places.shape[2]
+        _call("largest_backward", given.dtype, given, places, count, dim, gradient)
+        return gradient, None, None
+
+
+class FusedBag(torch.autograd.Function):
+    """The sum of some rows of a table for each position."""
+
+    @staticmethod
+    def forward(ctx: Any, indices: Int[Tensor, "B N"], table: Float[Tensor, "R D"]) -> Float[Tensor, "B D"]:
+        """Args: indices: of rows; table: float32."""
+        ctx.save_for_backward(indices)
+        ctx.shape = table.shape
+        return torch.nn.functional.embedding_bag(indices, table.detach(), mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[None, Tensor]:
+        """Add each position's gradient to its rows."""
+        (indices,) = ctx.saved_tensors
+        gradient, given = torch.zeros(ctx.shape), given.float().contiguous()
+        _call("scatter_rows", given, indices.contiguous(), *indices.shape, ctx.shape[1], gradient)
+        return None, gradient

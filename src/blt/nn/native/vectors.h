@@ -1,0 +1,83 @@
+// Vectors of float32, read from float32, bfloat16 or int8 and converted in registers.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
+typedef int8_t Chars __attribute__((vector_size(LANES)));
+typedef uint16_t Shorts __attribute__((vector_size(LANES * 2)));
+
+inline Floats load(const float *from) {
+    Floats found;
+    std::memcpy(&found, from, sizeof found);
+    return found;
+}
+
+inline Floats load(const uint16_t *from) {  // bfloat16: the upper half of a float32
+#if defined(__AVX512F__)
+    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+#endif
+    Shorts halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return (Floats)(__builtin_convertvector(halves, Words) << 16);
+}
+
+inline Floats load(const int8_t *from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+#elif defined(__AVX2__)
+    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+#endif
+    Chars small;
+    std::memcpy(&small, from, sizeof small);
+    return __builtin_convertvector(small, Floats);
+}
+
+inline float one(const float *from) { return *from; }
+inline float one(const uint16_t *from) {
+    const uint32_t word = uint32_t(*from) << 16;
+    float found;
+    std::memcpy(&found, &word, sizeof found);
+    return found;
+}
+inline float one(const int8_t *from) { return *from; }
+
+inline float sum(Floats values) {
+    float parts[LANES];
+    std::memcpy(parts, &values, sizeof parts);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int lane = 0; lane < width; ++lane) parts[lane] += parts[lane + width];
+    return parts[0];
+}
+
+inline Floats same(float value) { return value - Floats{}; }
+
+// e^x to a relative 2e-7: 2^n · e^f with |f| ≤ ln 2 / 2.
+inline Floats exponential(Floats x) {
+    x = x < -87.0f ? same(-87.0f) : x;
+    x = x > 88.0f ? same(88.0f) : x;
+    const Floats shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 · 2^23 rounds to a whole number
+    const Floats whole = shifted - 12582912.0f;
+    const Floats f = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Floats power = same(1.9875691500e-4f);
+    for (const float term : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        power = power * f + term;
+    power = power * f * f + f + 1.0f;
+    return (Floats)((Words)power + ((Words)shifted << 23));
+}
+
+}

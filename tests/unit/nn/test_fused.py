@@ -1,0 +1,177 @@
+"""The fused functions give what PyTorch gives, and the same gradients."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import blt.nn.native.fused
+from blt.nn import (
+    CausalPattern,
+    WindowPattern,
+    attend_to_slots,
+    attend_within_slots,
+    embedding_bag,
+    rotary_table,
+    rotate,
+    run_positions,
+    segment_max,
+)
+from blt.nn.native.build import load
+from blt.nn.transformer import RMSNorm, swiglu
+
+pytestmark = pytest.mark.skipif(load("training") is None, reason="no compiler here")
+ROWS, LENGTH, HEADS, WIDTH, SLOTS, VECTORS = 3, 75, 2, 32, 9, 3
+
+
+def randn(*shape, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).requires_grad_()
+
+
+def segments():
+    """Runs of several lengths, another division in every row."""
+    starts = torch.rand(ROWS, LENGTH, generator=torch.Generator().manual_seed(1)) < 0.1
+    return starts.long().cumsum(1)
+
+
+def slots():
+    """Slots that rise along a row; some positions have none, and so have some slots."""
+    numbers = segments()
+    return torch.where(numbers == 2, SLOTS, numbers.clamp_max(SLOTS))
+
+
+def heads(dtype):
+    return tuple(randn(ROWS, LENGTH, HEADS, WIDTH, dtype=dtype) for _ in range(3))
+
+
+def of_slots(dtype):
+    return randn(ROWS, SLOTS, VECTORS, HEADS, WIDTH, dtype=dtype)
+
+
+def window(q, k, v):
+    return WindowPattern(segments(), window=16)(q, k, v)
+
+
+def long_window(q, k, v):
+    return WindowPattern(segments(), window=500)(q, k, v)
+
+
+def one_run(q, k, v):
+    return WindowPattern(torch.zeros(ROWS, LENGTH, dtype=torch.long), window=70)(q, k, v)
+
+
+def causal(q, k, v):
+    return CausalPattern(segments())(q, k, v)
+
+
+def turned(states):
+    return rotate(states, rotary_table(run_positions(segments()), head_dim=WIDTH, theta=100.0))
+
+
+def norm(states):
+    return RMSNorm(WIDTH, epsilon=1e-3)(states)
+
+
+def within(q, k, v):
+    return attend_within_slots(q, k, v, slots())
+
+
+def to(q, k, v):
+    return attend_to_slots(q, k, v, slots())
+
+
+def bag(table):
+    indices = torch.randint(len(table), (40, 5), generator=torch.Generator().manual_seed(0))
+    return embedding_bag(indices, table)
+
+
+CASES = {
+    "window": (window, heads),
+    "window longer than the row": (long_window, heads),
+    "window over one run": (one_run, heads),
+    "causal": (causal, heads),
+    "rotation": (turned, lambda dtype: (heads(dtype)[0],)),
+    "norm": (norm, lambda dtype: (heads(dtype)[0],)),
+    "swiglu": (swiglu, lambda dtype: heads(dtype)[:2]),
+    "within slots": (within, lambda dtype: (of_slots(dtype), *heads(dtype)[:2])),
+    "to slots": (to, lambda dtype: (heads(dtype)[0], of_slots(dtype), 2 * of_slots(dtype))),
+    "largest": (lambda states: segment_max(states, slots(), num_slots=SLOTS), lambda dtype: (heads(dtype)[0],)),
+}
+
+
+def with_gradients(function, inputs):
+    inputs = [part.detach().clone().requires_grad_() for part in inputs]
+    out = function(*inputs)
+    above = torch.randn(out.shape, generator=torch.Generator().manual_seed(7)).to(out.dtype)
+    return [out, *torch.autograd.grad(out, inputs, above)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CASES)
+def test_results_and_gradients_are_those_of_pytorch(name, dtype, monkeypatch):
+    function, make = CASES[name]
+    inputs = make(dtype)
+    if name == "largest":  # PyTorch divides the gradient among equals, of which bfloat16 has many
+        inputs = (torch.randperm(inputs[0].numel()).view_as(inputs[0]).to(dtype),)
+        if dtype == torch.bfloat16:
+            return
+    found = with_gradients(function, inputs)
+    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    wanted = with_gradients(function, [part.detach().float() for part in inputs])
+    tolerance = {"rtol": 1e-4, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 4e-2}
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, **tolerance)
+
+
+def test_a_table_has_the_gradient_of_pytorch(monkeypatch):
+    table = [randn(50, 32)]
+    found = with_gradients(bag, table)
+    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    for ours, theirs in zip(found, with_gradients(bag, table), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_weight_of_a_norm_has_the_gradient_of_pytorch(monkeypatch):
+    def gradient():
+        layer, states = RMSNorm(WIDTH, epsilon=1e-3), randn(700, WIDTH).detach()
+        with torch.no_grad():
+            layer.weight.copy_(torch.linspace(0.5, 2, WIDTH))
+        layer(states).square().sum().backward()
+        return layer.weight.grad
+
+    found = gradient()
+    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    torch.testing.assert_close(found, gradient(), rtol=1e-4, atol=1e-3)
+
+
+def test_a_norm_gives_the_type_of_products_under_autocast():
+    layer, states = RMSNorm(WIDTH, epsilon=1e-5), randn(5, WIDTH)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(states).dtype == torch.bfloat16
+    assert layer(states).dtype == torch.float32
+
+
+def test_gradients_do_not_hang_on_the_number_of_threads():
+    layer, inputs = RMSNorm(WIDTH, epsilon=1e-5), heads(torch.float32)
+
+    def gradients():
+        layer.zero_grad()
+        found = with_gradients(lambda q, k, v: window(layer(q), k, v), inputs)
+        return [*found, *torch.autograd.grad(layer(inputs[0]).square().sum(), [layer.weight])]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = gradients()
+        torch.set_num_threads(3)
+        together = gradients()
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_other_types_and_widths_are_left_to_pytorch():
+    assert not blt.nn.native.fused.fits(torch.zeros(3, 32, dtype=torch.float64), widths=(32,))
+    assert not blt.nn.native.fused.fits(torch.zeros(3, 24), widths=(24,))
+    assert not blt.nn.native.fused.fits(torch.zeros(3, 32), torch.zeros(3, 32, dtype=torch.bfloat16), widths=(32,))
+    states = torch.randn(3, 24, dtype=torch.float64)
+    assert torch.equal(swiglu(states, states), F.silu(states) * states)
