@@ -60,6 +60,7 @@ def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, parts=None,
         entropies = EntropyStore(np.random.default_rng(0).uniform(0, 5, shards.num_ids).astype(np.float32))
         objective = BLTObjective(BLT(BLT_CONFIG), rule=EntropyRule(threshold=3.0), slots_multiple=1)
     config = LoopConfig(
+        precision="float32",
         num_steps=NUM_STEPS,
         rows=4,
         window=40,

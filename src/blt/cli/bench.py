@@ -30,6 +30,7 @@ from blt.lm.folder import LMConfig
 from blt.model import preset
 from blt.model.cost import cost_of
 from blt.patching import EntropyRule, calibrate, mean_patch_bytes, patch
+from blt.training.allocator import keep_freed_memory
 from blt.training.objectives import BLTObjective
 from blt.training.optimizers import AdamWConfig, build_optimizers
 
@@ -79,7 +80,8 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     lm = _model(model, preset_name, dtype="float32" if what == "train" else DTYPES[dtype], device=device)
-    limits = measure_limits(lm.device)
+    products = torch.bfloat16 if what == "train" and dtype == "bf16" else None
+    limits = measure_limits(lm.device, dtype=products)
     if what == "train":
         speed = _training(lm, limits, batch=max(8, batch), num_bytes=num_bytes, repeats=repeats, bf16=dtype == "bf16")
     elif what == "prefill":
@@ -117,6 +119,7 @@ def _model(model: str | None, preset_name: str | None, *, dtype: str, device: st
 
 def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats: int, bf16: bool) -> Speed:
     """Train on rows of the sample text by AdamW; patches come from stored entropies, as in training."""
+    keep_freed_memory()
     config, rule = lm.blt.config, lm.patch_rule
     text = TEXT.encode() * (2 + num_bytes // len(TEXT))
     rows = torch.stack([encode(text[start : start + num_bytes + 1]) for start in range(batch)]).to(lm.device)

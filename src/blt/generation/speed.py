@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from blt.codec import encode
 from blt.generation.drafting import Drafter
@@ -34,7 +35,7 @@ class Limits:
     bytes_read_per_second: float
     """Summing float32 numbers that fit into no cache."""
     flops_per_second: float
-    """Products of large float32 matrices (bfloat16 on a GPU)."""
+    """Products of large matrices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,23 @@ class Speed:
     """Written per pass of the whole model, where bytes are guessed."""
 
 
-def measure_limits(device: torch.device) -> Limits:
-    """Measure the machine: each figure the best of some tries."""
+def measure_limits(device: torch.device, *, dtype: torch.dtype | None = None) -> Limits:
+    """Measure the machine: each figure the best of some tries.
+
+    Args:
+        device: to measure.
+        dtype: of the matrices that are multiplied; float32 on a CPU and bfloat16 on a GPU if not given.
+    """
     numbers = torch.randn(32 << 20, device=device)
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    square = torch.randn(2048, 2048, device=device, dtype=dtype)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    rates = []
+    for num, width, out in ((2048, 2048, 2048), (1024, 768, 2048)):
+        states, weight = (torch.randn(rows, width, device=device).to(dtype) for rows in (num, out))
+        seconds = min(_seconds(lambda x=states, w=weight: F.linear(x, w), device, times=20))  # type: ignore[misc]
+        rates.append(2 * num * width * out / seconds)
     return Limits(
         bytes_read_per_second=numbers.nbytes / min(_seconds(numbers.sum, device, times=9)),
-        flops_per_second=2 * 2048**3 / min(_seconds(lambda: square @ square, device, times=5)),
+        flops_per_second=max(rates),
     )
 
 

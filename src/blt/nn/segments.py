@@ -105,6 +105,6 @@ def in_last_segment(segments: Int[Tensor, "B T"], *, lengths: Int[Tensor, " B"])
 
 def embedding_bag(indices: Int[Tensor, "Z N"], table: Float[Tensor, "R D"]) -> Float[Tensor, "Z D"]:
     """Sum some rows of a table for each position."""
-    if fits(table, widths=(table.shape[1],)):
+    if table.dtype == torch.float32 and fits(table, widths=(table.shape[1],)):
         return FusedBag.apply(indices, table)
     return torch.nn.functional.embedding_bag(indices, table, mode="sum")

@@ -24,7 +24,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """Scale each state to mean square 1, then by the learnt weight."""
-        if fits(self.weight, widths=(self.weight.numel(),)) and states.dtype in (torch.float32, torch.bfloat16):
+        if self.weight.dtype == torch.float32 and fits(states, widths=(self.weight.numel(),)):
             is_mixed = torch.is_autocast_enabled("cpu")
             dtype = torch.get_autocast_dtype("cpu") if is_mixed else self.weight.dtype
             return FusedNorm.apply(states, self.weight, self.eps, dtype)

@@ -175,3 +175,13 @@ def test_other_types_and_widths_are_left_to_pytorch():
     assert not blt.nn.native.fused.fits(torch.zeros(3, 32), torch.zeros(3, 32, dtype=torch.bfloat16), widths=(32,))
     states = torch.randn(3, 24, dtype=torch.float64)
     assert torch.equal(swiglu(states, states), F.silu(states) * states)
+
+
+def test_norms_and_tables_of_bfloat16_weights_are_left_to_pytorch():
+    layer = RMSNorm(WIDTH, epsilon=1e-5).bfloat16()
+    states = randn(5, WIDTH, dtype=torch.bfloat16)
+    assert layer(states).dtype == torch.bfloat16
+    torch.testing.assert_close(layer(states), F.rms_norm(states, (WIDTH,), eps=1e-5))
+    table = randn(50, WIDTH, dtype=torch.bfloat16)
+    bag(table).sum().backward()
+    assert table.grad.dtype == torch.bfloat16

@@ -6,6 +6,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+import blt.training.loop
 from blt.data import Shards, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
@@ -50,7 +51,8 @@ def new_trainer(tmp_path, monkeypatch):
     def build(*, asked_to_stop=lambda: False, validate=lambda step: 9.0 - step, **config):
         torch.manual_seed(0)
         loop = LoopConfig(
-            **{"num_steps": 4, "rows": 4, "window": 8, "log_every": 1, "schedule": CosineConfig(warmup_steps=1)}
+            **{"num_steps": 4, "rows": 4, "window": 8, "log_every": 1, "precision": "float32"}
+            | {"schedule": CosineConfig(warmup_steps=1)}
             | config
         )
         shards = Shards.from_documents([b"Tom had a red ball.", b"Anna ran home.", b"Then they ate."])
@@ -168,9 +170,18 @@ def test_validation_runs_in_evaluation_mode_and_training_does_not(new_trainer):
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32), ("auto", torch.float32)]
+    ("precision", "built_in", "dtype"),
+    [
+        ("bfloat16", False, torch.bfloat16),
+        ("float32", True, torch.float32),
+        ("auto", False, torch.float32),
+        ("auto", True, torch.bfloat16),
+    ],
 )
-def test_products_have_the_precision_asked_for_and_weights_stay_float32(new_trainer, precision, dtype):
+def test_products_have_the_precision_asked_for_and_weights_stay_float32(
+    new_trainer, precision, built_in, dtype, monkeypatch
+):
+    monkeypatch.setattr(blt.training.loop, "has_fast_bfloat16", lambda device: built_in)
     trainer = new_trainer(precision=precision)
     trainer.run()
     assert set(trainer.objective.seen_dtypes) == {dtype}

@@ -142,6 +142,9 @@ inline void place(const Matrix &matrix, int64_t row, const float *in, float *out
 template <int OUT, class Weight>
 inline void columns(const Matrix &matrix, int64_t row, const float *in, int64_t num, float *out, int64_t stride, bool add) {
     int64_t n = 0;
+    if (LANES == 16)  // as many registers as that needs
+        for (; num - n >= 6; n += 6)
+            place<OUT, 6, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
     for (; num - n == 3 || num - n > 4; n += 3)
         place<OUT, 3, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
     for (; num - n >= 2; n += 2)
@@ -184,36 +187,69 @@ void rotate(const float *from, const float *cos, const float *sin, int64_t half,
     }
 }
 
-// Weighs `num` values by the softmax of their scores; value i lies at values(i). The scores are overwritten.
-template <class Values>
-void mix(float *scores, int64_t num, int64_t width, Values values, float *out) {
-    float largest = scores[0];
-    for (int64_t i = 1; i < num; ++i) largest = scores[i] > largest ? scores[i] : largest;
+// The softmax of `num` scores takes their place; there is room for LANES more.
+void soften(float *scores, int64_t num) {
     for (int64_t i = num; i % LANES; ++i) scores[i] = -INFINITY;
-    float total = 0;
-    for (int64_t i = 0; i < num; i += LANES) {
-        const Floats weights = exponential(load(scores + i) - largest);
-        std::memcpy(scores + i, &weights, sizeof weights);
-        for (int64_t lane = i; lane < i + LANES && lane < num; ++lane) total += scores[lane];
+    Floats most = load(scores), total{};
+    for (int64_t i = LANES; i < num; i += LANES) {
+        const Floats others = load(scores + i);
+        most = others > most ? others : most;
     }
-    for (int64_t at = 0; at < width; ++at) out[at] = 0;
+    const float top = largest(most);
+    for (int64_t i = 0; i < num; i += LANES) {
+        const Floats before = load(scores + i), weights = before < -1e30f ? Floats{} : exponential(before - top);
+        std::memcpy(scores + i, &weights, sizeof weights);
+        total += weights;
+    }
+    const float whole = sum(total);
+    for (int64_t i = 0; i < num; ++i) scores[i] /= whole;
+}
+
+// PARTS vectors of the weighted sum of values; value i lies at values(i).
+template <int PARTS, class Values>
+inline void gather(const float *weights, int64_t num, Values values, int64_t at, float *out) {
+    Floats sums[PARTS] = {};
     for (int64_t i = 0; i < num; ++i) {
-        const float weight = scores[i] / total, *value = values(i);
-        for (int64_t at = 0; at < width; ++at) out[at] += weight * value[at];
+        const float *value = values(i) + at;
+        for (int part = 0; part < PARTS; ++part) sums[part] += weights[i] * load(value + part * LANES);
+    }
+    std::memcpy(out + at, sums, sizeof sums);
+}
+
+template <class Values>
+void gather(const float *weights, int64_t num, int64_t width, Values values, float *out) {
+    int64_t at = 0;
+    for (; at + 4 * LANES <= width; at += 4 * LANES) gather<4>(weights, num, values, at, out);
+    for (; at + LANES <= width; at += LANES) gather<1>(weights, num, values, at, out);
+    for (; at < width; ++at) {
+        out[at] = 0;
+        for (int64_t i = 0; i < num; ++i) out[at] += weights[i] * values(i)[at];
     }
 }
 
-// One head of one position meets what it may see of its row.
+// One head of one position meets what it may see of its row: one or two runs of slots.
 void attend(const Cache &cache, int64_t row, int64_t position, int64_t head, int64_t width, const float *query, float *out) {
     static thread_local std::vector<float> scores;
     const int64_t first = position >= cache.window ? position - cache.window + 1 : 0, num = position - first + 1;
     if (int64_t(scores.size()) < num + LANES) scores.resize(2 * num + LANES);
-    const int64_t start = (row * cache.num_heads + head) * cache.num_slots;
+    const int64_t start = (row * cache.num_heads + head) * cache.num_slots, begin = first % cache.num_slots;
     const auto slot = [&](int64_t i) {
-        return (start + (first + i) % cache.num_slots) * width;
+        const int64_t there = begin + i;
+        return (start + (there < cache.num_slots ? there : there - cache.num_slots)) * width;
     };
-    for (int64_t i = 0; i < num; ++i) scores[i] = dot(query, cache.keys + slot(i), width);
-    mix(scores.data(), num, width, [&](int64_t i) { return cache.values + slot(i); }, out);
+    const int64_t before_the_end = cache.num_slots - begin;
+    int64_t i = 0;
+    while (i < num) {
+        const int64_t until = i < before_the_end && before_the_end < num ? before_the_end : num;
+        for (; i + 4 <= until; i += 4) {
+            float found[4][1];
+            block<4, 1>(cache.keys + slot(i), width, query, 0, found);
+            for (int key = 0; key < 4; ++key) scores[i + key] = found[key][0];
+        }
+        for (; i < until; ++i) scores[i] = dot(query, cache.keys + slot(i), width);
+    }
+    soften(scores.data(), num);
+    gather(scores.data(), num, width, [&](int64_t i) { return cache.values + slot(i); }, out);
 }
 
 void self_attention(const Layer &layer, const Cache &cache, const Places &places, float *states, float *scratch,
@@ -316,7 +352,8 @@ void step_cross_attention(const Norm *norm, const Matrix *query, const Matrix *o
             const int64_t n = item / num_heads, head = item % num_heads;
             const auto of = [&](int64_t i) { return ((sources[n] * few + i) * num_heads + head) * width; };
             for (int64_t i = 0; i < few; ++i) scores[i] = dot(queries + n * dim + head * width, keys + of(i), width) * scale;
-            mix(scores.data(), few, width, [&](int64_t i) { return values + of(i); }, normed + n * dim + head * width);
+            soften(scores.data(), few);
+            gather(scores.data(), few, width, [&](int64_t i) { return values + of(i); }, normed + n * dim + head * width);
             for (int64_t at = 0; at < width; ++at) states[n * dim + head * width + at] *= kept;
         }
     barrier.wait();

@@ -26,12 +26,6 @@ inline void store(uint16_t *to, Floats values) {  // rounds to the nearest, ties
 #endif
 }
 
-inline float largest(Floats values) {
-    float found = values[0];
-    for (int lane = 1; lane < LANES; ++lane) found = std::max(found, float(values[lane]));
-    return found;
-}
-
 template <class T>
 inline void read(const T *from, int64_t width, float *to) {
     for (int64_t at = 0; at < width; at += LANES) store(to + at, load(from + at));

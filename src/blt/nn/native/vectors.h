@@ -57,11 +57,23 @@ inline float one(const uint16_t *from) {
 inline float one(const int8_t *from) { return *from; }
 
 inline float sum(Floats values) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)values);
+#endif
     float parts[LANES];
     std::memcpy(parts, &values, sizeof parts);
     for (int width = LANES / 2; width; width /= 2)
         for (int lane = 0; lane < width; ++lane) parts[lane] += parts[lane + width];
     return parts[0];
+}
+
+inline float largest(Floats values) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)values);
+#endif
+    float found = values[0];
+    for (int lane = 1; lane < LANES; ++lane) found = values[lane] > found ? values[lane] : found;
+    return found;
 }
 
 inline Floats same(float value) { return value - Floats{}; }
