@@ -141,22 +141,24 @@ inline void place(const Matrix &matrix, int64_t row, const float *in, float *out
 
 template <int OUT, class Weight>
 inline void columns(const Matrix &matrix, int64_t row, const float *in, int64_t num, float *out, int64_t stride, bool add) {
-    int64_t n = 0;
-    if (LANES == 16)  // as many registers as that needs
-        for (; num - n >= 6; n += 6)
-            place<OUT, 6, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
-    for (; num - n == 3 || num - n > 4; n += 3)
-        place<OUT, 3, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
-    for (; num - n >= 2; n += 2)
-        place<OUT, 2, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
-    if (num - n == 1) place<OUT, 1, Weight>(matrix, row, in + n * matrix.width, out + n * stride, stride, add);
+    constexpr int MOST = 3;  // vectors at once
+    int64_t blocks = (num + MOST - 1) / MOST;
+    for (int64_t n = 0; n < num; --blocks) {
+        const int64_t count = (num - n + blocks - 1) / blocks;  // all blocks alike, or nearly
+        const float *from = in + n * matrix.width;
+        float *to = out + n * stride;
+        if (count == 1) place<OUT, 1, Weight>(matrix, row, from, to, stride, add);
+        if (count == 2) place<OUT, 2, Weight>(matrix, row, from, to, stride, add);
+        if (count == 3) place<OUT, 3, Weight>(matrix, row, from, to, stride, add);
+        n += count;
+    }
 }
 
 template <class Weight>
 inline void multiply(const Matrix &matrix, Share share, const float *in, int64_t num, float *out, int64_t stride, bool add) {
     int64_t row = share.first;
-    if (num == 1)
-        for (; row + 8 <= share.last; row += 8) place<8, 1, Weight>(matrix, row, in, out, stride, add);
+    if (num == 1 || LANES == 16)  // there are registers for 8 × 3 sums
+        for (; row + 8 <= share.last; row += 8) columns<8, Weight>(matrix, row, in, num, out, stride, add);
     for (; row + 4 <= share.last; row += 4) columns<4, Weight>(matrix, row, in, num, out, stride, add);
     for (; row < share.last; ++row) columns<1, Weight>(matrix, row, in, num, out, stride, add);
 }
