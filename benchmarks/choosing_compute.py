@@ -58,9 +58,7 @@ def main(text: str, limit: int, rounds: int, num_bytes: int, threads: int, model
     plain, guessing = [], {(by, least): [] for by in ("entropy", "decoder") for least in GUESSES}
     for _ in range(rounds):
         for name, lm in sides.items():
-            speed = measure_decoding(
-                lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=1, repeats=1
-            )
+            speed = measure_decoding(lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=1, repeats=1)
             rates[name].append(speed.bytes_per_second)
         plain.append(measure_guessing(sides["fp32"], drafter=None, prompts=PROMPTS, num_bytes=num_bytes))
         for (by, least), found_speeds in guessing.items():

@@ -9,7 +9,7 @@ from tiny_models import RULES, tiny_lm
 
 from blt.codec import BYTE_OFFSET, encode
 from blt.errors import ConfigurationError
-from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
+from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request, drafting
 from blt.generation.request import Foresight
 
 PROMPTS = (b"", b"Tom had a red ball.", "Zoë ".encode() * 5, b"\xff\x00")
@@ -126,6 +126,40 @@ def test_sampled_bytes_that_were_guessed_have_the_models_own_distribution(draft)
         counts[where[0] if len(where) else 7] += 1
     expected = 500 * np.append(chances[likeliest], 1 - chances[likeliest].sum())
     assert ((counts - expected) ** 2 / expected).sum() < 24.3  # 7 degrees of freedom
+
+
+def test_guesses_reach_further_while_they_are_right_and_less_far_after_wrong_ones():
+    drafter = Drafter(DraftConfig(max_guesses=6))
+    for _ in range(9):
+        drafter.note(guessed=4, right=2)
+    assert drafter.num_ahead == 1
+    drafter.note(guessed=0, right=0)
+    assert drafter.num_ahead == 1
+    drafter.note(guessed=1, right=1)
+    assert drafter.num_ahead == 3
+    for _ in range(9):
+        drafter.note(guessed=3, right=3)
+    assert drafter.num_ahead == 6
+
+
+def test_the_engine_tells_the_drafter_how_its_guesses_fared():
+    """Random models hardly agree, so that their guesses become few."""
+    lm, drafter = tiny_lm(), Drafter(DRAFTS[1])
+    engine = Engine(lm, drafter=drafter)
+    engine.add([Request(b"Tom", GenerationConfig(temperature=0, valid_utf8=False, max_new_bytes=24))])
+    while engine.step():
+        pass
+    assert drafter.num_ahead < 5
+
+
+def test_a_single_text_is_guessed_by_default_where_kernels_serve(monkeypatch):
+    lm = tiny_lm()
+    monkeypatch.setattr(drafting, "are_native", lambda module: True)
+    assert drafting.default_drafter(lm, num_requests=1) is not None
+    assert drafting.default_drafter(lm, num_requests=2) is None
+    assert drafting.default_drafter(tiny_lm("space"), num_requests=1) is None
+    monkeypatch.setattr(drafting, "are_native", lambda module: False)
+    assert drafting.default_drafter(lm, num_requests=1) is None
 
 
 def test_guessing_by_entropy_needs_a_rule_that_looks_at_entropies():

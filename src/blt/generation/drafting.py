@@ -12,7 +12,8 @@ from blt.codec import BYTE_OFFSET
 from blt.configuration import check
 from blt.errors import ConfigurationError
 from blt.generation.request import Foresight, Request
-from blt.lm import DecodingSession
+from blt.lm import ByteLM, DecodingSession
+from blt.nn import are_native
 from blt.shapes import Int, Tensor
 
 _Predict = Callable[[Tensor], Tensor]
@@ -27,7 +28,7 @@ class DraftConfig:
     """What guesses: the entropy model, which reads every byte anyway; or encoder and decoder on the patch that was
     complete last (BLT-S; arXiv 2605.08044)."""
     max_guesses: int = 8
-    """Guess at most so many bytes at once."""
+    """Guess at most so many bytes at once; how many, up to this, follows from how many were right before."""
     min_probability: float = 0.6
     """Guess on only while the guesser finds its likeliest byte at least so likely."""
 
@@ -37,7 +38,7 @@ class DraftConfig:
 
 
 class Drafter:
-    """Guesses; and counts how many guesses were made.
+    """Guesses, further ahead while guesses are right and less far after wrong ones.
 
     Args:
         config: how.
@@ -45,6 +46,15 @@ class Drafter:
 
     def __init__(self, config: DraftConfig) -> None:
         self.config = config
+        self.num_ahead = config.max_guesses
+        """How many bytes are guessed at once, at most."""
+
+    def note(self, *, guessed: int, right: int) -> None:
+        """Learn how many of a row's guesses were right."""
+        if guessed == right == 0:
+            return
+        change = 2 if right == guessed else -1
+        self.num_ahead = min(max(1, self.num_ahead + change), self.config.max_guesses)
 
     def draft(
         self,
@@ -59,7 +69,7 @@ class Drafter:
             The guesses for each row; rows of fewer guesses than others have read something more, which must be taken
             back.
         """
-        most = min(self.config.max_guesses, session.ahead - 1)
+        most = min(self.num_ahead, session.ahead - 1)
         if self.config.by == "entropy":
 
             def foresee(byte_ids: Tensor) -> Tensor:
@@ -106,6 +116,16 @@ class Drafter:
         if _largest_probability(logits) < self.config.min_probability:
             return None
         return foresight.choose(logits)
+
+
+def default_drafter(lm: ByteLM, *, num_requests: int) -> Drafter | None:
+    """Give what guesses where nothing else is said: the entropy model, where that is faster, else nothing.
+
+    It is where a text is written alone, by the kernels, which read several bytes in hardly more time than one.
+    """
+    if num_requests == 1 and lm.entropy_model is not None and lm.patch_rule.needs_entropies and are_native(lm.blt):
+        return Drafter(DraftConfig())
+    return None
 
 
 def _largest_probability(logits: npt.NDArray[np.float32]) -> float:

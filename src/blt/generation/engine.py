@@ -77,6 +77,9 @@ class Engine:
         taken_back = np.array(
             [one.check(guessed, scores) for one, guessed, scores in zip(running, guesses, logits, strict=True)]
         )
+        if self.drafter is not None:
+            for guessed, num_vain in zip(guesses, taken_back.tolist(), strict=True):
+                self.drafter.note(guessed=len(guessed), right=min(len(guessed), logits.shape[1] - 1 - num_vain))
         if taken_back.any():
             self.session.rewind(taken_back)
 

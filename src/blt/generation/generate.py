@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Unpack
 
 from blt.codec import Utf8Stream
+from blt.generation.drafting import default_drafter
 from blt.generation.engine import Engine
 from blt.generation.request import Generation, GenerationConfig, GenerationOptions, Request
 from blt.lm import ByteLM
@@ -45,7 +46,7 @@ def generate_batch(
     requests = [
         Request(prompt, dataclasses.replace(config, seed=seed)) for prompt, seed in zip(prompts, seeds, strict=True)
     ]
-    engine = Engine(lm)
+    engine = Engine(lm, drafter=default_drafter(lm, num_requests=len(requests)))
     engine.add(requests)
     while engine.step():
         pass
@@ -71,7 +72,7 @@ def stream(
 
 
 def _pieces(lm: ByteLM, request: Request, *, shown: bytes) -> Iterator[str]:
-    utf8, engine = Utf8Stream(), Engine(lm)
+    utf8, engine = Utf8Stream(), Engine(lm, drafter=default_drafter(lm, num_requests=1))
     if text := utf8.feed(shown):
         yield text
     engine.add([request])

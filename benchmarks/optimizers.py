@@ -1,0 +1,132 @@
+"""Plain AdamW at its best learning rate against the bundled model's recipe, at equal bytes and with the same model.
+
+    python benchmarks/optimizers.py --train data/tiny-train --dev data/tiny-dev --work runs/optimizers \
+        --out benchmarks/records/optimizers.json
+
+Every arm trains a small BLT from the same new weights on the same windows in the same order, with the patches of one
+model, and is measured on the same held-out documents of DEV. AdamW's learning rates are screened by short runs; the best
+two are then trained in full, as is Muon with the rates of `recipes/tiny.toml`. Stopped, the same command goes on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from record import write_record
+
+from blt.training import load_recipe, run_recipe
+from blt.training.checkpoints import Checkpoints
+from blt.training.monitor import read_metrics
+
+CLAIM = (
+    "At equal bytes the bundled model's recipe reaches lower held-out bits per byte than plain AdamW at its best rate"
+)
+RECIPE = """
+out = "unset"
+start_from = "unset"
+
+[data]
+train = "unset"
+validation = "unset"
+validation_documents = 120
+
+[blt.model]
+preset = "tiny"
+local_encoder.window = 64
+global_transformer = { dim = 256, num_layers = 3, num_heads = 4 }
+local_decoder.window = 64
+queries_per_patch = 2
+
+[blt.loop]
+num_steps = 1
+rows = 6
+window = 2048
+checkpoint_every = 200
+"""
+MUON = {
+    "type": "muon",
+    "learning_rate": "0.02",
+    "adamw.learning_rate": "3e-3",
+    "adamw.weight_decay": "0.0",
+}
+BYTES_PER_STEP = 6 * 2048
+
+
+def adamw(rate: float) -> dict[str, str]:
+    return {"type": "adamw", "learning_rate": str(rate), "weight_decay": "0.1"}
+
+
+def train(
+    name: str, optimizer: dict[str, str], schedule: dict[str, str], *, steps: int, paths: dict[str, str], work: Path
+) -> dict[str, Any]:
+    """Train one arm, and tell its course."""
+    recipe = work / "recipe.toml"
+    work.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(RECIPE, encoding="utf-8")
+    out = work / name.replace(" ", "-")
+    overrides = paths | {"out": str(out), "blt.loop.num_steps": str(steps)}
+    overrides |= {"blt.loop.validate_every": str(max(1, steps // 4))}
+    overrides |= {f"blt.loop.optimizer.{key}": value for key, value in optimizer.items()}
+    overrides |= {f"blt.loop.schedule.{key}": value for key, value in schedule.items()}
+    run_recipe(load_recipe(recipe, overrides=overrides))
+    rows = read_metrics(out / "blt" / "metrics.jsonl")
+    course = [row for row in rows if "validation_bits_per_byte" in row]
+    progress = Checkpoints(out / "blt" / "checkpoints").progress()
+    found = {
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "steps": steps,
+        "bytes_seen": progress.num_bytes,
+        "seconds": progress.seconds,
+        "dev_bits_per_byte": course[-1]["validation_bits_per_byte"],
+        "course": course,
+    }
+    print(name, found["bytes_seen"], found["dev_bits_per_byte"], flush=True)
+    return found
+
+
+@click.command()
+@click.option("--train", "train_folder", required=True, help="Folder written by `blt prepare`.")
+@click.option("--dev", required=True, help="Likewise; its documents are held out.")
+@click.option("--patches-of", default="src/blt/bundled", show_default=True, help="Model that gives the patches.")
+@click.option("--rate", "rates", type=float, multiple=True, default=(1e-3, 3e-3, 1e-2), show_default=True)
+@click.option("--megabytes", default=10.0, show_default=True, help="Bytes to see in full.")
+@click.option("--screen-megabytes", default=2.5, show_default=True, help="Bytes to see in screening AdamW's rates.")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(
+    train_folder: str,
+    dev: str,
+    patches_of: str,
+    rates: tuple[float, ...],
+    megabytes: float,
+    screen_megabytes: float,
+    threads: int,
+    work: Path,
+    out: Path,
+) -> None:
+    """Screen, train, and write the record."""
+    torch.set_num_threads(threads)
+    paths = {"start_from": patches_of, "data.train": train_folder, "data.validation": dev, "device": "cpu"}
+    short, full = (int(size * 1e6 / BYTES_PER_STEP) for size in (screen_megabytes, megabytes))
+    cosine, wsd = {"type": "cosine", "warmup_steps": "50"}, {"type": "wsd", "warmup_steps": "50"}
+    results: dict[str, Any] = {"recipe": RECIPE, "screened": {}, "in full": {}}
+    results["in full"]["muon"] = train("muon", MUON, wsd, steps=full, paths=paths, work=work)
+    for rate in rates:
+        name = f"screen adamw {rate}"
+        results["screened"][name] = train(name, adamw(rate), cosine, steps=short, paths=paths, work=work)
+    by_rate = {rate: results["screened"][f"screen adamw {rate}"]["dev_bits_per_byte"] for rate in rates}
+    for rate in sorted(by_rate, key=lambda rate: by_rate[rate])[:2]:
+        results["in full"][f"adamw {rate}"] = train(
+            f"adamw {rate}", adamw(rate), cosine, steps=full, paths=paths, work=work
+        )
+    best = min(found["dev_bits_per_byte"] for name, found in results["in full"].items() if name != "muon")
+    results["bits_per_byte_below_adamw"] = best - results["in full"]["muon"]["dev_bits_per_byte"]
+    print("below AdamW by", results["bits_per_byte_below_adamw"])
+    write_record(out, claim=CLAIM, device="cpu", results=results)
+
+
+if __name__ == "__main__":
+    main()
