@@ -2,10 +2,11 @@
 
     python benchmarks/exactness.py --out benchmarks/records/exactness-cpu.json
 
-The shape `tinystories-55m` with new weights writes greedily, byte by byte and with bytes guessed ahead, alone and eight
-texts at once, by every patch rule. Each text is then read by the full forward pass, without any cache, and its likeliest
-byte at each position compared with what was written; since the logits after a prefix are those of the same prefix inside
-a longer text (law 2), that is what decoding without a cache would write. Then a text of 100,000 bytes is read.
+The shape `tinystories-55m` with new weights writes greedily, byte by byte and with bytes guessed ahead, alone and
+eight texts at once, by every patch rule. Each text is then read by the full forward pass, without any cache, and its
+likeliest byte at each position compared with what was written; since the logits after a prefix are those of the same
+prefix inside a longer text (law 2), that is what decoding without a cache would write. Then a text of 100,000 bytes is
+read.
 """
 
 import dataclasses

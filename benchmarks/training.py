@@ -3,10 +3,10 @@
     pip install transformers
     python benchmarks/training.py --out benchmarks/records/training-cpu.json
 
-Both have the shape `tinystories-55m`, new weights and a threshold that gives 4.4 bytes per patch on the sample text, and
-are trained on the same 8 × 512 bytes by PyTorch's AdamW, in float32 and under bfloat16 autocast. Each round runs every
-side once, in a process of its own, so that its peak memory is known; the rate of matrix products is measured in each of
-our processes, right before and after. Figures are medians over all rounds' steps.
+Both have the shape `tinystories-55m`, new weights and a threshold that gives 4.4 bytes per patch on the sample text,
+and are trained on the same 8 × 512 bytes by PyTorch's AdamW, in float32 and under bfloat16 autocast. Each round runs
+every side once, in a process of its own, so that its peak memory is known; the rate of matrix products is measured in
+each of our processes, right before and after. Figures are medians over all rounds' steps.
 
 The share of that rate counts what the model needs (`blt plan`): forward and backward of the BLT at its mean patch
 length, and nothing that an implementation wastes.
