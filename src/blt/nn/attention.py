@@ -54,7 +54,7 @@ class RunPattern(ABC):
     def __call__(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
         """Attend; see `Attend`."""
         if fits(queries, keys, values, widths=(queries.shape[-1],)):
-            return FusedAttention.apply(queries, keys, values, self.first)
+            return FusedAttention.of(queries, keys, values, self.first)
         return self.attend_masked(queries, keys, values)
 
     @abstractmethod

@@ -31,7 +31,7 @@ def rotary_table(positions: Int[Tensor, "B T"], *, head_dim: int, theta: float) 
 def rotate(states: Float[Tensor, "B T H F"], table: RotaryTable) -> Float[Tensor, "B T H F"]:
     """Turn each pair (i, i + F/2) of a head by its position's angle."""
     if fits(states, widths=(states.shape[-1] // 2,)) and table.cos.dtype == torch.float32:
-        return FusedRotation.apply(states, table.cos, table.sin)
+        return FusedRotation.of(states, table.cos, table.sin)
     cos, sin = (part.to(states.dtype) for part in table)
     first, second = states.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -34,7 +34,7 @@ def segment_max(
     """Give the largest value of each slot, feature by feature; 0 where a slot has no position."""
     flat = states.reshape(*states.shape[:2], -1)
     if fits(flat, widths=()):
-        return FusedMaximum.apply(flat, slots, num_slots).view(len(states), num_slots, *states.shape[2:])
+        return FusedMaximum.of(flat, slots, num_slots).view(len(states), num_slots, *states.shape[2:])
     index = slots[:, :, None].expand_as(flat)
     start = flat.new_zeros(flat.shape[0], num_slots + 1, flat.shape[2])
     largest = start.scatter_reduce(1, index, flat, reduce="amax", include_self=False)
@@ -61,7 +61,7 @@ def attend_within_slots(
     """Let each of a slot's k queries, scaled, gather from the positions of that slot; zeros where it has none."""
     num_slots = queries.shape[1]
     if fits(queries, keys, values, widths=(queries.shape[-1],)):
-        return FusedPooling.apply(queries, keys, values, slots)
+        return FusedPooling.of(queries, keys, values, slots)
     asking = take(queries, slots)  # B T K H E: each position meets its own slot's queries
     scores = (asking * keys[:, :, None]).sum(-1).float()  # B T K H
     weights = segment_softmax(scores, slots, num_slots=num_slots).to(values.dtype)
@@ -76,7 +76,7 @@ def attend_to_slots(
 ) -> Float[Tensor, "B T H E"]:
     """Let each position's query, scaled, gather from the k vectors of its slot; zeros where it has none."""
     if fits(queries, keys, values, widths=(queries.shape[-1],)):
-        return FusedReading.apply(queries, keys, values, slots)
+        return FusedReading.of(queries, keys, values, slots)
     return attend_to_vectors(queries, take(keys, slots), take(values, slots))
 
 
@@ -106,5 +106,5 @@ def in_last_segment(segments: Int[Tensor, "B T"], *, lengths: Int[Tensor, " B"])
 def embedding_bag(indices: Int[Tensor, "Z N"], table: Float[Tensor, "R D"]) -> Float[Tensor, "Z D"]:
     """Sum some rows of a table for each position."""
     if table.dtype == torch.float32 and fits(table, widths=(table.shape[1],)):
-        return FusedBag.apply(indices, table)
+        return FusedBag.of(indices, table)
     return torch.nn.functional.embedding_bag(indices, table, mode="sum")

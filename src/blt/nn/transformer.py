@@ -27,7 +27,7 @@ class RMSNorm(nn.RMSNorm):
         if self.weight.dtype == torch.float32 and fits(states, widths=(self.weight.numel(),)):
             is_mixed = torch.is_autocast_enabled("cpu")
             dtype = torch.get_autocast_dtype("cpu") if is_mixed else self.weight.dtype
-            return FusedNorm.apply(states, self.weight, self.eps, dtype)
+            return FusedNorm.of(states, self.weight, self.eps, dtype)
         return super().forward(states.to(self.weight.dtype))
 
 
@@ -48,7 +48,7 @@ class FeedForward(nn.Module):
 def swiglu(gate: Float[Tensor, "*lead D"], up: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
     """Let the gate, through SiLU, scale what goes up."""
     if fits(gate, up, widths=(gate.shape[-1],)):
-        return FusedSwiGLU.apply(gate, up)
+        return FusedSwiGLU.of(gate, up)
     return F.silu(gate) * up
 
 
@@ -85,7 +85,9 @@ class Transformer(nn.Module):
             table: angles of the positions.
             attends: one pattern for all layers, or one cache per layer.
         """
-        states = states.to(self.layers[0].attention_norm.weight.dtype)  # what is added up keeps full precision
+        first = self.layers[0]
+        assert isinstance(first, Layer)
+        states = states.to(first.attention_norm.weight.dtype)  # what is added up keeps full precision
         for index, layer in enumerate(self.layers):
             states = layer(states, table, attends[index] if isinstance(attends, Sequence) else attends)
         return states

@@ -44,7 +44,15 @@ def _call(name: str, *arguments: Tensor | torch.dtype | int | float) -> None:
     getattr(library, f"blt_{name}")(*passed)
 
 
-class FusedNorm(torch.autograd.Function):
+class _Fused(torch.autograd.Function):
+    @classmethod
+    def of(cls, *inputs: Any) -> Tensor:
+        """Compute; the inputs are those of `forward`."""
+        found: Tensor = cls.apply(*inputs)  # type: ignore[no-untyped-call]
+        return found
+
+
+class FusedNorm(_Fused):
     """RMSNorm, which gives the type that is asked for."""
 
     @staticmethod
@@ -69,7 +77,7 @@ class FusedNorm(torch.autograd.Function):
         return gradient, of_weight, None, None
 
 
-class FusedSwiGLU(torch.autograd.Function):
+class FusedSwiGLU(_Fused):
     """silu(gate) × up."""
 
     @staticmethod
@@ -91,7 +99,7 @@ class FusedSwiGLU(torch.autograd.Function):
         return of_gate, of_up
 
 
-class FusedRotation(torch.autograd.Function):
+class FusedRotation(_Fused):
     """RoPE on halves of each head."""
 
     @staticmethod
@@ -116,7 +124,7 @@ def _rotated(states: Tensor, cos: Tensor, sin: Tensor, *, sign: float) -> Tensor
     return out
 
 
-class FusedAttention(torch.autograd.Function):
+class FusedAttention(_Fused):
     """Attention in which position t of a row sees the positions first[t] … t; first never falls along a row."""
 
     @staticmethod
@@ -140,7 +148,7 @@ class FusedAttention(torch.autograd.Function):
         return *found, None
 
 
-class FusedReading(torch.autograd.Function):
+class FusedReading(_Fused):
     """Each position's query meets the k keys of its slot; positions of one slot are neighbours."""
 
     @staticmethod
@@ -163,7 +171,7 @@ class FusedReading(torch.autograd.Function):
         return *found, None
 
 
-class FusedPooling(torch.autograd.Function):
+class FusedPooling(_Fused):
     """Each of a slot's k queries meets the keys of the positions that feed the slot, which are neighbours."""
 
     @staticmethod
@@ -192,7 +200,7 @@ def _sizes(slots: Tensor, of_slots: Tensor) -> tuple[int, ...]:
     return *slots.shape, num_slots, num_vectors, num_heads, width
 
 
-class FusedMaximum(torch.autograd.Function):
+class FusedMaximum(_Fused):
     """The largest value of each slot, feature by feature; 0 where a slot has none, the first of equals."""
 
     @staticmethod
@@ -218,7 +226,7 @@ class FusedMaximum(torch.autograd.Function):
         return gradient, None, None
 
 
-class FusedBag(torch.autograd.Function):
+class FusedBag(_Fused):
     """The sum of some rows of a table for each position."""
 
     @staticmethod
