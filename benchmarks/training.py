@@ -3,10 +3,10 @@
     pip install transformers
     python benchmarks/training.py --out benchmarks/records/training-cpu.json
 
-Both have the shape `tinystories-55m`, new weights and a threshold that gives 4.4 bytes per patch on the sample text,
-and are trained on the same 8 × 512 bytes by PyTorch's AdamW, in float32 and under bfloat16 autocast. Each round runs
-every side once, in a process of its own, so that its peak memory is known; the rate of matrix products is measured in
-each of our processes, right before and after. Figures are medians over all rounds' steps.
+Both have the shape `tinystories-55m`, new weights and a threshold that gives 4.4 bytes per patch on what they read, and
+are trained on the same 8 × 512 bytes by PyTorch's AdamW, in float32 and under bfloat16 autocast. Each round runs every
+side once, in a process of its own, so that its peak memory is known; the rate of matrix products is measured in each
+of our processes, right before and after. Figures are medians over all rounds' steps.
 
 The share of that rate counts what the model needs (`blt plan`): forward and backward of the BLT at its mean patch
 length, and nothing that an implementation wastes.
@@ -27,12 +27,12 @@ import torch
 from decoding import transformers_blt_model
 from record import write_record
 
-from blt.cli.bench import _model
+from blt.cli.bench import MEAN_PATCH_BYTES, _model
 from blt.codec import encode
 from blt.data import Batch
 from blt.generation.speed import TEXT, measure_limits
 from blt.model.cost import cost_of
-from blt.patching import mean_patch_bytes, patch
+from blt.patching import EntropyRule, mean_patch_bytes, patch
 from blt.training.allocator import keep_freed_memory
 from blt.training.objectives import BLTObjective
 
@@ -46,14 +46,20 @@ def batch() -> torch.Tensor:
     return torch.stack([encode(text[start * 37 : start * 37 + LENGTH + 1]) for start in range(ROWS)])
 
 
+def threshold(entropies: torch.Tensor) -> float:
+    return float(entropies.flatten().quantile(1 - 1 / MEAN_PATCH_BYTES))
+
+
 def ours(*, bf16: bool) -> tuple[Callable[[], float], dict[str, Any]]:
     keep_freed_memory()
     lm = _model(None, "tinystories-55m", dtype="float32", device="cpu")
     ids = batch()
     byte_ids, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-    rows = Batch(byte_ids=byte_ids, targets=targets, entropies=lm.entropies(byte_ids))
-    mean_patch = mean_patch_bytes(patch(byte_ids, lm.patch_rule, entropies=rows.entropies), byte_ids)
-    objective = BLTObjective(lm.blt.train(), rule=lm.patch_rule, slots_multiple=1)
+    entropies = lm.entropies(byte_ids)
+    rule = EntropyRule(threshold=threshold(entropies))
+    rows = Batch(byte_ids=byte_ids, targets=targets, entropies=entropies)
+    mean_patch = mean_patch_bytes(patch(byte_ids, rule, entropies=entropies), byte_ids)
+    objective = BLTObjective(lm.blt.train(), rule=rule, slots_multiple=1)
     optimizer = torch.optim.AdamW(lm.blt.parameters(), lr=1e-4, fused=True)
 
     def step() -> float:
@@ -73,6 +79,8 @@ def theirs(*, bf16: bool) -> tuple[Callable[[], float], dict[str, Any]]:
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4)
     ids = batch()[:, :-1]
     with torch.no_grad():
+        entropies = model.model.patcher(ids)[0]
+        model.config.patching_threshold = model.model.config.patching_threshold = threshold(entropies)
         lengths = model.model.patcher(ids, patch_size=4, threshold=model.config.patching_threshold)[1]
 
     def step() -> float:
