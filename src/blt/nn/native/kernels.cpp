@@ -19,23 +19,22 @@ namespace {
 
 // OUT rows of a matrix times N vectors.
 template <int OUT, int N, class Weight>
-inline void block(const Weight *weight, int64_t width, const float *in, int64_t in_stride, float (&found)[OUT][N]) {
-    Floats sums[OUT][N] = {};
+inline void block(const Weight *weight, int64_t width, const float *in, int64_t in_stride, float (&found)[N][OUT]) {
+    Floats sums[N][OUT] = {};
     int64_t at = 0;
     for (; at + LANES <= width; at += LANES) {
         Floats inputs[N];
         for (int n = 0; n < N; ++n) inputs[n] = load(in + n * in_stride + at);
         for (int out = 0; out < OUT; ++out) {
             const Floats row = load(weight + out * width + at);
-            for (int n = 0; n < N; ++n) sums[out][n] += row * inputs[n];
+            for (int n = 0; n < N; ++n) sums[n][out] += row * inputs[n];
         }
     }
-    for (int out = 0; out < OUT; ++out)
-        for (int n = 0; n < N; ++n) {
-            float total = sum(sums[out][n]);
-            for (int64_t rest = at; rest < width; ++rest) total += one(weight + out * width + rest) * in[n * in_stride + rest];
-            found[out][n] = total;
-        }
+    for (int n = 0; n < N; ++n) {
+        sums_of(sums[n], found[n]);
+        for (int64_t rest = at; rest < width; ++rest)
+            for (int out = 0; out < OUT; ++out) found[n][out] += one(weight + out * width + rest) * in[n * in_stride + rest];
+    }
 }
 
 template <class Weight>
@@ -128,14 +127,16 @@ struct Share {
 
 template <int OUT, int N, class Weight>
 inline void place(const Matrix &matrix, int64_t row, const float *in, float *out, int64_t stride, bool add) {
-    float found[OUT][N];
+    float found[N][OUT];
     block<OUT, N>(static_cast<const Weight *>(matrix.weight) + row * matrix.width, matrix.width, in, matrix.width, found);
-    for (int o = 0; o < OUT; ++o) {
-        const float scale = matrix.scale ? matrix.scale[row + o] : 1.0f;
-        for (int n = 0; n < N; ++n) {
-            float *to = out + n * stride + row + o;
-            *to = (add ? *to : 0.0f) + found[o][n] * scale;
-        }
+    for (int n = 0; n < N; ++n) {
+        float *to = out + n * stride + row;
+        if (matrix.scale)
+            for (int o = 0; o < OUT; ++o) found[n][o] *= matrix.scale[row + o];
+        if (add)
+            for (int o = 0; o < OUT; ++o) to[o] += found[n][o];
+        else
+            std::memcpy(to, found[n], sizeof found[n]);
     }
 }
 
@@ -244,9 +245,9 @@ void attend(const Cache &cache, int64_t row, int64_t position, int64_t head, int
     while (i < num) {
         const int64_t until = i < before_the_end && before_the_end < num ? before_the_end : num;
         for (; i + 4 <= until; i += 4) {
-            float found[4][1];
+            float found[1][4];
             block<4, 1>(cache.keys + slot(i), width, query, 0, found);
-            for (int key = 0; key < 4; ++key) scores[i + key] = found[key][0];
+            for (int key = 0; key < 4; ++key) scores[i + key] = found[0][key];
         }
         for (; i < until; ++i) scores[i] = dot(query, cache.keys + slot(i), width);
     }

@@ -67,6 +67,28 @@ inline float sum(Floats values) {
     return parts[0];
 }
 
+// The sums of COUNT vectors, each in an order that depends on COUNT alone.
+template <int COUNT>
+inline void sums_of(const Floats (&values)[COUNT], float *out) {
+#if defined(__AVX512F__)
+    if constexpr (COUNT == 4 || COUNT == 8) {
+        __m512 quarters[COUNT / 4];  // lane by lane of 128 bits, partial sums of four vectors
+        for (int group = 0; group < COUNT / 4; ++group) {
+            const __m512 a = (__m512)values[4 * group], b = (__m512)values[4 * group + 1];
+            const __m512 c = (__m512)values[4 * group + 2], d = (__m512)values[4 * group + 3];
+            const __m512 left = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            const __m512 right = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            quarters[group] = _mm512_add_ps(_mm512_shuffle_ps(left, right, 0x44), _mm512_shuffle_ps(left, right, 0xee));
+            const __m512 halves = _mm512_add_ps(quarters[group], _mm512_shuffle_f32x4(quarters[group], quarters[group], 0x4e));
+            const __m512 whole = _mm512_add_ps(halves, _mm512_shuffle_f32x4(halves, halves, 0xb1));
+            _mm_storeu_ps(out + 4 * group, _mm512_castps512_ps128(whole));
+        }
+        return;
+    }
+#endif
+    for (int at = 0; at < COUNT; ++at) out[at] = sum(values[at]);
+}
+
 inline float largest(Floats values) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps((__m512)values);
