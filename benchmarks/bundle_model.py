@@ -26,7 +26,7 @@ PROMPTS = ("Once upon a time", "Tom had a red ball.", "One day, a little girl na
 CARD = """\
 ---
 license: mit
-library_name: blt-llm
+library_name: blt
 tags: [byte-latent-transformer, tokenizer-free, byte-level]
 datasets: [roneneldan/TinyStories]
 ---
@@ -46,8 +46,8 @@ tells short English children's stories, byte by byte. It ships inside the packag
 | distinct bytes | {distinct:,} |
 | bytes seen | {seen:,} ({epochs:.2f} epochs), entropy model: {entropy_seen:,} |
 | steps | {steps:,} |
-| time | {minutes:.0f} minutes on two CPU cores (shared), entropy model: {entropy_minutes:.0f} |
-| recipe | `recipes/tiny.toml` (its first lines say how the length of the run was shortened under way) |
+| time | {minutes:.0f} minutes on {cores}, entropy model: {entropy_minutes:.0f} |
+| recipe | `recipes/tiny.toml` |
 | patch rule | next-byte entropy above θ = {threshold:.4f} nats |
 | weights | bf16 |
 
@@ -80,13 +80,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--train", type=Path, required=True, help="prepared folder that the run was trained on")
     parser.add_argument("--valid", action="append", required=True, metavar="NAME=FILE")
+    parser.add_argument("--cores", default="two CPU cores", help="what it was trained on, in words")
     parser.add_argument("--out", type=Path, default=Path("src/blt/bundled"))
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/bundled-model.json"))
     arguments = parser.parse_args()
 
     ByteLM.from_pretrained(arguments.run / "model").save_pretrained(arguments.out, dtype="bfloat16")
     lm = ByteLM.from_pretrained(arguments.out)
-    record = describe(lm, arguments.run, arguments.train)
+    record = describe(lm, arguments.run, arguments.train) | {"trained_on": arguments.cores}
     record |= measure(lm, dict(pair.split("=", 1) for pair in arguments.valid))
     lm.card = card(record)
     lm.save_pretrained(arguments.out, dtype="bfloat16")
@@ -152,6 +153,7 @@ def card(record: dict[str, Any]) -> str:
         epochs=main_stage["num_bytes"] / record["train"]["distinct_bytes"],
         entropy_seen=entropy_stage["num_bytes"],
         steps=main_stage["step"],
+        cores=record["trained_on"],
         minutes=main_stage["seconds"] / 60,
         entropy_minutes=entropy_stage["seconds"] / 60,
         threshold=record["config"]["patch_rule"]["threshold"],

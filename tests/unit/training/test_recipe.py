@@ -27,7 +27,13 @@ def test_every_shipped_recipe_can_be_read(path):
 
 
 def test_there_are_shipped_recipes():
-    assert {path.stem for path in RECIPES} >= {"tiny", "tinystories-55m", "finetune", "byteify-smollm2"}
+    assert {path.stem for path in RECIPES} >= {
+        "tiny",
+        "tinystories-55m",
+        "tinystories-55m-best",
+        "finetune",
+        "byteify-smollm2",
+    }
 
 
 def test_any_field_can_be_set_from_outside(recipe_file):
