@@ -19,7 +19,6 @@ from blt.errors import DataError
 from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.rows import Rows, document_rows, num_windows, window_rows
 from blt.lm import ByteLM, fingerprint
-from blt.nn import computes_runs
 from blt.patching import Patches, count_text, patch
 from blt.shapes import Float, Int, Tensor
 
@@ -157,7 +156,7 @@ class _Tally:
         """Score some rows."""
         ends = patch(rows.byte_ids, lm.patch_rule, entropies=rows.entropies).ends & rows.is_read
         patches = Patches(ends=ends)  # what fills a row up is one open patch, which nobody reads
-        _check_memory(lm, patches)
+        _check_memory(patches)
         units = rows.units.numpy()
         self.bits[units] = _nats(lm, rows.byte_ids, patches, rows.targets).numpy() / math.log(2)
         self.num_bytes[units] = (rows.targets >= BYTE_OFFSET).sum(1).cpu().numpy()
@@ -176,11 +175,8 @@ def _nats(
     return nats.view(targets.shape).cpu().double().sum(1)
 
 
-def _check_memory(lm: ByteLM, patches: Patches) -> None:
+def _check_memory(patches: Patches) -> None:
     """Refuse a document whose patches, each looking at every earlier one, cannot fit into this machine's memory."""
-    transformer = lm.blt.global_transformer
-    if computes_runs(lm.blt.hash_embedding.bytes.weight, head_dim=transformer.head_dim):
-        return  # no mask is made
     needed = _BYTES_PER_PAIR_OF_PATCHES * len(patches.ends) * patches.num_slots**2
     try:
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
