@@ -143,9 +143,13 @@ inline void place(const Matrix &matrix, int64_t row, const float *in, float *out
 template <int OUT, class Weight>
 inline void columns(const Matrix &matrix, int64_t row, const float *in, int64_t num, float *out, int64_t stride, bool add) {
     constexpr int MOST = 3;  // vectors at once
-    int64_t blocks = (num + MOST - 1) / MOST;
-    for (int64_t n = 0; n < num; --blocks) {
-        const int64_t count = (num - n + blocks - 1) / blocks;  // all blocks alike, or nearly
+    const int64_t blocks = (num + MOST - 1) / MOST, size = OUT * matrix.width * int64_t(sizeof(Weight));
+    const char *next = reinterpret_cast<const char *>(static_cast<const Weight *>(matrix.weight) + (row + OUT) * matrix.width);
+    int64_t n = 0;
+    for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t count = (num - n + blocks - block - 1) / (blocks - block);  // all blocks alike, or nearly
+        if (blocks > 1)  // the weights that follow are on their way while these are multiplied
+            for (int64_t at = size * block / blocks; at < size * (block + 1) / blocks; at += 64) __builtin_prefetch(next + at, 0, 2);
         const float *from = in + n * matrix.width;
         float *to = out + n * stride;
         if (count == 1) place<OUT, 1, Weight>(matrix, row, from, to, stride, add);
