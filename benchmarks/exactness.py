@@ -19,13 +19,14 @@ import torch
 from record import write_record
 
 from blt.cli.bench import _model
-from blt.codec import encode
+from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID, encode
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
 from blt.generation.speed import TEXT
 from blt.lm import ByteLM, DecodingSession
 from blt.patching import ByteRule, EntropyRiseRule, PatchRule, SpaceRule, StaticRule
 
 CLAIM = "Greedy decoding with caches writes what the full forward pass would, and memory grows by global entries alone"
+NEVER_WRITTEN = [BOE_ID, BOS_ID, BPE_ID]
 PROMPTS = [TEXT[start * 11 : start * 11 + 17 + 5 * start] for start in range(8)]
 DRAFTERS: dict[str, DraftConfig | None] = {
     "no guessing": None,
@@ -51,6 +52,7 @@ def compare(lm: ByteLM, texts: list[bytes], prompts: list[str]) -> dict[str, Any
     for text, prompt in zip(texts, prompts, strict=True):
         ids = encode(text, bos=True)[None]
         logits = lm.blt(ids, lm.patches(ids))[0, :-1]
+        logits[:, NEVER_WRITTEN] = -torch.inf
         first = len(prompt.encode())
         best = logits.topk(2).values[first:]
         wrong += int((logits.argmax(-1)[first:] != ids[0, first + 1 :]).sum())
@@ -87,6 +89,8 @@ def main(num_bytes: int, long_bytes: int, threads: int, out: Path | None) -> Non
     """Compare, and read a long text."""
     torch.set_num_threads(threads)
     lm = _model(None, "tinystories-55m", dtype="float32", device="cpu")
+    with torch.no_grad():
+        lm.blt.hash_embedding.bytes.weight[EOS_ID] = 0  # never the likeliest, so that no text ends early
     by_entropy = lm.patch_rule
     rules: dict[str, PatchRule] = {
         "entropy": by_entropy,
