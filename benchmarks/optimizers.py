@@ -5,7 +5,7 @@
 
 Every arm trains a small BLT from the same new weights on the same windows in the same order, with the patches of one
 model, and is measured on the same held-out documents of DEV. AdamW's learning rates are screened by short runs; the
-best two are then trained in full, as is Muon with the rates of `recipes/tiny.toml`. Stopped, the same command goes on.
+best ones are then trained in full, as is Muon with the rates of `recipes/tiny.toml`. Stopped, the same command goes on.
 """
 
 from dataclasses import replace
@@ -102,6 +102,7 @@ def train(
 @click.option("--rate", "rates", type=float, multiple=True, default=(1e-3, 3e-3, 1e-2), show_default=True)
 @click.option("--megabytes", default=10.0, show_default=True, help="Bytes to see in full.")
 @click.option("--screen-megabytes", default=2.5, show_default=True, help="Bytes to see in screening AdamW's rates.")
+@click.option("--finalists", default=2, show_default=True, help="How many of AdamW's rates to train in full.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
@@ -112,6 +113,7 @@ def main(
     rates: tuple[float, ...],
     megabytes: float,
     screen_megabytes: float,
+    finalists: int,
     threads: int,
     work: Path,
     out: Path,
@@ -131,7 +133,7 @@ def main(
         name = f"screen adamw {rate}"
         results["screened"][name] = train(name, adamw(rate), cosine, steps=short, paths=paths, work=work)
     by_rate = {rate: results["screened"][f"screen adamw {rate}"]["dev_bits_per_byte"] for rate in rates}
-    for rate in sorted(by_rate, key=lambda rate: by_rate[rate])[:2]:
+    for rate in sorted(by_rate, key=lambda rate: by_rate[rate])[:finalists]:
         results["in full"][f"adamw {rate}"] = train(
             f"adamw {rate}", adamw(rate), cosine, steps=full, paths=paths, work=work
         )
