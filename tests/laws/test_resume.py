@@ -11,11 +11,13 @@ import pytest
 import torch
 from rich.console import Console
 
+import blt.nn.native.fused
 from blt.checkpoint import load_tensors
 from blt.data import EntropyStore, Shards, Windows
 from blt.distributed import World
 from blt.entropy import EntropyConfig, EntropyModel
 from blt.model import BLT, BLTConfig, HashConfig, LocalConfig, TransformerConfig
+from blt.nn.native.build import load
 from blt.patching import EntropyRule
 from blt.training import Stopped, checkpoints, curves
 from blt.training.checkpoints import Checkpoints
@@ -37,6 +39,16 @@ BLT_CONFIG = BLTConfig(
     hash_embedding=HashConfig(ngram_sizes=(3,), num_rows=32),
     queries_per_patch=2,
 )
+WIDE_LOCAL = LocalConfig(dim=64, num_layers=1, num_heads=2, window=8)
+SHAPES = {
+    "blt": BLT_CONFIG,
+    "wide blt": replace(  # wide enough for the fused functions
+        BLT_CONFIG,
+        local_encoder=WIDE_LOCAL,
+        local_decoder=WIDE_LOCAL,
+        global_transformer=TransformerConfig(dim=96, num_layers=2, num_heads=3),
+    ),
+}
 THAWING = PartsConfig(
     local_encoder=PartConfig(learning_rate_factor=0.0),
     global_transformer=PartConfig(learning_rate_factor=0.5, frozen_steps=2),
@@ -58,7 +70,7 @@ def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, parts=None,
         objective = EntropyObjective(EntropyModel(EntropyConfig(dim=16, num_layers=1, num_heads=2, window=8)))
     else:
         entropies = EntropyStore(np.random.default_rng(0).uniform(0, 5, shards.num_ids).astype(np.float32))
-        objective = BLTObjective(BLT(BLT_CONFIG), rule=EntropyRule(threshold=3.0), slots_multiple=1)
+        objective = BLTObjective(BLT(SHAPES[stage]), rule=EntropyRule(threshold=3.0), slots_multiple=1)
     config = LoopConfig(
         precision="float32",
         num_steps=NUM_STEPS,
@@ -128,7 +140,7 @@ def check_resume(tmp_path, *, stop_after, **what):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-@pytest.mark.parametrize("stage", ["entropy", "blt"])
+@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt"])
 def test_a_stopped_run_goes_on_with_the_same_losses_bit_for_bit(tmp_path, stage, optimizer, accumulation):
     check_resume(tmp_path, stage=stage, optimizer=optimizer, accumulation=accumulation, stop_after=3)
 
@@ -191,7 +203,19 @@ def test_the_check_notices_what_a_resume_forgets(tmp_path, monkeypatch, flaw, op
         check_resume(tmp_path, stage="entropy", optimizer=optimizer, accumulation=1, stop_after=3)
 
 
-@pytest.mark.parametrize("stage", ["entropy", "blt"])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_fused_functions_give_the_losses_of_pytorch(tmp_path, monkeypatch, optimizer):
+    if load("training") is None:
+        pytest.skip("no compiler here")
+    new_trainer(tmp_path / "fused", stage="wide blt", optimizer=optimizer).run()
+    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    new_trainer(tmp_path / "pytorch", stage="wide blt", optimizer=optimizer).run()
+    found, wanted = (torch.tensor(losses(tmp_path / name)) for name in ("fused", "pytorch"))
+    assert not torch.equal(found, wanted), "both ran the same functions"
+    torch.testing.assert_close(found, wanted, rtol=2e-3 if optimizer == "muon" else 1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt"])
 def test_parts_of_a_batch_give_the_losses_of_the_whole(tmp_path, stage):
     for parts in (1, 2, 4):
         new_trainer(tmp_path / str(parts), stage=stage, accumulation=parts).run()
