@@ -5,7 +5,7 @@ The positions of a slot are neighbours; slot P, one past the last, is nowhere.
 
 import torch
 
-from blt.nn.native.fused import FusedBag, FusedMaximum, FusedPooling, FusedReading, fits
+from blt.nn.native.fused import FusedBag, FusedCrossAttention, FusedMaximum, fits
 from blt.shapes import Bool, Float, Int, Tensor
 
 
@@ -61,7 +61,7 @@ def attend_within_slots(
     """Let each of a slot's k queries, scaled, gather from the positions of that slot; zeros where it has none."""
     num_slots = queries.shape[1]
     if fits(queries, keys, values, widths=(queries.shape[-1],)):
-        return FusedPooling.of(queries, keys, values, slots)
+        return FusedCrossAttention.of(queries, keys, values, slots)
     asking = take(queries, slots)  # B T K H E: each position meets its own slot's queries
     scores = (asking * keys[:, :, None]).sum(-1).float()  # B T K H
     weights = segment_softmax(scores, slots, num_slots=num_slots).to(values.dtype)
@@ -76,7 +76,7 @@ def attend_to_slots(
 ) -> Float[Tensor, "B T H E"]:
     """Let each position's query, scaled, gather from the k vectors of its slot; zeros where it has none."""
     if fits(queries, keys, values, widths=(queries.shape[-1],)):
-        return FusedReading.of(queries, keys, values, slots)
+        return FusedCrossAttention.of(queries, keys, values, slots)
     return attend_to_vectors(queries, take(keys, slots), take(values, slots))
 
 

@@ -24,9 +24,9 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """Scale each state to mean square 1, then by the learnt weight."""
-        if self.weight.dtype == torch.float32 and fits(states, widths=(self.weight.numel(),)):
-            is_mixed = torch.is_autocast_enabled("cpu")
-            dtype = torch.get_autocast_dtype("cpu") if is_mixed else self.weight.dtype
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        is_served = self.weight.dtype == torch.float32 and dtype in (torch.float32, torch.bfloat16)
+        if is_served and fits(states, widths=(self.weight.numel(),)):
             return FusedNorm.of(states, self.weight, self.eps, dtype)
         return super().forward(states.to(self.weight.dtype))
 

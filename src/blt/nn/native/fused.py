@@ -148,38 +148,17 @@ class FusedAttention(_Fused):
         return *found, None
 
 
-class FusedReading(_Fused):
-    """Each position's query meets the k keys of its slot; positions of one slot are neighbours."""
+class FusedCrossAttention(_Fused):
+    """Positions read the k vectors of their slot, or a slot's k queries read its positions, which are neighbours."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
-        """Args: queries: `B T H E`, scaled; keys, values: `B P K H E`; slots: `B T`, P for none, which gives zeros."""
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, slots: Int[Tensor, "B T"]) -> Tensor:
+        """Args: queries: `B T H E` with keys and values `B P K H E`, or the other way round; scaled; slots: P: none."""
         queries, keys, values, slots = (part.contiguous() for part in (queries, keys, values, slots))
-        out = torch.empty_like(queries)
-        _call("read_forward", queries.dtype, queries, keys, values, slots, *_sizes(slots, keys), out)
-        ctx.save_for_backward(queries, keys, values, slots)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of queries, keys and values."""
-        queries, keys, values, slots = ctx.saved_tensors
-        found = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-        tensors = (given.contiguous(), queries, keys, values, slots)
-        _call("read_backward", queries.dtype, *tensors, *_sizes(slots, keys), *found)
-        return *found, None
-
-
-class FusedPooling(_Fused):
-    """Each of a slot's k queries meets the keys of the positions that feed the slot, which are neighbours."""
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
-        """Args: queries: `B P K H E`, scaled; keys, values: `B T H E`; slots: `B T`, P for none."""
-        queries, keys, values, slots = (part.contiguous() for part in (queries, keys, values, slots))
+        ctx.name, of_slots = ("pool", queries) if queries.dim() == 5 else ("read", keys)
+        ctx.sizes = (*slots.shape, *of_slots.shape[1:])  # rows, length, slots, vectors, heads, width
         out = torch.zeros_like(queries)
-        _call("pool_forward", queries.dtype, queries, keys, values, slots, *_sizes(slots, queries), out)
+        _call(f"{ctx.name}_forward", queries.dtype, queries, keys, values, slots, *ctx.sizes, out)
         ctx.save_for_backward(queries, keys, values, slots)
         return out
 
@@ -188,16 +167,10 @@ class FusedPooling(_Fused):
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         """Give the gradients of queries, keys and values."""
         queries, keys, values, slots = ctx.saved_tensors
-        found = torch.zeros_like(queries), torch.empty_like(keys), torch.empty_like(values)
+        found = tuple(torch.zeros_like(part) for part in (queries, keys, values))
         tensors = (given.contiguous(), queries, keys, values, slots)
-        _call("pool_backward", queries.dtype, *tensors, *_sizes(slots, queries), *found)
+        _call(f"{ctx.name}_backward", queries.dtype, *tensors, *ctx.sizes, *found)
         return *found, None
-
-
-def _sizes(slots: Tensor, of_slots: Tensor) -> tuple[int, ...]:
-    """Give rows, length, slots, vectors per slot, heads and their width."""
-    _, num_slots, num_vectors, num_heads, width = of_slots.shape
-    return *slots.shape, num_slots, num_vectors, num_heads, width
 
 
 class FusedMaximum(_Fused):
