@@ -119,12 +119,12 @@ class Drafter:
 
 
 def default_drafter(lm: ByteLM, *, num_requests: int) -> Drafter | None:
-    """Give what guesses where nothing else is said: the entropy model, where that is faster, else nothing.
+    """Give what guesses where nothing else is said: the decoder, where that is faster, else nothing.
 
     It is where a text is written alone, by the kernels, which read several bytes in hardly more time than one.
     """
-    if num_requests == 1 and lm.entropy_model is not None and lm.patch_rule.needs_entropies and are_native(lm.blt):
-        return Drafter(DraftConfig())
+    if num_requests == 1 and are_native(lm.blt):
+        return Drafter(DraftConfig(by="decoder", min_probability=0.4))
     return None
 
 
