@@ -3,6 +3,7 @@
 import datetime
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -29,10 +30,11 @@ def write_record(path: Path, *, claim: str, device: str, results: Any) -> None:
 
 
 def command() -> str:
-    """Give the command line, as typed from the root of the repository."""
+    """Give the command line, as typed from the root of the repository; of paths elsewhere, the last name alone."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
-    return shlex.join(["python", str(name), *sys.argv[1:]])
+    arguments = [re.sub(r"(^|=)/\S*/", r"\1", argument) for argument in sys.argv[1:]]
+    return shlex.join(["python", str(name), *arguments])
 
 
 def circumstances(device: str) -> dict[str, Any]:
