@@ -24,12 +24,12 @@ _Predict = Callable[[Tensor], Tensor]
 class DraftConfig:
     """How bytes are guessed."""
 
-    by: Literal["entropy", "decoder"] = "entropy"
-    """What guesses: the entropy model, which reads every byte anyway; or encoder and decoder on the patch that was
-    complete last (BLT-S; arXiv 2605.08044)."""
+    by: Literal["entropy", "decoder"] = "decoder"
+    """What guesses: encoder and decoder on the patch that was complete last (BLT-S; arXiv 2605.08044); or the entropy
+    model, which reads every byte anyway."""
     max_guesses: int = 8
     """Guess at most so many bytes at once; how many, up to this, follows from how many were right before."""
-    min_probability: float = 0.6
+    min_probability: float = 0.4
     """Guess on only while the guesser finds its likeliest byte at least so likely."""
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ def default_drafter(lm: ByteLM, *, num_requests: int) -> Drafter | None:
     It is where a text is written alone, by the kernels, which read several bytes in hardly more time than one.
     """
     if num_requests == 1 and are_native(lm.blt):
-        return Drafter(DraftConfig(by="decoder", min_probability=0.4))
+        return Drafter(DraftConfig())
     return None
 
 
