@@ -10,7 +10,7 @@ _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 def keep_freed_memory() -> None:
     """Let the C library keep large blocks that are freed, instead of asking the system for new ones in every step.
 
-    Each new page costs a fault, some 5% of a step on a CPU. Only glibc has these settings; elsewhere nothing changes.
+    Each new page costs a fault. Only glibc has these settings; elsewhere nothing changes.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
