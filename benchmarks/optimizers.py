@@ -35,17 +35,19 @@ validation_documents = 120
 
 [blt.loop]
 num_steps = 1
-rows = 6
+rows = 3
 window = 2048
 checkpoint_every = 200
 """
 MUON = {
     "type": "muon",
-    "learning_rate": "0.02",
-    "adamw.learning_rate": "3e-3",
+    "learning_rate": "0.01",
+    "momentum": "0.9",
+    "adamw.learning_rate": "5e-3",
     "adamw.weight_decay": "0.0",
 }
-BYTES_PER_STEP = 6 * 2048
+MUON_SCHEDULE = {"type": "wsd", "warmup_steps": "20"}
+BYTES_PER_STEP = 3 * 2048
 
 
 def new_model(donor: ByteLM) -> ByteLM:
@@ -126,9 +128,9 @@ def main(
         new_model(ByteLM.from_pretrained(patches_of)).save_pretrained(start)
     paths = {"start_from": str(start), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
     short, full = (int(size * 1e6 / BYTES_PER_STEP) for size in (screen_megabytes, megabytes))
-    cosine, wsd = {"type": "cosine", "warmup_steps": "50"}, {"type": "wsd", "warmup_steps": "50"}
+    cosine = {"type": "cosine", "warmup_steps": "50"}
     results: dict[str, Any] = {"recipe": RECIPE, "screened": {}, "in full": {}}
-    results["in full"]["muon"] = train("muon", MUON, wsd, steps=full, paths=paths, work=work)
+    results["in full"]["muon"] = train("muon", MUON, MUON_SCHEDULE, steps=full, paths=paths, work=work)
     for rate in rates:
         name = f"screen adamw {rate}"
         results["screened"][name] = train(name, adamw(rate), cosine, steps=short, paths=paths, work=work)

@@ -112,9 +112,9 @@ class HashEmbedding(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw new weights: the n-grams of a byte together weigh as much as the byte itself."""
+        """Draw new weights: the n-grams of a byte together weigh a tenth of the byte, since all they say is learnt."""
         std = self.bytes.embedding_dim**-0.5
         nn.init.normal_(self.bytes.weight, std=std)
         if self.ngrams is not None:
             num_tables = self.config.num_functions * len(self.config.ngram_sizes)
-            nn.init.normal_(self.ngrams.weight, std=std * num_tables**-0.5)
+            nn.init.normal_(self.ngrams.weight, std=0.1 * std * num_tables**-0.5)

@@ -95,7 +95,7 @@ class Transformer(nn.Module):
 
 @torch.no_grad()
 def initialise(module: nn.Module) -> None:
-    """Draw new weights: normal with variance 1/inputs; what is added to the residual is scaled by 1/√(2·layers)."""
+    """Draw new weights: normal of variance 1/inputs; what is added to the residual is scaled by 0.1/√(2·layers)."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=part.in_features**-0.5)
@@ -103,7 +103,7 @@ def initialise(module: nn.Module) -> None:
             nn.init.ones_(part.weight)
     for stack in module.modules():
         if isinstance(stack, Transformer):
-            scale = (2 * max(1, len(stack.layers))) ** -0.5
+            scale = 0.1 * (2 * max(1, len(stack.layers))) ** -0.5
             for layer in stack.layers:
                 assert isinstance(layer, Layer)
                 layer.attention.output.weight.mul_(scale)
