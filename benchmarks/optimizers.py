@@ -47,7 +47,8 @@ MUON = {
     "adamw.weight_decay": "0.0",
 }
 MUON_SCHEDULE = {"type": "wsd", "warmup_steps": "20"}
-BYTES_PER_STEP = 3 * 2048
+WINDOW = 2048
+BYTES_PER_STEP = 3 * WINDOW
 
 
 def new_model(donor: ByteLM) -> ByteLM:
@@ -72,7 +73,7 @@ def train(
     name: str, optimizer: dict[str, str], schedule: dict[str, str], *, steps: int, paths: dict[str, str], work: Path
 ) -> dict[str, Any]:
     """Train one arm, and tell its course."""
-    recipe = work / "recipe.toml"
+    recipe = work / f"{name.replace(' ', '-')}.toml"
     work.mkdir(parents=True, exist_ok=True)
     recipe.write_text(RECIPE, encoding="utf-8")
     out = work / name.replace(" ", "-")

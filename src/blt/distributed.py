@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from blt.errors import ConfigurationError
 from blt.shapes import Tensor
@@ -44,7 +45,9 @@ class World:
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for weight in weights:
-            if weight.requires_grad:
+            if weight.grad is not None and weight.grad.is_sparse:
+                weight.grad = self._sum_sparse(weight.grad.coalesce())
+            elif weight.requires_grad:
                 weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
                 by_dtype.setdefault(weight.grad.dtype, []).append(weight.grad)
         for gradients in by_dtype.values():
@@ -52,6 +55,21 @@ class World:
             dist.all_reduce(flat)
             for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
+
+    def _sum_sparse(self, gradient: Tensor) -> Tensor:
+        """Add up gradients that hold other rows in each process: all get all of them."""
+        rows, values = gradient.indices()[0], gradient.values()  # N, N D
+        counts = rows.new_zeros(self.size)
+        counts[self.rank] = len(rows)
+        dist.all_reduce(counts)
+        longest = int(counts.max())
+        all_rows = [rows.new_empty(longest) for _ in counts]
+        all_values = [values.new_empty(longest, values.shape[1]) for _ in counts]
+        dist.all_gather(all_rows, nn.functional.pad(rows, (0, longest - len(rows))))
+        dist.all_gather(all_values, nn.functional.pad(values, (0, 0, 0, longest - len(rows))))
+        kept_rows = torch.cat([some[:count] for some, count in zip(all_rows, counts.tolist(), strict=True)])
+        kept_values = torch.cat([some[:count] for some, count in zip(all_values, counts.tolist(), strict=True)])
+        return torch.sparse_coo_tensor(kept_rows[None], kept_values, gradient.shape, check_invariants=True).coalesce()
 
     def wait(self) -> None:
         """Go on once all processes are here."""

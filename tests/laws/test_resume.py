@@ -70,7 +70,9 @@ def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, parts=None,
         objective = EntropyObjective(EntropyModel(EntropyConfig(dim=16, num_layers=1, num_heads=2, window=8)))
     else:
         entropies = EntropyStore(np.random.default_rng(0).uniform(0, 5, shards.num_ids).astype(np.float32))
-        objective = BLTObjective(BLT(SHAPES[stage]), rule=EntropyRule(threshold=3.0), slots_multiple=1)
+        blt = BLT(SHAPES[stage.removeprefix("sparse ")])
+        blt.hash_embedding.sparse_gradients = stage.startswith("sparse ")
+        objective = BLTObjective(blt, rule=EntropyRule(threshold=3.0), slots_multiple=1)
     config = LoopConfig(
         precision="float32",
         num_steps=NUM_STEPS,
@@ -140,7 +142,7 @@ def check_resume(tmp_path, *, stop_after, **what):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt"])
+@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt", "sparse blt"])
 def test_a_stopped_run_goes_on_with_the_same_losses_bit_for_bit(tmp_path, stage, optimizer, accumulation):
     check_resume(tmp_path, stage=stage, optimizer=optimizer, accumulation=accumulation, stop_after=3)
 
@@ -215,7 +217,7 @@ def test_fused_functions_give_the_losses_of_pytorch(tmp_path, monkeypatch, optim
     torch.testing.assert_close(found, wanted, rtol=2e-3 if optimizer == "muon" else 1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt"])
+@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt", "sparse blt"])
 def test_parts_of_a_batch_give_the_losses_of_the_whole(tmp_path, stage):
     for parts in (1, 2, 4):
         new_trainer(tmp_path / str(parts), stage=stage, accumulation=parts).run()
@@ -253,9 +255,11 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_two_ranks_train_what_one_trains(tmp_path):
+@pytest.mark.parametrize("sparse", ["false", "true"])
+def test_two_ranks_train_what_one_trains(tmp_path, sparse):
     recipe = write_recipe(tmp_path)
     overrides = ["--device", "cpu", "--sample_prompt", "", "--blt.loop.optimizer.type", "muon"]
+    overrides += ["--blt.sparse_ngrams", sparse]
     for size in (1, 2):
         port = free_port()
         ranks = [

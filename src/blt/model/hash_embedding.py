@@ -93,7 +93,10 @@ class NgramHashes:
 
 
 class HashEmbedding(nn.Module):
-    """Byte embedding plus the sum of its hashed n-grams' rows."""
+    """Byte embedding plus the sum of its hashed n-grams' rows.
+
+    `sparse_gradients`, off by default, makes the gradient of the tables hold those rows alone that a batch reads.
+    """
 
     def __init__(self, config: HashConfig, *, dim: int) -> None:
         super().__init__()
@@ -101,13 +104,14 @@ class HashEmbedding(nn.Module):
         self.bytes = nn.Embedding(VOCABULARY_SIZE, dim)
         num_tables = config.num_functions * len(config.ngram_sizes)
         self.ngrams = nn.Embedding(num_tables * config.num_rows, dim) if num_tables else None
+        self.sparse_gradients = False
 
     def forward(self, byte_ids: Int[Tensor, "B T"], hashes: Int[Tensor, "B T N"]) -> Float[Tensor, "B T D"]:
         """Embed each byte with the n-grams that end there."""
         embedded = self.bytes(byte_ids)
         if self.ngrams is None:
             return embedded
-        summed = embedding_bag(hashes.flatten(0, 1), self.ngrams.weight)  # B·T D
+        summed = embedding_bag(hashes.flatten(0, 1), self.ngrams.weight, sparse=self.sparse_gradients)  # B·T D
         return embedded + summed.view_as(embedded)
 
     @torch.no_grad()

@@ -103,8 +103,12 @@ def in_last_segment(segments: Int[Tensor, "B T"], *, lengths: Int[Tensor, " B"])
     return (times < lengths[:, None]) & (segments == segments.gather(1, lengths[:, None] - 1))
 
 
-def embedding_bag(indices: Int[Tensor, "Z N"], table: Float[Tensor, "R D"]) -> Float[Tensor, "Z D"]:
-    """Sum some rows of a table for each position."""
+def embedding_bag(
+    indices: Int[Tensor, "Z N"], table: Float[Tensor, "R D"], *, sparse: bool = False
+) -> Float[Tensor, "Z D"]:
+    """Sum some rows of a table for each position; the table's gradient is sparse, rows that were read alone, or not."""
+    if sparse:
+        return torch.nn.functional.embedding_bag(indices, table, mode="sum", sparse=True)
     if table.dtype == torch.float32 and fits(table, widths=(table.shape[1],)):
         return FusedBag.of(indices, table)
     return torch.nn.functional.embedding_bag(indices, table, mode="sum")

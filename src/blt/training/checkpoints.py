@@ -143,6 +143,6 @@ def _restore(optimizers: list[Optimizer], tensors: dict[str, Tensor], *, where: 
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         for place, values in state.items():
             shapes = [value.shape for value in values.values() if value.dim()]
-            if place >= len(weights) or any(shape != weights[place].shape for shape in shapes):
+            if place >= len(weights) or any(shape != weights[place].shape[: len(shape)] for shape in shapes):
                 raise CheckpointError(f"{where}: written with another optimiser; start in a fresh run folder")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from blt.codec import BYTE_OFFSET
@@ -15,6 +14,7 @@ from blt.data import NOT_PREDICTED, Batch, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
 from blt.training.checkpoints import Checkpoints, Progress
+from blt.training.gradients import clip_gradients
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective, to_device
 from blt.training.optimizers import build_optimizers
@@ -83,7 +83,7 @@ class Trainer:
                 group["lr"] = group["peak"] * factor
         with clear_about_memory(self.monitor.stage, config):
             loss = self.accumulate_gradients()
-        norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.clip))
+        norm = float(clip_gradients(module.parameters(), largest=config.clip))
         if not (math.isfinite(loss.nats) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {progress.step + 1}: loss {loss.nats / loss.num_targets:.4g}, gradient norm {norm:.4g}; "

@@ -8,9 +8,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from blt.configuration import check, variant
+from blt.model.hash_embedding import HashEmbedding
 from blt.nn import Transformer
 from blt.shapes import Tensor
 from blt.training.parts import PartsConfig, learning_rate_factors
+from blt.training.row_adam import RowAdam
 
 
 @variant("adamw")
@@ -64,11 +66,14 @@ def build_optimizers(
     """Give the optimisers; each group remembers its peak rate as `peak`, which the schedule scales.
 
     Args:
-        module: all of whose weights they hold, so that their places stay the same whatever is frozen when.
+        module: all of whose weights they hold, so that their places stay the same whatever is frozen when. Tables
+            with sparse gradients are moved by `RowAdam`, at AdamW's rate.
         config: which optimiser.
         parts: factors of the learning rates, for a BLT.
     """
-    weights, factors = list(module.parameters()), learning_rate_factors(module, parts)
+    factors = learning_rate_factors(module, parts)
+    sparse = _sparse_tables(module)
+    weights = [weight for weight in module.parameters() if all(weight is not table for table in sparse)]
     if isinstance(config, AdamWConfig):
         optimizers: list[Optimizer] = [_adamw(weights, module, config, factors)]
     else:
@@ -83,6 +88,11 @@ def build_optimizers(
         )
         rest = [weight for weight in weights if id(weight) not in taken]
         optimizers = [muon, _adamw(rest, module, config.adamw, factors)]
+    if sparse:
+        adamw = config if isinstance(config, AdamWConfig) else config.adamw
+        groups = [{"params": tables, "factor": factor} for factor, tables in _by_factor(sparse, factors)]
+        betas = (adamw.betas[0], adamw.betas[1])
+        optimizers.append(RowAdam(groups, lr=adamw.learning_rate, betas=betas, eps=adamw.epsilon))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"] * group["factor"]
@@ -98,6 +108,11 @@ def hidden_matrices(module: nn.Module) -> list[Tensor]:
             found.append(part.weight)
     assert found or not any(isinstance(part, Transformer) for part in module.modules())
     return found
+
+
+def _sparse_tables(module: nn.Module) -> list[Tensor]:
+    embeddings = [part for part in module.modules() if isinstance(part, HashEmbedding)]
+    return [part.ngrams.weight for part in embeddings if part.sparse_gradients and part.ngrams is not None]
 
 
 def _adamw(

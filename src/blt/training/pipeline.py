@@ -132,6 +132,7 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     mean_patch = _mean_patch(windows, patching.rule)
     torch.manual_seed(recipe.seed)
     blt = new_blt(stage.model, start, device=run.device)
+    blt.hash_embedding.sparse_gradients = stage.sparse_ngrams
     shape = None if patching.entropy_model is None else patching.entropy_model.config
     run.say(describe_blt_stage(stage, run.train, model=blt.config, entropy_model=shape, mean_patch_bytes=mean_patch))
     objective = BLTObjective(blt, rule=patching.rule, slots_multiple=stage.loop.slots_multiple)

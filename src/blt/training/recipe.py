@@ -113,6 +113,9 @@ class BLTStage:
     """How it is trained."""
     parts: PartsConfig = field(default_factory=PartsConfig)
     """Which parts are trained, how fast, and from which step on."""
+    sparse_ngrams: bool = False
+    """Let a step cost only the rows of the n-gram tables that its batch reads (`RowAdam`): for tables of hundreds of
+    thousands of rows, where dense gradients and moments would cost more than the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

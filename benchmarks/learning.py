@@ -1,0 +1,126 @@
+"""What each change of the training recipe brings, at equal bytes and with the same model.
+
+    python benchmarks/learning.py --train data/tiny-train --dev data/tiny-dev --work runs/learning \
+        --out benchmarks/records/learning.json
+
+Each rung of the ladder keeps the changes of those before it, but for the last one, which was tried and left out.
+Model and held-out documents are those of `optimizers.py`. Stopped, the same command goes on; `--rung` trains some only.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from optimizers import MUON, MUON_SCHEDULE, WINDOW, new_model, train
+from record import write_record
+from torch import nn
+from torch.nn import functional as F
+
+from blt.lm import ByteLM
+from blt.nn import attention
+from blt.nn.rotary import RotaryTable
+from blt.shapes import Tensor
+
+CLAIM = "Smaller steps, small first weights and other rates each lower held-out bits per byte; QK-norm does not"
+BEFORE = MUON | {"learning_rate": "0.02", "momentum": "0.95", "adamw.learning_rate": "3e-3"}
+SLOW_START = MUON_SCHEDULE | {"warmup_steps": "50"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One way to train."""
+
+    optimizer: dict[str, str]
+    schedule: dict[str, str]
+    rows: int = 3
+    scale_of_first_weights: float = 1.0
+    """Of n-gram tables and of what is added to residual streams, relative to what `blt` draws."""
+    trained_with: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+@contextmanager
+def qk_norm() -> Iterator[None]:
+    """Normalise queries and keys, head by head (Henry et al. 2020), without a learnt scale."""
+    honest = attention.SelfAttention.forward
+
+    def forward(self: attention.SelfAttention, states: Tensor, table: RotaryTable, attend: attention.Attend) -> Tensor:
+        split = (*states.shape[:2], self.num_heads, -1)
+        heads = [layer(states).view(split) for layer in (self.query, self.key)]
+        normed = [F.rms_norm(some.float(), some.shape[-1:]).to(some.dtype) for some in heads]
+        queries, keys = (attention.rotate(some, table) for some in normed)
+        return self.output(attend(queries, keys, self.value(states).view(split)).reshape(states.shape))
+
+    attention.SelfAttention.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        attention.SelfAttention.forward = honest  # type: ignore[method-assign]
+
+
+RUNGS = {
+    "before": Rung(optimizer=BEFORE, schedule=SLOW_START, rows=6, scale_of_first_weights=10.0),
+    "half the bytes per step": Rung(optimizer=BEFORE, schedule=SLOW_START, scale_of_first_weights=10.0),
+    "small first weights": Rung(optimizer=BEFORE, schedule=SLOW_START),
+    "AdamW 5e-3, 20 steps of warm-up": Rung(optimizer=BEFORE | {"adamw.learning_rate": "5e-3"}, schedule=MUON_SCHEDULE),
+    "Muon 0.01, momentum 0.9": Rung(optimizer=MUON, schedule=MUON_SCHEDULE),
+    "QK-norm, tried and left out": Rung(optimizer=MUON, schedule=MUON_SCHEDULE, trained_with=qk_norm),
+}
+
+
+def save_new_model(donor: ByteLM, folder: Path, *, scale: float) -> None:
+    """Write a model of new weights."""
+    lm = new_model(donor)
+    with torch.no_grad():
+        tables = lm.blt.hash_embedding.ngrams
+        assert tables is not None, "the benchmark's shape has n-grams"
+        tables.weight.mul_(scale)
+        for name, part in lm.blt.named_modules():
+            if isinstance(part, nn.Linear) and name.endswith((".attention.output", ".feed_forward.down")):
+                part.weight.mul_(scale)
+    lm.save_pretrained(folder)
+
+
+@click.command()
+@click.option("--train", "train_folder", required=True, help="Folder written by `blt prepare`.")
+@click.option("--dev", required=True, help="Likewise; its documents are held out.")
+@click.option("--patches-of", default="src/blt/bundled", show_default=True, help="Model that gives the patches.")
+@click.option("--rung", "chosen", type=click.Choice(list(RUNGS)), multiple=True, help="Train these only; no record.")
+@click.option("--megabytes", default=2.0, show_default=True, help="Bytes that each rung sees.")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(
+    train_folder: str,
+    dev: str,
+    patches_of: str,
+    chosen: tuple[str, ...],
+    megabytes: float,
+    threads: int,
+    work: Path,
+    out: Path,
+) -> None:
+    """Train the rungs, and write the record."""
+    torch.set_num_threads(threads)
+    work.mkdir(parents=True, exist_ok=True)
+    donor = ByteLM.from_pretrained(patches_of)
+    results: dict[str, Any] = {}
+    for name in chosen or RUNGS:
+        rung = RUNGS[name]
+        start = work / f"new-{rung.scale_of_first_weights:g}"
+        if not start.is_dir():
+            save_new_model(donor, start, scale=rung.scale_of_first_weights)
+        paths = {"start_from": str(start), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
+        paths |= {"blt.loop.rows": str(rung.rows)}
+        steps = int(megabytes * 1e6 / (rung.rows * WINDOW))
+        with rung.trained_with():
+            results[name] = train(name, rung.optimizer, rung.schedule, steps=steps, paths=paths, work=work)
+    if not chosen:
+        write_record(out, claim=CLAIM, device="cpu", results=results)
+
+
+if __name__ == "__main__":
+    main()

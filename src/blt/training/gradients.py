@@ -1,0 +1,27 @@
+"""The length of all gradients together, of dense and of sparse ones."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from blt.shapes import Float, Tensor
+
+
+@torch.no_grad()
+def clip_gradients(weights: Iterable[Tensor], *, largest: float) -> Float[Tensor, ""]:
+    """Shorten the gradients, all by one factor, to a norm of at most `largest`; weights without one are left out.
+
+    Returns:
+        The norm before.
+    """
+    numbers = []
+    for weight in weights:
+        if weight.grad is not None and weight.grad.is_sparse:
+            weight.grad = weight.grad.coalesce()  # each row once: entries of the same row add up
+            numbers.append(weight.grad.values())
+        elif weight.grad is not None:
+            numbers.append(weight.grad)
+    norm = nn.utils.get_total_norm(numbers)
+    torch._foreach_mul_(numbers, (largest / (norm + 1e-6)).clamp_max(1.0))
+    return norm
