@@ -36,6 +36,7 @@ class _Plan:
     context_bytes: int = CONTEXT_BYTES
     batch_rows: float = BATCH_ROWS
     optimizer: Literal["adamw", "muon"] = "adamw"
+    sparse_ngrams: bool = False
     training_bytes: int | None = None
 
 
@@ -107,6 +108,7 @@ def _from_recipe(path: str) -> dict[str, Any]:
         "context_bytes": loop.window,
         "batch_rows": loop.rows / loop.accumulation,
         "optimizer": tag_of(loop.optimizer),
+        "sparse_ngrams": recipe.blt.sparse_ngrams,
         "training_bytes": loop.num_steps * loop.rows * loop.window,
     }
 
@@ -118,6 +120,7 @@ def _training_memory(planned: _Plan) -> TrainingMemory:
         batch_bytes=round(planned.batch_rows * planned.context_bytes),
         mean_patch_bytes=planned.mean_patch_bytes,
         entropy_model=planned.entropy_model,
+        sparse_ngrams=planned.sparse_ngrams,
     )
 
 

@@ -24,9 +24,10 @@ class TrainingMemory:
     weights: int
     """float32, the frozen entropy model's included."""
     gradients: int
-    """float32."""
+    """float32; those of sparse tables: of the rows that a batch can read at most."""
     optimizer: int
-    """AdamW: two moments per weight; Muon: one per hidden matrix, and AdamW's two for the rest."""
+    """AdamW: two moments per weight; Muon: one per hidden matrix, and AdamW's two for the rest. A row of a sparse table
+    has the number of its steps too."""
     activations: int
     """Estimate for one batch."""
 
@@ -58,6 +59,7 @@ def training_memory(
     batch_bytes: int,
     mean_patch_bytes: float,
     entropy_model: EntropyConfig | None = None,
+    sparse_ngrams: bool = False,
 ) -> TrainingMemory:
     """Estimate what training in float32 holds.
 
@@ -67,14 +69,21 @@ def training_memory(
         batch_bytes: bytes that are computed at once: rows × window ÷ accumulation.
         mean_patch_bytes: bytes per patch, on average.
         entropy_model: shape of the frozen entropy model, if there is one.
+        sparse_ngrams: the n-gram tables have sparse gradients.
     """
     cost = cost_of(config, mean_patch_bytes=mean_patch_bytes, context_bytes=1, entropy_model=entropy_model)
     frozen = 0 if cost.entropy_model is None else cost.entropy_model.num_parameters
     num_hidden = sum(part.num_hidden for part in cost.parts)
     moments = 2 * cost.num_parameters - (num_hidden if optimizer == "muon" else 0)
+    gradients = cost.num_parameters
+    if sparse_ngrams:
+        hashing, dim = config.hash_embedding, config.local_encoder.dim
+        num_tables = hashing.num_functions * len(hashing.ngram_sizes)
+        moments += num_tables * hashing.num_rows
+        gradients -= num_tables * max(0, hashing.num_rows - batch_bytes) * dim
     return TrainingMemory(
         weights=FLOAT32_BYTES * (cost.num_parameters + frozen),
-        gradients=FLOAT32_BYTES * cost.num_parameters,
+        gradients=FLOAT32_BYTES * gradients,
         optimizer=FLOAT32_BYTES * moments,
         activations=round(FLOAT32_BYTES * batch_bytes * _kept_per_byte(config, mean_patch_bytes=mean_patch_bytes)),
     )
