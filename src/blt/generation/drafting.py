@@ -29,12 +29,20 @@ class DraftConfig:
     model, which reads every byte anyway."""
     max_guesses: int = 8
     """Guess at most so many bytes at once; how many, up to this, follows from how many were right before."""
-    min_probability: float = 0.4
-    """Guess on only while the guesser finds its likeliest byte at least so likely."""
+    min_probability: float | None = None
+    """Guess on only while the guesser finds its likeliest byte at least so likely; unset: 0.4 for the decoder, 0.8 for
+    the entropy model, whose guesses are worse."""
 
     def __post_init__(self) -> None:
         check(self.max_guesses >= 1, f"max_guesses: at least 1, got {self.max_guesses}")
-        check(0 <= self.min_probability <= 1, f"min_probability: from 0 to 1, got {self.min_probability}")
+        least = self.least_probability
+        check(0 <= least <= 1, f"min_probability: from 0 to 1, got {least}")
+
+    @property
+    def least_probability(self) -> float:
+        """`min_probability`, or what holds where it is unset."""
+        by_itself = 0.4 if self.by == "decoder" else 0.8
+        return by_itself if self.min_probability is None else self.min_probability
 
 
 class Drafter:
@@ -113,7 +121,7 @@ class Drafter:
         return guesses
 
     def _next(self, foresight: Foresight, logits: npt.NDArray[np.float32]) -> int | None:
-        if _largest_probability(logits) < self.config.min_probability:
+        if _largest_probability(logits) < self.config.least_probability:
             return None
         return foresight.choose(logits)
 
