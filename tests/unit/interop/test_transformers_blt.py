@@ -45,6 +45,14 @@ def refusal(folder):
     return str(error.value)
 
 
+def same(first, second):
+    """Compare bit for bit: logits may differ in the last one, by where in memory weights lie."""
+    ours, theirs = first.state_dict(), second.state_dict()
+    return (
+        first.config == second.config and all(torch.equal(ours[name], theirs.pop(name)) for name in ours) and not theirs
+    )
+
+
 def test_what_was_written_comes_back(tiny_lm, folder):
     back = read_transformers(folder)
     assert back.patch_rule == tiny_lm.patch_rule
@@ -57,10 +65,7 @@ def test_what_was_read_is_written_and_read_again_bit_for_bit(folder, tmp_path):
     first = read_transformers(folder)
     write_transformers(first, tmp_path / "again")
     second = read_transformers(tmp_path / "again")
-    assert second.config == first.config
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    )
+    assert same(first, second)
 
 
 def test_the_card_goes_along(tiny_lm, tmp_path):
@@ -85,7 +90,7 @@ def test_shards_are_joined(folder):
         safetensors.torch.save_file({name: tensors[name] for name in members}, folder / file)
     placement = {name: file for file, members in shards.items() for name in members}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placement}))
-    assert torch.equal(read_transformers(folder)(IDS), whole(IDS))
+    assert same(read_transformers(folder), whole)
 
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert "model-00002-of-00002.safetensors: no such file" in refusal(folder)
@@ -141,14 +146,14 @@ def test_missing_and_left_over_tensors_are_named(folder):
 def test_what_transformers_never_reads_is_left_out(folder):
     before = read_transformers(folder)
     edit(folder, add={"model.global_transformer.rotary_emb.inv_freq": torch.ones(3)})
-    assert torch.equal(read_transformers(folder)(IDS), before(IDS))
+    assert same(read_transformers(folder), before)
 
 
 @pytest.mark.parametrize("held", [(EMBEDDING,), (HEAD,), (EMBEDDING, HEAD)])
 def test_a_tied_embedding_may_go_by_either_name(folder, held):
     before = read_transformers(folder)
     edit(folder, drop={EMBEDDING, HEAD} - set(held))
-    assert torch.equal(read_transformers(folder)(IDS), before(IDS))
+    assert same(read_transformers(folder), before)
 
 
 def test_two_embeddings_that_are_tied_and_differ_are_refused(folder):
