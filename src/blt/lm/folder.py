@@ -20,7 +20,7 @@ from blt.checkpoint import (
     write_folder,
     write_json,
 )
-from blt.configuration import from_dict, to_dict
+from blt.configuration import check, from_dict, to_dict
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.lm.hub import fetch, is_hub_name
@@ -42,6 +42,10 @@ class LMConfig:
     """Where patches end."""
     entropy_model: EntropyConfig | None = None
     """Shape of the entropy model, if there is one."""
+
+    def __post_init__(self) -> None:
+        is_served = self.entropy_model is not None or not self.patch_rule.needs_entropies
+        check(is_served, f"patch_rule: {type(self.patch_rule).__name__} needs an entropy model, and there is none")
 
     @property
     def num_layers(self) -> int:

@@ -91,6 +91,13 @@ def test_whatever_a_config_says_it_is_a_model_or_one_clear_line(tiny_folder, dat
     assert said.isprintable()
 
 
+def test_a_config_without_the_entropy_model_that_its_rule_needs_is_refused(tiny_folder):
+    values = json.loads((tiny_folder / "config.json").read_text())
+    (tiny_folder / "config.json").write_text(json.dumps(values | {"entropy_model": None}))
+    with pytest.raises(ModelFolderError, match="EntropyRule needs an entropy model, and there is none"):
+        ByteLM.from_pretrained(tiny_folder)
+
+
 def test_weights_that_are_no_numbers_to_compute_with_are_refused(tiny_folder):
     path = tiny_folder / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
