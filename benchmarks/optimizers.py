@@ -8,6 +8,7 @@ model, and is measured on the same held-out documents of DEV. AdamW's learning r
 best ones are then trained in full, as is Muon with the rates of `recipes/tiny.toml`. Stopped, the same command goes on.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,17 +99,28 @@ def train(
     return found
 
 
+def arm_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every benchmark which trains arms has."""
+    for option in (
+        click.option("--out", type=click.Path(path_type=Path), required=True),
+        click.option("--work", type=click.Path(path_type=Path), required=True, help="Where the runs go on."),
+        click.option("--threads", default=1, show_default=True),
+        click.option(
+            "--patches-of", default="src/blt/bundled", show_default=True, help="Model that gives the patches."
+        ),
+        click.option("--dev", required=True, help="Likewise; its documents are held out."),
+        click.option("--train", "train_folder", required=True, help="Folder written by `blt prepare`."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.option("--train", "train_folder", required=True, help="Folder written by `blt prepare`.")
-@click.option("--dev", required=True, help="Likewise; its documents are held out.")
-@click.option("--patches-of", default="src/blt/bundled", show_default=True, help="Model that gives the patches.")
 @click.option("--rate", "rates", type=float, multiple=True, default=(1e-3, 3e-3, 1e-2), show_default=True)
 @click.option("--megabytes", default=10.0, show_default=True, help="Bytes to see in full.")
 @click.option("--screen-megabytes", default=2.5, show_default=True, help="Bytes to see in screening AdamW's rates.")
 @click.option("--finalists", default=2, show_default=True, help="How many of AdamW's rates to train in full.")
-@click.option("--threads", default=1, show_default=True)
-@click.option("--work", type=click.Path(path_type=Path), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@arm_options
 def main(
     train_folder: str,
     dev: str,
