@@ -272,6 +272,9 @@ def test_two_ranks_train_what_one_trains(tmp_path, sparse):
     for name in ("entropy", "blt"):
         wanted, found = losses(tmp_path / "1" / name), losses(tmp_path / "2" / name)
         torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
+    for size in (1, 2):
+        (states,) = (tmp_path / str(size) / "blt" / "checkpoints").glob("step-00000006/optimizers.safetensors")
+        assert any(name.endswith(".row_steps") for name in load_tensors(states)) == (sparse == "true")
     wanted = load_tensors(tmp_path / "1" / "model" / "model.safetensors")
     for key, tensor in load_tensors(tmp_path / "2" / "model" / "model.safetensors").items():
         torch.testing.assert_close(tensor, wanted[key], rtol=1e-3, atol=1e-3)

@@ -37,6 +37,7 @@ class _Plan:
     batch_rows: float = BATCH_ROWS
     optimizer: Literal["adamw", "muon"] = "adamw"
     sparse_ngrams: bool = False
+    accumulation: int = 1
     training_bytes: int | None = None
 
 
@@ -109,6 +110,7 @@ def _from_recipe(path: str) -> dict[str, Any]:
         "batch_rows": loop.rows / loop.accumulation,
         "optimizer": tag_of(loop.optimizer),
         "sparse_ngrams": recipe.blt.sparse_ngrams,
+        "accumulation": loop.accumulation,
         "training_bytes": loop.num_steps * loop.rows * loop.window,
     }
 
@@ -121,6 +123,7 @@ def _training_memory(planned: _Plan) -> TrainingMemory:
         mean_patch_bytes=planned.mean_patch_bytes,
         entropy_model=planned.entropy_model,
         sparse_ngrams=planned.sparse_ngrams,
+        accumulation=planned.accumulation,
     )
 
 

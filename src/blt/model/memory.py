@@ -60,6 +60,7 @@ def training_memory(
     mean_patch_bytes: float,
     entropy_model: EntropyConfig | None = None,
     sparse_ngrams: bool = False,
+    accumulation: int = 1,
 ) -> TrainingMemory:
     """Estimate what training in float32 holds.
 
@@ -70,6 +71,7 @@ def training_memory(
         mean_patch_bytes: bytes per patch, on average.
         entropy_model: shape of the frozen entropy model, if there is one.
         sparse_ngrams: the n-gram tables have sparse gradients.
+        accumulation: parts of `batch_bytes` that a step adds the gradients of.
     """
     cost = cost_of(config, mean_patch_bytes=mean_patch_bytes, context_bytes=1, entropy_model=entropy_model)
     frozen = 0 if cost.entropy_model is None else cost.entropy_model.num_parameters
@@ -80,7 +82,7 @@ def training_memory(
         hashing, dim = config.hash_embedding, config.local_encoder.dim
         num_tables = hashing.num_functions * len(hashing.ngram_sizes)
         moments += num_tables * hashing.num_rows
-        gradients -= num_tables * max(0, hashing.num_rows - batch_bytes) * dim
+        gradients -= num_tables * max(0, hashing.num_rows - accumulation * batch_bytes) * dim
     return TrainingMemory(
         weights=FLOAT32_BYTES * (cost.num_parameters + frozen),
         gradients=FLOAT32_BYTES * gradients,

@@ -49,6 +49,7 @@ def describe_blt_stage(
         mean_patch_bytes=mean_patch_bytes,
         entropy_model=entropy_model,
         sparse_ngrams=stage.sparse_ngrams,
+        accumulation=loop.accumulation,
     )
     parts = ", ".join(f"{name} {_with_unit(size)}B" for name, size in asdict(memory).items())
     flops = f"  {_with_unit(cost.flops)}FLOPs per byte forward, {_with_unit(cost.training_flops)}FLOPs in training"

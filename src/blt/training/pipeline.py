@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from blt.checkpoint import load_json, write_json
-from blt.configuration import from_dict, tag_of, to_dict
+from blt.configuration import check, from_dict, tag_of, to_dict
 from blt.data import EntropyStore, Windows
 from blt.distributed import choose_device, joined_world
 from blt.entropy import EntropyModel
@@ -132,6 +132,8 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     mean_patch = _mean_patch(windows, patching.rule)
     torch.manual_seed(recipe.seed)
     blt = new_blt(stage.model, start, device=run.device)
+    has_tables = blt.hash_embedding.ngrams is not None
+    check(has_tables or not stage.sparse_ngrams, "sparse_ngrams: the model to start from has no n-gram tables")
     blt.hash_embedding.sparse_gradients = stage.sparse_ngrams
     shape = None if patching.entropy_model is None else patching.entropy_model.config
     run.say(describe_blt_stage(stage, run.train, model=blt.config, entropy_model=shape, mean_patch_bytes=mean_patch))

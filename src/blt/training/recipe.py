@@ -114,8 +114,12 @@ class BLTStage:
     parts: PartsConfig = field(default_factory=PartsConfig)
     """Which parts are trained, how fast, and from which step on."""
     sparse_ngrams: bool = False
-    """Let a step cost only the rows of the n-gram tables that its batch reads (`RowAdam`): for tables of hundreds of
-    thousands of rows, where dense gradients and moments would cost more than the model."""
+    """Let a step cost only the rows of the n-gram tables that its batch reads (`RowAdam`), for tables of hundreds of
+    thousands of rows; the moments of the others wait, which makes the losses a little different."""
+
+    def __post_init__(self) -> None:
+        has_tables = self.model is None or bool(self.model.hash_embedding.ngram_sizes)
+        check(has_tables or not self.sparse_ngrams, "sparse_ngrams: the model has no n-gram tables")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,14 +23,14 @@ def loss_of(model, byte_ids):
     return F.cross_entropy(logits.flatten(0, 1), byte_ids.flatten())
 
 
-@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize(("is_sparse", "accumulation"), [(False, 1), (False, 2), (True, 1), (True, 2)])
 @pytest.mark.parametrize(("name", "config"), [("adamw", AdamWConfig()), ("muon", MuonConfig())])
-def test_weights_gradients_and_moments_are_those_of_a_step(name, config, is_sparse):
+def test_weights_gradients_and_moments_are_those_of_a_step(name, config, is_sparse, accumulation):
     model = BLT(SMALL)
     model.hash_embedding.sparse_gradients = is_sparse
     optimizers = build_optimizers(model, config)
-    byte_ids = torch.randint(4, 260, (1, 64))
-    loss_of(model, byte_ids).backward()
+    for byte_ids in torch.randint(4, 260, (accumulation, 1, 64)):
+        loss_of(model, byte_ids).backward()
     for optimizer in optimizers:
         optimizer.step()
     moments = [
@@ -40,7 +40,8 @@ def test_weights_gradients_and_moments_are_those_of_a_step(name, config, is_spar
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.dim() > 0
     ]
-    memory = training_memory(SMALL, optimizer=name, batch_bytes=64, mean_patch_bytes=4.0, sparse_ngrams=is_sparse)
+    sparse = {"sparse_ngrams": is_sparse, "accumulation": accumulation}
+    memory = training_memory(SMALL, optimizer=name, batch_bytes=64, mean_patch_bytes=4.0, **sparse)
     assert memory.weights == sum(weight.nbytes for weight in model.parameters())
     gradients = [weight.grad for weight in model.parameters()]
     held = sum(g._values().nbytes if g.is_sparse else g.nbytes for g in gradients)  # as autograd leaves it

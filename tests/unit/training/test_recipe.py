@@ -132,3 +132,9 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     broken.write_bytes(b"out = '\xff'")
     with pytest.raises(ConfigurationError, match="not readable as TOML"):
         load_recipe(broken)
+
+
+def test_sparse_gradients_of_no_tables_are_refused(recipe_file):
+    overrides = {"blt.sparse_ngrams": "true", "blt.model.hash_embedding.ngram_sizes": []}
+    with pytest.raises(ConfigurationError, match="sparse_ngrams: the model has no n-gram tables"):
+        load_recipe(recipe_file, overrides=overrides)
