@@ -105,6 +105,19 @@ def with_gradients(function, inputs):
     return [out, *torch.autograd.grad(out, inputs, above)]
 
 
+@pytest.fixture
+def without_tiles():
+    """Multiply bfloat16 as processors without AMX do."""
+    load("training").blt_use_tiles(0)
+    yield
+    load("training").blt_use_tiles(1)
+
+
+@pytest.mark.parametrize("name", ["window", "window longer than the row", "window over one run", "causal"])
+def test_attention_without_tiles_is_that_of_pytorch(name, without_tiles, monkeypatch):
+    test_results_and_gradients_are_those_of_pytorch(name, torch.bfloat16, monkeypatch)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CASES)
 def test_results_and_gradients_are_those_of_pytorch(name, dtype, monkeypatch):
@@ -150,12 +163,13 @@ def test_a_norm_gives_the_type_of_products_under_autocast():
     assert layer(states).dtype == torch.float32
 
 
-def test_gradients_do_not_hang_on_the_number_of_threads():
-    layer, inputs = RMSNorm(WIDTH, epsilon=1e-5), heads(torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_do_not_hang_on_the_number_of_threads(dtype):
+    layer, inputs = RMSNorm(WIDTH, epsilon=1e-5), heads(dtype)
 
     def gradients():
         layer.zero_grad()
-        found = with_gradients(lambda q, k, v: window(layer(q), k, v), inputs)
+        found = with_gradients(lambda q, k, v: window(layer(q).to(dtype), k, v), inputs)
         return [*found, *torch.autograd.grad(layer(inputs[0]).square().sum(), [layer.weight])]
 
     before = torch.get_num_threads()

@@ -63,7 +63,8 @@ def _name(source: str, compiler: str, flags: tuple[str, ...]) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else [platform.processor()]
     processor = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
-    code = [file.read_text(encoding="utf-8") for file in (FOLDER / f"{source}.cpp", FOLDER / "vectors.h")]
+    files = (FOLDER / f"{source}.cpp", *sorted(FOLDER.glob("*.h")))
+    code = [file.read_text(encoding="utf-8") for file in files]
     parts = [*code, compiler, *flags, *processor, platform.machine(), torch.__version__]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

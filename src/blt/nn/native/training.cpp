@@ -13,19 +13,6 @@
 
 namespace {
 
-inline void store(float *to, Floats values) { std::memcpy(to, &values, sizeof values); }
-
-inline void store(uint16_t *to, Floats values) {  // rounds to the nearest, ties to even
-#if defined(__AVX512BF16__)
-    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)values);
-    std::memcpy(to, &rounded, sizeof rounded);
-#else
-    const Words words = (Words)values;
-    const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
-    for (int lane = 0; lane < LANES; ++lane) to[lane] = uint16_t(rounded[lane]);
-#endif
-}
-
 template <class T>
 inline void read(const T *from, int64_t width, float *to) {
     for (int64_t at = 0; at < width; at += LANES) store(to + at, load(from + at));
@@ -348,6 +335,12 @@ void attend_backward(const T *given, const T *queries, const T *keys, const T *v
     }
 }
 
+}  // namespace
+
+#include "half_attention.h"
+
+namespace {
+
 // Bytes that read the k vectors of a slot; slots[b, t] = num_slots: none. Bytes that read one slot are neighbours.
 template <class T>
 void read_forward(const T *queries, const T *keys, const T *values, const int64_t *slots, int64_t rows, int64_t length,
@@ -572,6 +565,13 @@ void scatter_rows(const float *given, const int64_t *indices, int64_t positions,
 
 extern "C" {
 
+// Whether products of bfloat16 may use tiles; for tests, which want to see both ways.
+void blt_use_tiles([[maybe_unused]] int32_t allowed) {
+#if defined(TILES)
+    tiles_allowed() = allowed && tiles_allowed_by_system();
+#endif
+}
+
 void blt_norm_forward(int32_t kind, int32_t out_kind, const void *in, const float *weight, float epsilon, int64_t rows,
                       int64_t dim, void *out, float *scale) {
     if (out_kind == 0)
@@ -606,12 +606,25 @@ void blt_rotate(int32_t kind, const void *in, const float *cos, const float *sin
 
 void blt_attend_forward(int32_t kind, const void *queries, const void *keys, const void *values, const int64_t *first,
                         int64_t rows, int64_t length, int64_t heads, int64_t width, void *out, float *totals) {
+#if defined(HALVES)
+    typedef const uint16_t *H;
+    if (kind == 1 && width % STEP == 0)
+        return attend_forward_halves(H(queries), H(keys), H(values), first, rows, length, heads, width,
+                                     static_cast<uint16_t *>(out), totals);
+#endif
     BY_KIND(kind, attend_forward(IN(queries), IN(keys), IN(values), first, rows, length, heads, width, OUT(out), totals));
 }
 
 void blt_attend_backward(int32_t kind, const void *given, const void *queries, const void *keys, const void *values,
                          const void *out, const float *totals, const int64_t *first, int64_t rows, int64_t length,
                          int64_t heads, int64_t width, void *to_queries, void *to_keys, void *to_values) {
+#if defined(HALVES)
+    typedef const uint16_t *H;
+    typedef uint16_t *O;
+    if (kind == 1 && width % STEP == 0)
+        return attend_backward_halves(H(given), H(queries), H(keys), H(values), H(out), totals, first, rows, length, heads,
+                                      width, O(to_queries), O(to_keys), O(to_values));
+#endif
     BY_KIND(kind, attend_backward(IN(given), IN(queries), IN(keys), IN(values), IN(out), totals, first, rows, length,
                                   heads, width, OUT(to_queries), OUT(to_keys), OUT(to_values)));
 }

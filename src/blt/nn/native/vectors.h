@@ -100,6 +100,19 @@ inline float largest(Floats values) {
 
 inline Floats same(float value) { return value - Floats{}; }
 
+inline void store(float *to, Floats values) { std::memcpy(to, &values, sizeof values); }
+
+inline void store(uint16_t *to, Floats values) {  // rounds to the nearest, ties to even
+#if defined(__AVX512BF16__)
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)values);
+    std::memcpy(to, &rounded, sizeof rounded);
+#else
+    const Words words = (Words)values;
+    const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
+    for (int lane = 0; lane < LANES; ++lane) to[lane] = uint16_t(rounded[lane]);
+#endif
+}
+
 // e^x to a relative 2e-7: 2^n · e^f with |f| ≤ ln 2 / 2.
 inline Floats exponential(Floats x) {
     x = x < -87.0f ? same(-87.0f) : x;
