@@ -214,7 +214,7 @@ def test_fused_functions_give_the_losses_of_pytorch(tmp_path, monkeypatch, optim
     new_trainer(tmp_path / "pytorch", stage="wide blt", optimizer=optimizer).run()
     found, wanted = (torch.tensor(losses(tmp_path / name)) for name in ("fused", "pytorch"))
     assert not torch.equal(found, wanted), "both ran the same functions"
-    torch.testing.assert_close(found, wanted, rtol=2e-3 if optimizer == "muon" else 1e-4, atol=1e-4)
+    torch.testing.assert_close(found, wanted, rtol=5e-3 if optimizer == "muon" else 1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt", "sparse blt"])

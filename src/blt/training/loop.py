@@ -19,6 +19,7 @@ from blt.training.monitor import Monitor
 from blt.training.objectives import Objective, to_device
 from blt.training.optimizers import build_optimizers
 from blt.training.parts import PartsConfig, freeze
+from blt.training.precision import has_fast_bfloat16
 from blt.training.recipe import LoopConfig
 from blt.training.stopping import Stopped
 
@@ -171,13 +172,3 @@ def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
     """Give the precision of matrix products: bfloat16 where asked for, or by itself where the hardware has it."""
     by_itself = config.precision == "auto" and has_fast_bfloat16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=by_itself or config.precision == "bfloat16")
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Say whether products of bfloat16 matrices run on units made for them; elsewhere they are slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type != "cpu":
-        return False
-    tests = [getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile")]
-    return any(test() for test in tests if test is not None)  # private to PyTorch, which may drop them

@@ -11,6 +11,7 @@ from blt.configuration import check, variant
 from blt.model.hash_embedding import HashEmbedding
 from blt.nn import Transformer
 from blt.shapes import Tensor
+from blt.training.muon import Muon
 from blt.training.parts import PartsConfig, learning_rate_factors
 from blt.training.row_adam import RowAdam
 
@@ -45,7 +46,7 @@ class MuonConfig:
     momentum: float = 0.95
     """Decay of the momentum."""
     num_iterations: int = 5
-    """Newton–Schulz iterations."""
+    """Of orthogonalisation."""
     weight_decay: float = 0.0
     """Decoupled weight decay of hidden matrices."""
     adamw: AdamWConfig = field(default_factory=lambda: AdamWConfig(learning_rate=3e-3, weight_decay=0.0))
@@ -79,12 +80,12 @@ def build_optimizers(
     else:
         hidden = hidden_matrices(module)
         taken = {id(weight) for weight in hidden}
-        muon = torch.optim.Muon(
+        muon = Muon(
             [{"params": group, "factor": factor} for factor, group in _by_factor(hidden, factors)],
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            ns_steps=config.num_iterations,
+            num_iterations=config.num_iterations,
         )
         rest = [weight for weight in weights if id(weight) not in taken]
         optimizers = [muon, _adamw(rest, module, config.adamw, factors)]
