@@ -259,3 +259,12 @@ def test_other_rules_precisions_and_optimisers_train(recipe, tmp_path, capsys, o
     said = capsys.readouterr().err
     assert ("which needs no threshold" in said) == ("--patching.rule.type" in overrides)
     assert (tmp_path / "run" / "model" / "entropy.safetensors").exists() == ("none" not in overrides)
+
+
+@pytest.mark.parametrize("option", ["--blt.dropout", "--blt.ngram_dropout"])
+def test_what_is_dropped_in_training_changes_what_is_learnt(recipe, tmp_path, option):
+    for name, share in (("without", "0"), ("with", "0.5")):
+        assert run("train", recipe, *SHORT, option, share, "--out", tmp_path / name) == 0
+    without, dropped = (weights_in(tmp_path / name) for name in ("without", "with"))
+    assert any(not torch.equal(dropped[key], tensor) for key, tensor in without.items() if "model.safetensors" in key)
+    assert all(torch.equal(dropped[key], tensor) for key, tensor in without.items() if "entropy.safetensors" in key)

@@ -70,8 +70,10 @@ def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, parts=None,
         objective = EntropyObjective(EntropyModel(EntropyConfig(dim=16, num_layers=1, num_heads=2, window=8)))
     else:
         entropies = EntropyStore(np.random.default_rng(0).uniform(0, 5, shards.num_ids).astype(np.float32))
-        blt = BLT(SHAPES[stage.removeprefix("sparse ")])
+        blt = BLT(SHAPES[stage.removeprefix("sparse ").removeprefix("dropping ")])
         blt.hash_embedding.sparse_gradients = stage.startswith("sparse ")
+        if stage.startswith("dropping "):
+            blt.drop(dropout=0.2, ngram_dropout=0.3)
         objective = BLTObjective(blt, rule=EntropyRule(threshold=3.0), slots_multiple=1)
     config = LoopConfig(
         precision="float32",
@@ -142,7 +144,7 @@ def check_resume(tmp_path, *, stop_after, **what):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt", "sparse blt"])
+@pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt", "sparse blt", "dropping wide blt"])
 def test_a_stopped_run_goes_on_with_the_same_losses_bit_for_bit(tmp_path, stage, optimizer, accumulation):
     check_resume(tmp_path, stage=stage, optimizer=optimizer, accumulation=accumulation, stop_after=3)
 

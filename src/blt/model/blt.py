@@ -22,7 +22,7 @@ from blt.nn import (
     rotary_table,
     segment_max,
 )
-from blt.nn.transformer import RMSNorm
+from blt.nn.transformer import Layer, RMSNorm
 from blt.patching.patches import Patches
 from blt.shapes import Float, Int, Tensor
 
@@ -180,6 +180,13 @@ class BLT(nn.Module):
         byte_states, patch_states = self.local_encoder(embedded, layout)
         latents = self.global_transformer(patch_states, layout)  # B P G
         return self.logits(self.local_decoder(byte_states, latents, layout))
+
+    def drop(self, *, dropout: float = 0.0, ngram_dropout: float = 0.0) -> None:
+        """Say what is dropped in training: the shares of positions without a layer's update, and without n-grams."""
+        self.hash_embedding.dropout = ngram_dropout
+        for part in self.modules():
+            if isinstance(part, Layer):
+                part.dropout = dropout
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Turn the decoder's states into logits, in float32."""

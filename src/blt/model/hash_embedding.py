@@ -96,6 +96,7 @@ class HashEmbedding(nn.Module):
     """Byte embedding plus the sum of its hashed n-grams' rows.
 
     `sparse_gradients`, off by default, makes the gradient of the tables hold those rows alone that a batch reads.
+    `dropout`, 0 by default, is the share of bytes that do without n-grams in training, while the others' weigh more.
     """
 
     def __init__(self, config: HashConfig, *, dim: int) -> None:
@@ -105,6 +106,7 @@ class HashEmbedding(nn.Module):
         num_tables = config.num_functions * len(config.ngram_sizes)
         self.ngrams = nn.Embedding(num_tables * config.num_rows, dim) if num_tables else None
         self.sparse_gradients = False
+        self.dropout = 0.0
 
     def forward(self, byte_ids: Int[Tensor, "B T"], hashes: Int[Tensor, "B T N"]) -> Float[Tensor, "B T D"]:
         """Embed each byte with the n-grams that end there."""
@@ -112,6 +114,8 @@ class HashEmbedding(nn.Module):
         if self.ngrams is None:
             return embedded
         summed = embedding_bag(hashes.flatten(0, 1), self.ngrams.weight, sparse=self.sparse_gradients)  # B·T D
+        if self.training and self.dropout:
+            summed = summed * F.dropout(summed.new_ones(len(summed), 1), self.dropout)
         return embedded + summed.view_as(embedded)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from blt.nn.attention import Attend, SelfAttention
 from blt.nn.configuration import TransformerConfig
 from blt.nn.native.fused import FusedNorm, FusedSwiGLU, fits
+from blt.nn.residual import add
 from blt.nn.rotary import RotaryTable
 from blt.shapes import Float, Tensor
 
@@ -53,10 +54,14 @@ def swiglu(gate: Float[Tensor, "*lead D"], up: Float[Tensor, "*lead D"]) -> Floa
 
 
 class Layer(nn.Module):
-    """One layer: attention, then feed-forward, each on a normalised copy and added back."""
+    """One layer: attention, then feed-forward, each on a normalised copy and added back.
+
+    `dropout`, 0 by default, is the share of positions that go without either in training.
+    """
 
     def __init__(self, shape: TransformerConfig) -> None:
         super().__init__()
+        self.dropout = 0.0
         self.attention_norm = RMSNorm(shape.dim, epsilon=shape.norm_epsilon)
         self.attention = SelfAttention(shape.dim, num_heads=shape.num_heads)
         self.feed_forward_norm = RMSNorm(shape.dim, epsilon=shape.norm_epsilon)
@@ -64,8 +69,9 @@ class Layer(nn.Module):
 
     def forward(self, states: Float[Tensor, "B T D"], table: RotaryTable, attend: Attend) -> Float[Tensor, "B T D"]:
         """Give the states after this layer."""
-        states = states + self.attention(self.attention_norm(states), table, attend)
-        return states + self.feed_forward(self.feed_forward_norm(states))
+        dropout = self.dropout if self.training else 0.0
+        states = add(states, self.attention(self.attention_norm(states), table, attend), dropout=dropout)
+        return add(states, self.feed_forward(self.feed_forward_norm(states)), dropout=dropout)
 
 
 class Transformer(nn.Module):

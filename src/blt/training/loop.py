@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 
@@ -53,6 +54,7 @@ class Trainer:
     world: World
     asked_to_stop: Callable[[], bool]
     parts: PartsConfig | None = None
+    seed: int = 0
     optimizers: list[Optimizer] = field(init=False)
     progress: Progress = field(init=False)
 
@@ -104,6 +106,7 @@ class Trainer:
         batch = self.windows.batch(self.progress.step, rows=rows, rank=world.rank, world_size=world.size)
         num_targets = max(1, int(world.sum(int((batch.targets != NOT_PREDICTED).sum()))))
         num_bytes = int(world.sum(int((batch.targets >= BYTE_OFFSET).sum())))
+        torch.manual_seed(step_seed(self.seed, step=self.progress.step, rank=world.rank))
         nats = 0.0
         for part in parts_of(batch, self.config.accumulation):
             with autocast(self.config, self.device):
@@ -138,6 +141,11 @@ class Trainer:
         self.world.wait()
         if is_stopping and not is_last:
             raise Stopped(f"stopped after step {progress.step:,}, which is saved; run the same command to go on")
+
+
+def step_seed(seed: int, *, step: int, rank: int) -> int:
+    """Give the seed of what is dropped in a step, which so does not hang on where a run was stopped."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager

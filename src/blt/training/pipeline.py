@@ -135,6 +135,7 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     has_tables = blt.hash_embedding.ngrams is not None
     check(has_tables or not stage.sparse_ngrams, "sparse_ngrams: the model to start from has no n-gram tables")
     blt.hash_embedding.sparse_gradients = stage.sparse_ngrams
+    blt.drop(dropout=stage.dropout, ngram_dropout=stage.ngram_dropout)
     shape = None if patching.entropy_model is None else patching.entropy_model.config
     run.say(describe_blt_stage(stage, run.train, model=blt.config, entropy_model=shape, mean_patch_bytes=mean_patch))
     objective = BLTObjective(blt, rule=patching.rule, slots_multiple=stage.loop.slots_multiple)
@@ -181,6 +182,7 @@ def _train(
             world=run.world,
             asked_to_stop=run.asked_to_stop,
             parts=parts,
+            seed=run.recipe.seed,
         ).run()
     best = checkpoints.load_best(objective.module)
     figure = "not validated" if best.best_bits_per_byte is None else f"held-out {best.best_bits_per_byte:.4f} BPB"

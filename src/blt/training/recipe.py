@@ -116,8 +116,14 @@ class BLTStage:
     sparse_ngrams: bool = False
     """Let a step cost only the rows of the n-gram tables that its batch reads (`RowAdam`), for tables of hundreds of
     thousands of rows; the moments of the others wait, which makes the losses a little different."""
+    dropout: float = 0.0
+    """Share of the positions that go without what a layer adds, at random, layer by layer: for many epochs."""
+    ngram_dropout: float = 0.0
+    """Share of the bytes that go without their n-grams, at random, in training: likewise."""
 
     def __post_init__(self) -> None:
+        for name in ("dropout", "ngram_dropout"):
+            check(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)}; from 0 to below 1")
         has_tables = self.model is None or bool(self.model.hash_embedding.ngram_sizes)
         check(has_tables or not self.sparse_ngrams, "sparse_ngrams: the model has no n-gram tables")
 
@@ -139,7 +145,7 @@ class Recipe:
     patching: PatchingStage | None = None
     """Where patches end; unset: as in `start_from`, or an entropy rule at 4.4 bytes per patch."""
     seed: int = 0
-    """Of new weights and of the order of training windows."""
+    """Of new weights, of the order of training windows and of what is dropped."""
     device: str = "auto"
     """As PyTorch names it; `auto` takes a GPU if there is one."""
     sample_prompt: str = "Once upon a time"

@@ -17,6 +17,7 @@ from blt.nn import (
     segment_max,
 )
 from blt.nn.native.build import load
+from blt.nn.residual import add
 from blt.nn.transformer import RMSNorm, swiglu
 
 pytestmark = pytest.mark.skipif(load("training") is None, reason="no compiler here")
@@ -154,6 +155,27 @@ def test_the_weight_of_a_norm_has_the_gradient_of_pytorch(monkeypatch):
     found = gradient()
     monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
     torch.testing.assert_close(found, gradient(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_some_positions_go_without_what_a_layer_adds_and_the_others_get_more(dtype, monkeypatch):
+    states, update = randn(20, 133, WIDTH), randn(20, 133, WIDTH, dtype=dtype)
+    above = torch.randn(states.shape)
+
+    def with_gradients():
+        torch.manual_seed(0)
+        out = add(states, update, dropout=0.25)
+        return [out, *torch.autograd.grad(out, [states, update], above)]
+
+    out, of_states, of_update = with_gradients()
+    is_kept = (of_update != 0).any(-1)
+    assert abs(is_kept.float().mean() - 0.75) < 0.02
+    torch.testing.assert_close(out, states + torch.where(is_kept[..., None], update.float() / 0.75, 0))
+    assert torch.equal(add(states, update), states + update)
+    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    tolerance = {} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 2e-2}
+    for ours, theirs in zip((out, of_states, of_update), with_gradients(), strict=True):
+        torch.testing.assert_close(ours, theirs, **tolerance)
 
 
 def test_a_norm_gives_the_type_of_products_under_autocast():

@@ -28,8 +28,8 @@ def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
     )
 
 
-def _call(name: str, *arguments: Tensor | torch.dtype | int | float) -> None:
-    """Call by addresses; whole numbers are 64 bits wide, types are kinds."""
+def _call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> None:
+    """Call by addresses, 0 for None; whole numbers are 64 bits wide, types are kinds."""
     library = load("training")
     assert library is not None, "only called where fits() says so"
     passed: list[Any] = []
@@ -37,6 +37,8 @@ def _call(name: str, *arguments: Tensor | torch.dtype | int | float) -> None:
         if isinstance(argument, Tensor):
             assert argument.is_contiguous(), f"{name}: not contiguous"
             passed.append(ctypes.c_void_p(argument.data_ptr()))
+        elif argument is None:
+            passed.append(ctypes.c_void_p(None))
         elif isinstance(argument, torch.dtype):
             passed.append(ctypes.c_int32(_KINDS[argument]))
         else:
@@ -97,6 +99,28 @@ class FusedSwiGLU(_Fused):
         of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
         _call("swiglu_backward", gate.dtype, given.contiguous(), gate, up, gate.numel(), of_gate, of_up)
         return of_gate, of_up
+
+
+class FusedSum(_Fused):
+    """What a layer says added to float32 states, with a factor of each position."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, update: Tensor, factors: Tensor | None) -> Tensor:
+        """Args: states: `… D`, float32; update: `… D`; factors: `…`, float32, or None for 1."""
+        states, update = states.contiguous(), update.contiguous()
+        out, dim = torch.empty_like(states), states.shape[-1]
+        ctx.dtype, ctx.sizes, ctx.factors = update.dtype, (states.numel() // dim, dim), factors
+        _call("sum_forward", update.dtype, states, update, factors, *ctx.sizes, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of states and update."""
+        given = given.contiguous()
+        of_update = torch.empty_like(given, dtype=ctx.dtype)
+        _call("sum_backward", ctx.dtype, given, ctx.factors, *ctx.sizes, of_update)
+        return given, of_update, None
 
 
 class FusedRotation(_Fused):

@@ -138,6 +138,26 @@ void swiglu_backward(const T *given, const T *gate, const T *up, int64_t count, 
     }
 }
 
+// states + factor · update, with a factor of each row, or 1 where there are none.
+template <class T>
+void sum_forward(const float *states, const T *update, const float *factors, int64_t rows, int64_t dim, float *out) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const float factor = factors ? factors[row] : 1;
+        for (int64_t at = row * dim; at < (row + 1) * dim; at += LANES)
+            store(out + at, load(states + at) + factor * load(update + at));
+    }
+}
+
+template <class T>
+void sum_backward(const float *given, const float *factors, int64_t rows, int64_t dim, T *to_update) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const float factor = factors ? factors[row] : 1;
+        for (int64_t at = row * dim; at < (row + 1) * dim; at += LANES) store(to_update + at, factor * load(given + at));
+    }
+}
+
 // Turns each pair (i, i + half) of every head by its position's angle, or back.
 template <class T>
 void rotate(const T *in, const float *cos, const float *sin, int64_t positions, int64_t heads, int64_t half, float sign,
@@ -597,6 +617,15 @@ void blt_swiglu_forward(int32_t kind, const void *gate, const void *up, int64_t 
 void blt_swiglu_backward(int32_t kind, const void *given, const void *gate, const void *up, int64_t count, void *to_gate,
                          void *to_up) {
     BY_KIND(kind, swiglu_backward(IN(given), IN(gate), IN(up), count, OUT(to_gate), OUT(to_up)));
+}
+
+void blt_sum_forward(int32_t kind, const float *states, const void *update, const float *factors, int64_t rows,
+                     int64_t dim, float *out) {
+    BY_KIND(kind, sum_forward(states, IN(update), factors, rows, dim, out));
+}
+
+void blt_sum_backward(int32_t kind, const float *given, const float *factors, int64_t rows, int64_t dim, void *to_update) {
+    BY_KIND(kind, sum_backward(given, factors, rows, dim, OUT(to_update)));
 }
 
 void blt_rotate(int32_t kind, const void *in, const float *cos, const float *sin, int64_t positions, int64_t heads,
