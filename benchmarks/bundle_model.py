@@ -1,8 +1,9 @@
-"""Bundle a trained run into the package: bf16 weights, model card, and the record of what was measured on them.
+"""Ship a trained run: bf16 weights, model card, and the record of what was measured on them.
 
-    python benchmarks/bundle_model.py runs/tiny --train data/tiny-train --valid NAME=FILE --valid NAME=FILE
+    python benchmarks/bundle_model.py runs/tiny --model tiny --train data/tiny-train --valid NAME=FILE --valid NAME=FILE
 
-The figures are measured on the weights as shipped, rounded to bf16, with `blt.evaluation.evaluate`.
+`tiny` goes into the package, any other model into `checkpoints/`, in shards. The figures are measured on the weights as
+shipped, rounded to bf16, with `blt.evaluation.evaluate`.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from blt.evaluation import PROTOCOLS, evaluate
 from blt.lm import ByteLM
 from blt.training.checkpoints import Checkpoints
 
+BUNDLED = Path("src/blt/bundled")
+MAX_SHARD_BYTES = 40_000_000
 PROMPTS = ("Once upon a time", "Tom had a red ball.", "One day, a little girl named Lily", "The cat and the dog")
 CARD = """\
 ---
@@ -31,12 +34,12 @@ tags: [byte-latent-transformer, tokenizer-free, byte-level]
 datasets: [roneneldan/TinyStories]
 ---
 
-# blt tiny
+# blt {model}
 
 A Byte Latent Transformer of {parameters:.1f}M parameters, with an entropy model of {entropy_parameters:.2f}M, that
-tells short English children's stories, byte by byte. It ships inside the package `blt-llm`:
+tells short English children's stories, byte by byte. {place}:
 
-    blt generate --prompt "Once upon a time"
+    blt generate --prompt "Once upon a time"{option}
 
 ## Training
 
@@ -47,7 +50,7 @@ tells short English children's stories, byte by byte. It ships inside the packag
 | bytes seen | {seen:,} ({epochs:.2f} epochs), entropy model: {entropy_seen:,} |
 | steps | {steps:,} |
 | time | {minutes:.0f} minutes on {cores}, entropy model: {entropy_minutes:.0f} |
-| recipe | `recipes/tiny.toml` |
+| recipe | `{recipe}` |
 | patch rule | next-byte entropy above θ = {threshold:.4f} nats |
 | weights | bf16 |
 
@@ -78,21 +81,27 @@ def main() -> None:
     """Bundle one run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
+    parser.add_argument("--model", default="tiny", help="name that it ships under")
+    parser.add_argument("--recipe", default="recipes/tiny.toml", help="what it was trained by")
     parser.add_argument("--train", type=Path, required=True, help="prepared folder that the run was trained on")
     parser.add_argument("--valid", action="append", required=True, metavar="NAME=FILE")
     parser.add_argument("--cores", default="two CPU cores", help="what it was trained on, in words")
-    parser.add_argument("--out", type=Path, default=Path("src/blt/bundled"))
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/bundled-model.json"))
     arguments = parser.parse_args()
 
-    ByteLM.from_pretrained(arguments.run / "model").save_pretrained(arguments.out, dtype="bfloat16")
-    lm = ByteLM.from_pretrained(arguments.out)
-    record = describe(lm, arguments.run, arguments.train) | {"trained_on": arguments.cores}
+    model = arguments.model
+    out, record_name = (
+        (BUNDLED, "bundled-model") if model == "tiny" else (Path("checkpoints") / model, f"model-{model}")
+    )
+    ByteLM.from_pretrained(arguments.run / "model").save_pretrained(out, dtype="bfloat16")
+    lm = ByteLM.from_pretrained(out)
+    record = describe(lm, arguments.run, arguments.train, model=model)
+    record |= {"recipe": arguments.recipe, "trained_on": arguments.cores}
     record |= measure(lm, dict(pair.split("=", 1) for pair in arguments.valid))
     lm.card = card(record)
-    lm.save_pretrained(arguments.out, dtype="bfloat16")
-    arguments.record.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.record, record)
+    lm.save_pretrained(out, dtype="bfloat16", max_shard_bytes=MAX_SHARD_BYTES)
+    path = Path("benchmarks/records") / f"{record_name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
     print(json.dumps(record, indent=2))
 
 
@@ -109,7 +118,7 @@ def measure(lm: ByteLM, files: dict[str, str]) -> dict[str, Any]:
     return {"figures": rows, "samples": samples}
 
 
-def describe(lm: ByteLM, run: Path, train: Path) -> dict[str, Any]:
+def describe(lm: ByteLM, run: Path, train: Path, *, model: str) -> dict[str, Any]:
     """Say what the run was."""
     shards = Shards.open(train)
     stages = {}
@@ -120,8 +129,9 @@ def describe(lm: ByteLM, run: Path, train: Path) -> dict[str, Any]:
     assert lm.entropy_model is not None
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     return {
-        "claim": "held-out bits per byte of the bundled model, weights as shipped (bf16)",
-        "command": "python benchmarks/bundle_model.py runs/tiny --train data/tiny-train --valid NAME=FILE ...",
+        "claim": f"held-out bits per byte of {model}, weights as shipped (bf16)",
+        "command": f"python benchmarks/bundle_model.py RUN --model {model} --train data/tiny-train --valid NAME=FILE ...",
+        "model": model,
         "commit": head.stdout.strip(),
         "torch": torch.__version__,
         "blt": blt.__version__,
@@ -144,7 +154,12 @@ def card(record: dict[str, Any]) -> str:
     )
     samples = "\n\n".join("> " + text.replace("\n", "\n> ") for text in record["samples"].values())
     main_stage, entropy_stage = record["stages"]["blt"], record["stages"]["entropy"]
+    is_bundled = record["model"] == "tiny"
     return CARD.format(
+        model=record["model"],
+        recipe=record["recipe"],
+        place="It ships inside the package `blt-llm`" if is_bundled else "In a clone of the repository",
+        option="" if is_bundled else f" --model {record['model']}",
         parameters=record["parameters"] / 1e6,
         entropy_parameters=record["entropy_parameters"] / 1e6,
         documents=record["train"]["documents"],

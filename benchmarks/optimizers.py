@@ -3,7 +3,7 @@
     python benchmarks/optimizers.py --train data/tiny-train --dev data/tiny-dev --work runs/optimizers \
         --out benchmarks/records/optimizers.json
 
-Every arm trains a small BLT from the same new weights on the same windows in the same order, with the patches of one
+Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, from the same new weights on the same windows in the same order, with the patches of one
 model, and is measured on the same held-out documents of DEV. AdamW's learning rates are screened by short runs; the
 best ones are then trained in full, as is Muon with the rates of `recipes/tiny.toml`. Stopped, the same command goes on.
 """
@@ -18,7 +18,7 @@ import torch
 from record import write_record
 
 from blt.lm import ByteLM
-from blt.model import BLT, BLTConfig
+from blt.model import BLT, BLTConfig, preset
 from blt.nn import LocalConfig, TransformerConfig
 from blt.training import load_recipe, run_recipe
 from blt.training.checkpoints import Checkpoints
@@ -49,21 +49,25 @@ MUON = {
 }
 MUON_SCHEDULE = {"type": "wsd", "warmup_steps": "20"}
 WINDOW = 2048
-BYTES_PER_STEP = 3 * WINDOW
+ROWS = {"small": 3, "tiny": 5}
 
 
-def new_model(donor: ByteLM) -> ByteLM:
-    """Give a small BLT with new weights, and the patches of another model."""
+def new_model(donor: ByteLM, *, model: str = "small") -> ByteLM:
+    """Give a BLT with new weights, and the patches of another model."""
+    torch.manual_seed(0)
+    config = small_shape() if model == "small" else preset(model)
+    return ByteLM(BLT(config), patch_rule=donor.patch_rule, entropy_model=donor.entropy_model)
+
+
+def small_shape() -> BLTConfig:
     local = LocalConfig(dim=128, num_layers=1, num_heads=2, window=64)
-    config = BLTConfig(
+    return BLTConfig(
         local_encoder=local,
         global_transformer=TransformerConfig(dim=256, num_layers=3, num_heads=4),
         local_decoder=replace(local, num_layers=2),
         queries_per_patch=2,
         decoder_cross_attention="first",
     )
-    torch.manual_seed(0)
-    return ByteLM(BLT(config), patch_rule=donor.patch_rule, entropy_model=donor.entropy_model)
 
 
 def adamw(rate: float) -> dict[str, str]:
@@ -119,12 +123,14 @@ def arm_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--rate", "rates", type=float, multiple=True, default=(1e-3, 3e-3, 1e-2), show_default=True)
 @click.option("--megabytes", default=10.0, show_default=True, help="Bytes to see in full.")
 @click.option("--screen-megabytes", default=2.5, show_default=True, help="Bytes to see in screening AdamW's rates.")
+@click.option("--model", type=click.Choice(list(ROWS)), default="small", show_default=True)
 @click.option("--finalists", default=2, show_default=True, help="How many of AdamW's rates to train in full.")
 @arm_options
 def main(
     train_folder: str,
     dev: str,
     patches_of: str,
+    model: str,
     rates: tuple[float, ...],
     megabytes: float,
     screen_megabytes: float,
@@ -138,11 +144,12 @@ def main(
     start = work / "new"
     if not start.is_dir():
         work.mkdir(parents=True, exist_ok=True)
-        new_model(ByteLM.from_pretrained(patches_of)).save_pretrained(start)
+        new_model(ByteLM.from_pretrained(patches_of), model=model).save_pretrained(start)
     paths = {"start_from": str(start), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
-    short, full = (int(size * 1e6 / BYTES_PER_STEP) for size in (screen_megabytes, megabytes))
+    paths |= {"blt.loop.rows": str(ROWS[model])}
+    short, full = (int(size * 1e6 / (ROWS[model] * WINDOW)) for size in (screen_megabytes, megabytes))
     cosine = {"type": "cosine", "warmup_steps": "50"}
-    results: dict[str, Any] = {"recipe": RECIPE, "screened": {}, "in full": {}}
+    results: dict[str, Any] = {"recipe": RECIPE, "model": model, "rows": ROWS[model], "screened": {}, "in full": {}}
     results["in full"]["muon"] = train("muon", MUON, MUON_SCHEDULE, steps=full, paths=paths, work=work)
     for rate in rates:
         name = f"screen adamw {rate}"
