@@ -130,7 +130,7 @@ def describe(lm: ByteLM, run: Path, train: Path, *, model: str) -> dict[str, Any
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     return {
         "claim": f"held-out bits per byte of {model}, weights as shipped (bf16)",
-        "command": f"python benchmarks/bundle_model.py RUN --model {model} --train data/tiny-train --valid NAME=FILE ...",
+        "command": f"python benchmarks/bundle_model.py RUN --model {model} --train FOLDER --valid NAME=FILE ...",
         "model": model,
         "commit": head.stdout.strip(),
         "torch": torch.__version__,

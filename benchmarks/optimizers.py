@@ -3,9 +3,10 @@
     python benchmarks/optimizers.py --train data/tiny-train --dev data/tiny-dev --work runs/optimizers \
         --out benchmarks/records/optimizers.json
 
-Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, from the same new weights on the same windows in the same order, with the patches of one
-model, and is measured on the same held-out documents of DEV. AdamW's learning rates are screened by short runs; the
-best ones are then trained in full, as is Muon with the rates of `recipes/tiny.toml`. Stopped, the same command goes on.
+Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, from the same new weights on the same
+windows in the same order, with the patches of one model, and is measured on the same held-out documents of DEV. AdamW's
+learning rates are screened by short runs; the best ones are then trained in full, as is Muon with the rates of
+`recipes/tiny.toml`. Stopped, the same command goes on.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from blt.codec import encode
 from blt.errors import ModelFolderError
-from blt.lm import ByteLM
+from blt.lm import ByteLM, folder
 
 IDS = encode("Zoë ate 3 crêpes.", bos=True)[None]
 HOSTILE = [None, True, 0, -1, 3, 10**9, 10**18, 10**30, 1e308, "x", "", [], [10**9], {}, {"dim": 16}]
@@ -121,3 +121,22 @@ def test_pickles_are_refused_as_a_folder_and_as_a_name(tiny_folder, suffix):
         said = refusal(name)
         assert f"model{suffix}: pickled weights are never loaded" in said
         assert "save them as safetensors" in said
+
+
+def bytes_of(lm):
+    return lm.blt.hash_embedding.bytes.weight
+
+
+def test_a_model_in_checkpoints_goes_by_its_name(tiny_lm, tmp_path, monkeypatch):
+    tiny_lm.save_pretrained(tmp_path / "checkpoints" / "small")
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(bytes_of(ByteLM.from_pretrained("small")), bytes_of(tiny_lm))
+    for name in ("large", "small/..", ".."):
+        with pytest.raises(ModelFolderError):
+            ByteLM.from_pretrained(name)
+
+
+def test_a_model_in_checkpoints_of_the_clone_goes_by_its_name_from_anywhere(tiny_lm, tmp_path, monkeypatch):
+    tiny_lm.save_pretrained(tmp_path / "checkpoints" / "small")
+    monkeypatch.setattr(folder, "__file__", str(tmp_path / "src" / "blt" / "lm" / "folder.py"))
+    assert torch.equal(bytes_of(ByteLM.from_pretrained("small")), bytes_of(tiny_lm))
