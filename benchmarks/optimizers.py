@@ -56,11 +56,13 @@ ROWS = {"small": 3, "tiny": 5}
 def new_model(donor: ByteLM, *, model: str = "small") -> ByteLM:
     """Give a BLT with new weights, and the patches of another model."""
     torch.manual_seed(0)
-    config = small_shape() if model == "small" else preset(model)
-    return ByteLM(BLT(config), patch_rule=donor.patch_rule, entropy_model=donor.entropy_model)
+    return ByteLM(BLT(shape_of(model)), patch_rule=donor.patch_rule, entropy_model=donor.entropy_model)
 
 
-def small_shape() -> BLTConfig:
+def shape_of(model: str) -> BLTConfig:
+    """Give a preset's shape, or that of `small`."""
+    if model != "small":
+        return preset(model)
     local = LocalConfig(dim=128, num_layers=1, num_heads=2, window=64)
     return BLTConfig(
         local_encoder=local,
