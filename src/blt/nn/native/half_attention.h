@@ -3,7 +3,14 @@
 // A head of a span is kept in pairs, padded with zeros to a multiple of 32 positions; a block of 32 queries meets the
 // keys [low, low + num), both multiples of 32.
 #pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
 #include "halves.h"
+#include "rows.h"
+#include "spans.h"
 
 #if defined(HALVES)
 namespace {
