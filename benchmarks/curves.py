@@ -1,4 +1,6 @@
-"""Draw the course of every arm in a record of training: held-out bits per byte against bytes, FLOPs and time.
+"""Draw the course of every arm in a record of training, and print where each ended as a table.
+
+Held-out bits per byte stand against bytes, FLOPs and time.
 
     pip install matplotlib
     python benchmarks/curves.py benchmarks/records/learning.json --out benchmarks/records/learning.svg
@@ -44,11 +46,14 @@ def main(record: Path, out: Path) -> None:
     figure = Figure(figsize=(15, 5), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots(1, 3, sharey=True)
+    print("| arm | MB seen | TFLOPs | seconds | held-out bits per byte |\n|---|---|---|---|---|")
     for name, arm in arms_of(read["results"]).items():
         seen = [point["bytes"] for point in arm["course"]]
         bits = [point["validation_bits_per_byte"] for point in arm["course"]]
         for part, scale in zip(axes, (1e-6, flops * 1e-12, arm["seconds"] / arm["bytes_seen"]), strict=True):
             part.plot([count * scale for count in seen], bits, marker=".", label=f"{name}: {bits[-1]:.3f}")
+        megabytes = arm["bytes_seen"] / 1e6
+        print(f"| {name} | {megabytes:.1f} | {megabytes * flops * 1e-6:.0f} | {arm['seconds']:.0f} | {bits[-1]:.4f} |")
     for part, label in zip(axes, ("MB seen", "TFLOPs", f"seconds on {read['device']}"), strict=True):
         part.set_xlabel(label)
         part.grid(alpha=0.3)
