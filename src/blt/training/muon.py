@@ -28,7 +28,7 @@ class Muon(Optimizer):
 
     Args:
         params: matrices, or groups of them.
-        lr: learning rate; wider than tall ones get it times √(rows / columns) at least 1.
+        lr: learning rate; those taller than wide get it times √(rows / columns).
         momentum: its decay.
         weight_decay: decoupled.
         num_iterations: of orthogonalisation.

@@ -42,7 +42,7 @@ class MuonConfig:
     """Muon (Jordan et al. 2024) for the matrices inside layers, AdamW for everything else."""
 
     learning_rate: float = 0.02
-    """Peak learning rate of the hidden matrices; wider than tall ones get it times √(rows / columns) at least 1."""
+    """Peak learning rate of the hidden matrices; those taller than wide get it times √(rows / columns)."""
     momentum: float = 0.95
     """Decay of the momentum."""
     num_iterations: int = 5
