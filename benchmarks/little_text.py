@@ -24,13 +24,13 @@ CLAIM = "Four times through little text, bytes that go without their n-grams low
 ARMS = {
     "nothing": {},
     "weight decay 0.5": {"blt.loop.optimizer.weight_decay": "0.5"},
-    "dropout 0.1": {"blt.dropout": "0.1"},
+    "dropout 0.1": {"blt.layer_dropout": "0.1"},
     "n-gram dropout 0.5": {"blt.ngram_dropout": "0.5"},
     "n-gram dropout 0.8": {"blt.ngram_dropout": "0.8"},
-    "n-gram dropout 0.5, dropout 0.1": {"blt.ngram_dropout": "0.5", "blt.dropout": "0.1"},
+    "n-gram dropout 0.5, dropout 0.1": {"blt.ngram_dropout": "0.5", "blt.layer_dropout": "0.1"},
     "n-gram dropout 0.5, dropout 0.1, weight decay 0.2": {
         "blt.ngram_dropout": "0.5",
-        "blt.dropout": "0.1",
+        "blt.layer_dropout": "0.1",
         "blt.loop.optimizer.weight_decay": "0.2",
     },
 }

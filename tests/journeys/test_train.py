@@ -261,7 +261,7 @@ def test_other_rules_precisions_and_optimisers_train(recipe, tmp_path, capsys, o
     assert (tmp_path / "run" / "model" / "entropy.safetensors").exists() == ("none" not in overrides)
 
 
-@pytest.mark.parametrize("option", ["--blt.dropout", "--blt.ngram_dropout"])
+@pytest.mark.parametrize("option", ["--blt.layer_dropout", "--blt.ngram_dropout"])
 def test_what_is_dropped_in_training_changes_what_is_learnt(recipe, tmp_path, option):
     for name, share in (("without", "0"), ("with", "0.5")):
         assert run("train", recipe, *SHORT, option, share, "--out", tmp_path / name) == 0

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 import blt.nn.native.fused
+import blt.training.loop
 from blt.checkpoint import load_tensors
 from blt.data import EntropyStore, Shards, Windows
 from blt.distributed import World
@@ -73,7 +74,7 @@ def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, parts=None,
         blt = BLT(SHAPES[stage.removeprefix("sparse ").removeprefix("dropping ")])
         blt.hash_embedding.sparse_gradients = stage.startswith("sparse ")
         if stage.startswith("dropping "):
-            blt.drop(dropout=0.2, ngram_dropout=0.3)
+            blt.set_dropout(layers=0.2, ngrams=0.3)
         objective = BLTObjective(blt, rule=EntropyRule(threshold=3.0), slots_multiple=1)
     config = LoopConfig(
         precision="float32",
@@ -205,6 +206,13 @@ def test_the_check_notices_what_a_resume_forgets(tmp_path, monkeypatch, flaw, op
     flaw(monkeypatch)
     with pytest.raises(AssertionError):
         check_resume(tmp_path, stage="entropy", optimizer=optimizer, accumulation=1, stop_after=3)
+
+
+def test_the_check_notices_that_other_positions_are_dropped(tmp_path, monkeypatch):
+    seeds = iter(range(1000))
+    monkeypatch.setattr(blt.training.loop, "step_seed", lambda *_, **__: next(seeds))
+    with pytest.raises(AssertionError):
+        check_resume(tmp_path, stage="dropping wide blt", optimizer="adamw", stop_after=3)
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))

@@ -32,7 +32,9 @@ def fields_as_options(arguments: list[str]) -> dict[str, object]:
 
 
 model_option = click.option(
-    "--model", metavar="PATH_OR_NAME", help="Model folder, or name on the Hub; the bundled model if not given."
+    "--model",
+    metavar="PATH_OR_NAME",
+    help="Model folder, name in checkpoints/ or on the Hub; the bundled model if not given.",
 )
 device_option = click.option(
     "--device", default="cpu", show_default=True, callback=_usable, help="Where to compute, as PyTorch names it."

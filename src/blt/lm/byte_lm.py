@@ -110,7 +110,7 @@ class ByteLM(nn.Module):
         """Load a model, ready to use.
 
         Args:
-            name: a folder, or a name on the Hugging Face Hub; without it, the model inside this package.
+            name: a folder, a name in a clone's `checkpoints`, or one on the Hub; without it, the bundled model.
             dtype: `float32`, `bfloat16` or `int8`, whatever the files hold; see `to_type`.
             device: as PyTorch names it.
             hub: passed to `huggingface_hub.snapshot_download`, for instance `revision`, `token`, `cache_dir`.

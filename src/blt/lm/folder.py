@@ -70,22 +70,22 @@ def download(name: str | Path | None, **hub: Any) -> Path:
     refuse_pickle(folder)
     if folder.exists():
         raise ModelFolderError(f"{name}: a file; a model is a folder with config.json and model.safetensors")
-    for place in shipped_places():
-        if is_plain_name(str(name)) and (place / name).is_dir():
-            return place / name
+    if Path(name).name == str(name):  # no way to another folder in it
+        for place in shipped_places():
+            recover_folder(place / name)
+            if (place / name).is_dir():
+                return place / name
     if not is_hub_name(str(name)):
-        raise ModelFolderError(f"{name}: no such folder; give a model folder or a name on the Hub such as me/my-model")
+        raise ModelFolderError(
+            f"{name}: no such folder; give a model folder, a name in checkpoints/, or a name on the Hub such as me/tiny"
+        )
     return fetch(str(name), **hub)
 
 
-def shipped_places() -> tuple[Path, ...]:
+def shipped_places() -> list[Path]:
     """Name the folders of models that a clone of the repository has: where one works, and where the package lies."""
-    return Path("checkpoints"), Path(__file__).parents[3] / "checkpoints"
-
-
-def is_plain_name(name: str) -> bool:
-    """Say whether a name is one word, with no way to another folder in it."""
-    return name not in ("", ".", "..") and Path(name).name == name
+    clones = [Path(), *Path(__file__).parents[3:4]]
+    return [clone / "checkpoints" for clone in clones]
 
 
 def read_config(folder: Path) -> LMConfig:

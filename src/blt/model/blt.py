@@ -181,12 +181,12 @@ class BLT(nn.Module):
         latents = self.global_transformer(patch_states, layout)  # B P G
         return self.logits(self.local_decoder(byte_states, latents, layout))
 
-    def drop(self, *, dropout: float = 0.0, ngram_dropout: float = 0.0) -> None:
-        """Say what is dropped in training: the shares of positions without a layer's update, and without n-grams."""
-        self.hash_embedding.dropout = ngram_dropout
+    def set_dropout(self, *, layers: float = 0.0, ngrams: float = 0.0) -> None:
+        """Set the shares of positions that go, in training, without a layer's updates, and without their n-grams."""
+        self.hash_embedding.dropout = ngrams
         for part in self.modules():
             if isinstance(part, Layer):
-                part.dropout = dropout
+                part.dropout = layers
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Turn the decoder's states into logits, in float32."""

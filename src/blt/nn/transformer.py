@@ -56,7 +56,7 @@ def swiglu(gate: Float[Tensor, "*lead D"], up: Float[Tensor, "*lead D"]) -> Floa
 class Layer(nn.Module):
     """One layer: attention, then feed-forward, each on a normalised copy and added back.
 
-    `dropout`, 0 by default, is the share of positions that go without either in training.
+    `dropout`, 0 by default, is the share of positions that go without each of the two in training.
     """
 
     def __init__(self, shape: TransformerConfig) -> None:

@@ -144,7 +144,7 @@ class Trainer:
 
 
 def step_seed(seed: int, *, step: int, rank: int) -> int:
-    """Give the seed of what is dropped in a step, which so does not hang on where a run was stopped."""
+    """Give the seed of what a rank drops in a step, which so does not hang on where a run was stopped."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

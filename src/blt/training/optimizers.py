@@ -46,7 +46,7 @@ class MuonConfig:
     momentum: float = 0.95
     """Decay of the momentum."""
     num_iterations: int = 5
-    """Of orthogonalisation."""
+    """Iterations of orthogonalisation; the polynomials are made for 5."""
     weight_decay: float = 0.0
     """Decoupled weight decay of hidden matrices."""
     adamw: AdamWConfig = field(default_factory=lambda: AdamWConfig(learning_rate=3e-3, weight_decay=0.0))

@@ -133,9 +133,10 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     torch.manual_seed(recipe.seed)
     blt = new_blt(stage.model, start, device=run.device)
     has_tables = blt.hash_embedding.ngrams is not None
-    check(has_tables or not stage.sparse_ngrams, "sparse_ngrams: the model to start from has no n-gram tables")
+    for name in ("sparse_ngrams", "ngram_dropout"):
+        check(has_tables or not getattr(stage, name), f"{name}: the model to start from has no n-gram tables")
     blt.hash_embedding.sparse_gradients = stage.sparse_ngrams
-    blt.drop(dropout=stage.dropout, ngram_dropout=stage.ngram_dropout)
+    blt.set_dropout(layers=stage.layer_dropout, ngrams=stage.ngram_dropout)
     shape = None if patching.entropy_model is None else patching.entropy_model.config
     run.say(describe_blt_stage(stage, run.train, model=blt.config, entropy_model=shape, mean_patch_bytes=mean_patch))
     objective = BLTObjective(blt, rule=patching.rule, slots_multiple=stage.loop.slots_multiple)

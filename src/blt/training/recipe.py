@@ -42,7 +42,7 @@ class LoopConfig:
     window: int = 512
     """Bytes per row."""
     accumulation: int = 1
-    """Parts that a batch is computed in, to save memory; losses are the same for any number."""
+    """Parts that a batch is computed in, to save memory; losses are the same for any number (but for dropout)."""
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     """What moves the weights."""
     schedule: ScheduleConfig = field(default_factory=CosineConfig)
@@ -116,16 +116,19 @@ class BLTStage:
     sparse_ngrams: bool = False
     """Let a step cost only the rows of the n-gram tables that its batch reads (`RowAdam`), for tables of hundreds of
     thousands of rows; the moments of the others wait, which makes the losses a little different."""
-    dropout: float = 0.0
-    """Share of the positions that go without what a layer adds, at random, layer by layer: for many epochs."""
+    layer_dropout: float = 0.0
+    """Share of the positions that go without what a layer's attention, and apart from that its feed-forward, adds, at
+    random, in training: for many epochs over little text. Training figures then lie above held-out ones; 0: off."""
     ngram_dropout: float = 0.0
-    """Share of the bytes that go without their n-grams, at random, in training: likewise."""
+    """Share of the bytes that go without their n-grams, at random, in training: for many epochs over little text. What
+    is said of `layer_dropout` holds here too."""
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "ngram_dropout"):
+        for name in ("layer_dropout", "ngram_dropout"):
             check(0 <= getattr(self, name) < 1, f"{name}: {getattr(self, name)}; from 0 to below 1")
         has_tables = self.model is None or bool(self.model.hash_embedding.ngram_sizes)
-        check(has_tables or not self.sparse_ngrams, "sparse_ngrams: the model has no n-gram tables")
+        for name in ("sparse_ngrams", "ngram_dropout"):
+            check(has_tables or not getattr(self, name), f"{name}: the model has no n-gram tables")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,7 @@ class Recipe:
     blt: BLTStage
     """The model proper."""
     start_from: str | None = None
-    """Model to go on from: a folder, or a name on the Hub; unset: new weights."""
+    """Model to go on from: a folder, a name in `checkpoints`, or one on the Hub; unset: new weights."""
     entropy: EntropyStage | None = None
     """The entropy model; unset: that of `start_from`, or none, for rules that need none."""
     patching: PatchingStage | None = None

@@ -25,7 +25,8 @@ if sys.platform != "win32":
 
 MAY_CHANGE = {"num_steps", "compile", "accumulation", "device", "tensorboard", "out", "sample_prompt"}
 MAY_CHANGE |= {"log_every", "validate_every", "checkpoint_every", "keep_every", "slots_multiple", "precision"}
-"""Fields that a resumed run may set anew: they decide how long and how it is computed, not what is learnt."""
+"""Fields that a resumed run may set anew: they decide how long and how it is computed, not what is learnt (but for
+which positions are dropped, where some are)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

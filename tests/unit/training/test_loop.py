@@ -12,7 +12,7 @@ from blt.distributed import World
 from blt.errors import TrainingError
 from blt.training import Stopped, curves
 from blt.training.checkpoints import Checkpoints
-from blt.training.loop import Trainer, parts_of
+from blt.training.loop import Trainer, parts_of, step_seed
 from blt.training.monitor import Monitor, read_metrics
 from blt.training.objectives import summed_nats
 from blt.training.recipe import LoopConfig
@@ -224,3 +224,9 @@ def test_a_first_signal_is_noted_and_a_second_acts_as_usual():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_is_dropped_is_drawn_anew_for_each_seed_step_and_rank():
+    found = {step_seed(seed, step=step, rank=rank) for seed in (0, 1) for step in (0, 1, 2) for rank in (0, 1)}
+    assert len(found) == 12
+    assert step_seed(3, step=5, rank=1) == step_seed(3, step=5, rank=1)

@@ -31,6 +31,7 @@ def test_there_are_shipped_recipes():
         "tiny",
         "tinystories-55m",
         "tinystories-55m-best",
+        "tinystories-55m-little",
         "finetune",
         "byteify-smollm2",
     }
@@ -93,6 +94,8 @@ def test_a_recipe_without_patching_has_the_default_rule(recipe_file):
         ({"blt.loop.optimizer.type": "adam"}, "'adam' is none of adamw, muon; did you mean 'adamw'?"),
         ({"blt.model.preset": "tinny"}, "preset 'tinny' is none of tiny"),
         ({"blt.loop.rows": "many"}, "blt.loop.rows: expected int, got 'many'"),
+        ({"blt.layer_dropout": "1"}, "layer_dropout: 1.0; from 0 to below 1"),
+        ({"blt.ngram_dropout": "-0.1"}, "ngram_dropout: -0.1; from 0 to below 1"),
         ({"blt.loop.rows": "0"}, "blt.loop: rows: 0; at least 1"),
         ({"blt.loop.window": "0"}, "blt.loop: window: 0; at least 1"),
         ({"blt.loop.num_steps": "0"}, "blt.loop: num_steps: 0; at least 1"),
@@ -134,7 +137,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
         load_recipe(broken)
 
 
-def test_sparse_gradients_of_no_tables_are_refused(recipe_file):
-    overrides = {"blt.sparse_ngrams": "true", "blt.model.hash_embedding.ngram_sizes": []}
-    with pytest.raises(ConfigurationError, match="sparse_ngrams: the model has no n-gram tables"):
+@pytest.mark.parametrize(("name", "value"), [("sparse_ngrams", "true"), ("ngram_dropout", "0.1")])
+def test_what_needs_ngram_tables_is_refused_without_them(recipe_file, name, value):
+    overrides = {f"blt.{name}": value, "blt.model.hash_embedding.ngram_sizes": []}
+    with pytest.raises(ConfigurationError, match=f"{name}: the model has no n-gram tables"):
         load_recipe(recipe_file, overrides=overrides)

@@ -109,7 +109,8 @@ class FusedSum(_Fused):
         """Args: states: `… D`, float32; update: `… D`; factors: `…`, float32, or None for 1."""
         states, update = states.contiguous(), update.contiguous()
         out, dim = torch.empty_like(states), states.shape[-1]
-        ctx.dtype, ctx.sizes, ctx.factors = update.dtype, (states.numel() // dim, dim), factors
+        ctx.dtype, ctx.sizes = update.dtype, (states.numel() // dim, dim)
+        ctx.save_for_backward(factors)
         _call("sum_forward", update.dtype, states, update, factors, *ctx.sizes, out)
         return out
 
@@ -117,9 +118,9 @@ class FusedSum(_Fused):
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         """Give the gradients of states and update."""
-        given = given.contiguous()
+        given, (factors,) = given.contiguous(), ctx.saved_tensors
         of_update = torch.empty_like(given, dtype=ctx.dtype)
-        _call("sum_backward", ctx.dtype, given, ctx.factors, *ctx.sizes, of_update)
+        _call("sum_backward", ctx.dtype, given, factors, *ctx.sizes, of_update)
         return given, of_update, None
 
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "attention.h"
+#include "bfloat16_attention.h"
 #include "cross_attention.h"
-#include "half_attention.h"
 #include "rows.h"
 #include "runs.h"
 
@@ -170,7 +170,18 @@ void scatter_rows(const float *given, const int64_t *indices, int64_t positions,
 
 extern "C" {
 
-// Whether products of bfloat16 may use tiles; for tests, which want to see both ways.
+// How bfloat16 is multiplied: 0 as float32, 1 by dot products of pairs, 2 by tiles.
+int32_t blt_bfloat16_products() {
+#if defined(TILES)
+    if (tiles_allowed()) return 2;
+#endif
+#if defined(BFLOAT16_PRODUCTS)
+    return 1;
+#endif
+    return 0;
+}
+
+// Whether it may be multiplied by tiles; for tests, which want to see both ways.
 void blt_use_tiles([[maybe_unused]] int32_t allowed) {
 #if defined(TILES)
     tiles_allowed() = allowed && tiles_allowed_by_system();
@@ -220,11 +231,11 @@ void blt_rotate(int32_t kind, const void *in, const float *cos, const float *sin
 
 void blt_attend_forward(int32_t kind, const void *queries, const void *keys, const void *values, const int64_t *first,
                         int64_t rows, int64_t length, int64_t heads, int64_t width, void *out, float *totals) {
-#if defined(HALVES)
+#if defined(BFLOAT16_PRODUCTS)
     typedef const uint16_t *H;
-    if (kind == 1 && width % STEP == 0)
-        return attend_forward_halves(H(queries), H(keys), H(values), first, rows, length, heads, width,
-                                     static_cast<uint16_t *>(out), totals);
+    if (kind == 1 && serves_width(width))
+        return attend_forward_bfloat16(H(queries), H(keys), H(values), first, {rows, length, heads, width},
+                                       static_cast<uint16_t *>(out), totals);
 #endif
     BY_KIND(kind, attend_forward(IN(queries), IN(keys), IN(values), first, rows, length, heads, width, OUT(out), totals));
 }
@@ -232,12 +243,12 @@ void blt_attend_forward(int32_t kind, const void *queries, const void *keys, con
 void blt_attend_backward(int32_t kind, const void *given, const void *queries, const void *keys, const void *values,
                          const void *out, const float *totals, const int64_t *first, int64_t rows, int64_t length,
                          int64_t heads, int64_t width, void *to_queries, void *to_keys, void *to_values) {
-#if defined(HALVES)
+#if defined(BFLOAT16_PRODUCTS)
     typedef const uint16_t *H;
     typedef uint16_t *O;
-    if (kind == 1 && width % STEP == 0)
-        return attend_backward_halves(H(given), H(queries), H(keys), H(values), H(out), totals, first, rows, length, heads,
-                                      width, O(to_queries), O(to_keys), O(to_values));
+    if (kind == 1 && serves_width(width))
+        return attend_backward_bfloat16(H(given), H(queries), H(keys), H(values), H(out), totals, first,
+                                        {rows, length, heads, width}, O(to_queries), O(to_keys), O(to_values));
 #endif
     BY_KIND(kind, attend_backward(IN(given), IN(queries), IN(keys), IN(values), IN(out), totals, first, rows, length,
                                   heads, width, OUT(to_queries), OUT(to_keys), OUT(to_values)));

@@ -1,5 +1,5 @@
 // Products of bfloat16 matrices, summed in float32: by AMX tiles where the processor has them and the system lets us,
-// else by AVX-512's dot products of pairs. Without either, HALVES is not defined.
+// else by AVX-512's dot products of pairs. Without either, BFLOAT16_PRODUCTS is not defined.
 #pragma once
 #include <new>
 #include <vector>
@@ -7,7 +7,7 @@
 #include "vectors.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
-#define HALVES
+#define BFLOAT16_PRODUCTS
 #if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__linux__)
 #define TILES
 #include <sys/syscall.h>
@@ -32,9 +32,10 @@ template <class T>
 using Array = std::vector<T, Lines<T>>;
 
 // The right factor of a product holds two rows in one of words: the even row's value in the lower half of each.
-typedef uint32_t Pair;
+typedef uint32_t Pair __attribute__((may_alias));
 
-inline Pair *pairs_of(const uint16_t *halves) { return reinterpret_cast<Pair *>(const_cast<uint16_t *>(halves)); }
+inline Pair *pairs_of(uint16_t *values) { return reinterpret_cast<Pair *>(values); }
+inline const Pair *pairs_of(const uint16_t *values) { return reinterpret_cast<const Pair *>(values); }
 
 inline Words words(const Pair *from) {
     Words found;
@@ -60,7 +61,7 @@ inline void pair_rows(const uint16_t *even, const uint16_t *odd, int64_t width, 
     }
 }
 
-// 16 × 16 words, transposed. (Gathers would do, but are slow where processors are mended against leaks.)
+// 16 × 16 words, transposed; gathers would do, but are slow under the mitigation of Downfall.
 inline void transpose(const Pair *from, int64_t from_row, Pair *to, int64_t to_row) {
     __m512i a[16], b[16];
     for (int row = 0; row < 16; ++row) a[row] = _mm512_loadu_si512(from + row * from_row);
@@ -115,6 +116,7 @@ struct Tiles {
 // 32 × 32 of C (+)= A · B.
 inline void tile_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t depth, float *c, int64_t c_row,
                     bool add) {
+    asm volatile("" ::: "memory");  // what was stored is in memory: GCC's tile loads do not say that they read it
     if (add) {
         _tile_loadd(0, c, c_row * 4);
         _tile_loadd(1, c + 16, c_row * 4);
