@@ -1,6 +1,7 @@
 """Ship a trained run: bf16 weights, model card, and the record of what was measured on them.
 
-    python benchmarks/bundle_model.py runs/tiny --model tiny --train data/tiny-train --valid NAME=FILE --valid NAME=FILE
+    python benchmarks/bundle_model.py runs/tiny --recipe recipes/tiny.toml --train data/tiny-train \
+        --valid NAME=FILE --valid NAME=FILE
 
 `tiny` goes into the package, any other model into `checkpoints/`, in shards. The figures are measured on the weights as
 shipped, rounded to bf16, with `blt.evaluation.evaluate`.
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record import command
 
 import blt
 from blt.checkpoint import load_json, write_json
@@ -82,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", default="tiny", help="name that it ships under")
-    parser.add_argument("--recipe", default="recipes/tiny.toml", help="what it was trained by")
+    parser.add_argument("--recipe", required=True, help="what it was trained by")
     parser.add_argument("--train", type=Path, required=True, help="prepared folder that the run was trained on")
     parser.add_argument("--valid", action="append", required=True, metavar="NAME=FILE")
     parser.add_argument("--cores", default="two CPU cores", help="what it was trained on, in words")
@@ -130,7 +132,7 @@ def describe(lm: ByteLM, run: Path, train: Path, *, model: str) -> dict[str, Any
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     return {
         "claim": f"held-out bits per byte of {model}, weights as shipped (bf16)",
-        "command": f"python benchmarks/bundle_model.py RUN --model {model} --train FOLDER --valid NAME=FILE ...",
+        "command": command(),
         "model": model,
         "commit": head.stdout.strip(),
         "torch": torch.__version__,

@@ -2,7 +2,7 @@
 
 Held-out bits per byte stand against bytes, FLOPs and time.
 
-    pip install matplotlib
+    pip install '.[track]'
     python benchmarks/curves.py benchmarks/records/learning.json --out benchmarks/records/learning.svg
 
 FLOPs are what the model needs (`blt plan`); time is the arm's own, on the record's device and threads, at even speed.
@@ -41,13 +41,14 @@ def main(record: Path, out: Path) -> None:
     """Draw one record."""
     read = json.loads(record.read_text(encoding="utf-8"))
     shape = shape_of(read["results"].get("model", "small"))
-    flops = cost_of(shape, mean_patch_bytes=MEAN_PATCH_BYTES, context_bytes=WINDOW).training_flops
     matplotlib.rcParams["svg.fonttype"] = "none"
     figure = Figure(figsize=(15, 5), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots(1, 3, sharey=True)
     print("| arm | MB seen | TFLOPs | seconds | held-out bits per byte |\n|---|---|---|---|---|")
     for name, arm in arms_of(read["results"]).items():
+        window = arm.get("window", WINDOW)
+        flops = cost_of(shape, mean_patch_bytes=MEAN_PATCH_BYTES, context_bytes=window).training_flops
         seen = [point["bytes"] for point in arm["course"]]
         bits = [point["validation_bits_per_byte"] for point in arm["course"]]
         for part, scale in zip(axes, (1e-6, flops * 1e-12, arm["seconds"] / arm["bytes_seen"]), strict=True):

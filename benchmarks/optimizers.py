@@ -1,12 +1,12 @@
-"""Plain AdamW at its best learning rate against the bundled model's recipe, at equal bytes and with the same model.
+"""Plain AdamW at its best learning rate against Muon, at equal bytes and with the same model.
 
     python benchmarks/optimizers.py --train data/tiny-train --dev data/tiny-dev --work runs/optimizers \
-        --out benchmarks/records/optimizers.json
+        --model tiny --out benchmarks/records/optimizers-tiny.json
 
-Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, from the same new weights on the same
-windows in the same order, with the patches of one model, and is measured on the same held-out documents of DEV. AdamW's
-learning rates are screened by short runs; the best ones are then trained in full, as is Muon with the rates of
-`recipes/tiny.toml`. AdamW has the recipe's own batch, and once more that of the reference run, 16 × 512 bytes. Stopped,
+Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, from the same new weights, with
+the patches of one model, and is measured on the same held-out documents of DEV. AdamW's learning rates are screened by
+short runs; the best ones are then trained in full, as is Muon at the rates of `recipes/tiny.toml`. AdamW sees Muon's own
+windows in the same order, and in a second set of arms batches like those of the reference run, 16 × 512 bytes. Stopped,
 the same command goes on.
 """
 
@@ -26,7 +26,7 @@ from blt.training import load_recipe, run_recipe
 from blt.training.checkpoints import Checkpoints
 from blt.training.monitor import read_metrics
 
-CLAIM = "At equal bytes Muon, as in recipes/tiny.toml, reaches lower held-out bits per byte than AdamW at its best rate"
+CLAIM = "At equal bytes Muon, at the rates of recipes/tiny.toml, reaches lower held-out bits per byte than AdamW at its best"
 RECIPE = """
 out = "unset"
 start_from = "unset"
@@ -102,6 +102,7 @@ def train(
         "optimizer": optimizer,
         "schedule": schedule,
         "steps": steps,
+        "window": int(paths.get("blt.loop.window", WINDOW)),
         "bytes_seen": progress.num_bytes,
         "seconds": progress.seconds,
         "dev_bits_per_byte": course[-1]["validation_bits_per_byte"],
@@ -173,7 +174,7 @@ def main(
 ) -> None:
     """Screen, train, and write the record."""
     torch.set_num_threads(threads)
-    start = work / "new"
+    start = work / f"new-{model}"
     if not start.is_dir():
         work.mkdir(parents=True, exist_ok=True)
         new_model(ByteLM.from_pretrained(patches_of), model=model).save_pretrained(start)
