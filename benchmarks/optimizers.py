@@ -5,9 +5,9 @@
 
 Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, from the same new weights, with
 the patches of one model, and is measured on the same held-out documents of DEV. AdamW's learning rates are screened by
-short runs; the best ones are then trained in full, as is Muon at the rates of `recipes/tiny.toml`. AdamW sees Muon's own
-windows in the same order, and in a second set of arms batches like those of the reference run, 16 × 512 bytes. Stopped,
-the same command goes on.
+short runs; the best ones are then trained in full, as is Muon at the rates of `recipes/tiny.toml`. AdamW sees Muon's
+own windows in the same order, and in a second set of arms batches like those of the reference run, 16 × 512 bytes.
+Stopped, the same command goes on.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,9 @@ from blt.training import load_recipe, run_recipe
 from blt.training.checkpoints import Checkpoints
 from blt.training.monitor import read_metrics
 
-CLAIM = "At equal bytes Muon, at the rates of recipes/tiny.toml, reaches lower held-out bits per byte than AdamW at its best"
+CLAIM = (
+    "At equal bytes Muon, at the rates of recipes/tiny.toml, reaches lower bits per byte than AdamW at its best rate"
+)
 RECIPE = """
 out = "unset"
 start_from = "unset"
