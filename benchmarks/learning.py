@@ -15,9 +15,8 @@ from typing import Any
 
 import click
 import torch
-from optimizers import MUON, MUON_SCHEDULE, WINDOW, arm_options, new_model, train
+from optimizers import MUON, MUON_SCHEDULE, PLAIN_SCALE, WINDOW, arm_options, save_new_model, train
 from record import write_record
-from torch import nn
 from torch.nn import functional as F
 
 from blt.lm import ByteLM
@@ -62,26 +61,13 @@ def qk_norm() -> Iterator[None]:
 
 
 RUNGS = {
-    "before": Rung(optimizer=BEFORE, schedule=SLOW_START, rows=6, scale_of_first_weights=10.0),
-    "half the bytes per step": Rung(optimizer=BEFORE, schedule=SLOW_START, scale_of_first_weights=10.0),
+    "before": Rung(optimizer=BEFORE, schedule=SLOW_START, rows=6, scale_of_first_weights=PLAIN_SCALE),
+    "half the bytes per step": Rung(optimizer=BEFORE, schedule=SLOW_START, scale_of_first_weights=PLAIN_SCALE),
     "small first weights": Rung(optimizer=BEFORE, schedule=SLOW_START),
     "AdamW 5e-3, 20 steps of warm-up": Rung(optimizer=BEFORE | {"adamw.learning_rate": "5e-3"}, schedule=MUON_SCHEDULE),
     "Muon 0.01, momentum 0.9": Rung(optimizer=MUON, schedule=MUON_SCHEDULE),
     "QK-norm, tried and left out": Rung(optimizer=MUON, schedule=MUON_SCHEDULE, trained_with=qk_norm),
 }
-
-
-def save_new_model(donor: ByteLM, folder: Path, *, scale: float) -> None:
-    """Write a model of new weights."""
-    lm = new_model(donor)
-    with torch.no_grad():
-        tables = lm.blt.hash_embedding.ngrams
-        assert tables is not None, "the benchmark's shape has n-grams"
-        tables.weight.mul_(scale)
-        for name, part in lm.blt.named_modules():
-            if isinstance(part, nn.Linear) and name.endswith((".attention.output", ".feed_forward.down")):
-                part.weight.mul_(scale)
-    lm.save_pretrained(folder)
 
 
 @click.command()

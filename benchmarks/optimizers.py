@@ -3,11 +3,11 @@
     python benchmarks/optimizers.py --train data/tiny-train --dev data/tiny-dev --work runs/optimizers \
         --model tiny --out benchmarks/records/optimizers-tiny.json
 
-Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, from the same new weights, with
-the patches of one model, and is measured on the same held-out documents of DEV. AdamW's learning rates are screened by
-short runs; the best ones are then trained in full, as is Muon at the rates of `recipes/tiny.toml`. AdamW sees Muon's
-own windows in the same order, and in a second set of arms batches like those of the reference run, 16 × 512 bytes.
-Stopped, the same command goes on.
+Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, on the same windows in the same order,
+with the patches of one model, and is measured on the same held-out documents of DEV. AdamW's learning rates are
+screened by short runs; the best ones are then trained in full, as is Muon at the rates of `recipes/tiny.toml`. AdamW
+begins with Muon's own new weights, and in a second set of arms with plain ones: n-gram tables, and what layers add, ten
+times as large. Stopped, the same command goes on.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from typing import Any
 import click
 import torch
 from record import write_record
+from torch import nn
 
 from blt.lm import ByteLM
 from blt.model import BLT, BLTConfig, preset
@@ -55,15 +56,27 @@ MUON_SCHEDULE = {"type": "wsd", "warmup_steps": "20"}
 COSINE = {"type": "cosine", "warmup_steps": "50"}
 WINDOW = 2048
 ROWS = {"small": 3, "tiny": 5}
-REFERENCE_BATCH = {"blt.loop.rows": "16", "blt.loop.window": "512"}
-REFERENCE_FACTOR = {model: rows * WINDOW / (16 * 512) for model, rows in ROWS.items()}
-"""Steps of the reference batch for as many bytes."""
+PLAIN_SCALE = 10.0
+"""Of n-gram tables and of what is added to residual streams, in plain first weights, relative to what `blt` draws."""
 
 
 def new_model(donor: ByteLM, *, model: str = "small") -> ByteLM:
     """Give a BLT with new weights, and the patches of another model."""
     torch.manual_seed(0)
     return ByteLM(BLT(shape_of(model)), patch_rule=donor.patch_rule, entropy_model=donor.entropy_model)
+
+
+def save_new_model(donor: ByteLM, folder: Path, *, model: str = "small", scale: float = 1.0) -> None:
+    """Write a model of new weights, of which n-gram tables and what layers add are scaled."""
+    lm = new_model(donor, model=model)
+    with torch.no_grad():
+        tables = lm.blt.hash_embedding.ngrams
+        assert tables is not None, "the benchmarks' shapes have n-grams"
+        tables.weight.mul_(scale)
+        for name, part in lm.blt.named_modules():
+            if isinstance(part, nn.Linear) and name.endswith((".attention.output", ".feed_forward.down")):
+                part.weight.mul_(scale)
+    lm.save_pretrained(folder)
 
 
 def shape_of(model: str) -> BLTConfig:
@@ -176,20 +189,21 @@ def main(
 ) -> None:
     """Screen, train, and write the record."""
     torch.set_num_threads(threads)
-    start = work / f"new-{model}"
-    if not start.is_dir():
-        work.mkdir(parents=True, exist_ok=True)
-        new_model(ByteLM.from_pretrained(patches_of), model=model).save_pretrained(start)
-    paths = {"start_from": str(start), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
+    work.mkdir(parents=True, exist_ok=True)
+    donor = ByteLM.from_pretrained(patches_of)
+    starts = {"adamw": work / f"new-{model}", "plain adamw": work / f"plain-{model}"}
+    for start, scale in zip(starts.values(), (1.0, PLAIN_SCALE), strict=True):
+        if not start.is_dir():
+            save_new_model(donor, start, model=model, scale=scale)
+    paths = {"start_from": str(starts["adamw"]), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
     paths |= {"blt.loop.rows": str(ROWS[model])}
     short, full = (int(size * 1e6 / (ROWS[model] * WINDOW)) for size in (screen_megabytes, megabytes))
     results: dict[str, Any] = {"recipe": RECIPE, "model": model, "rows": ROWS[model], "screened": {}, "in full": {}}
     results["in full"]["muon"] = train("muon", MUON, MUON_SCHEDULE, steps=full, paths=paths, work=work)
     results["bits_per_byte_below"] = {}
-    for name, batch in {"adamw": {}, "reference": REFERENCE_BATCH}.items():
-        factor = REFERENCE_FACTOR[model] if batch else 1
-        steps = int(short * factor), int(full * factor)
-        best = best_adamw(name, rates, finalists, steps=steps, paths=paths | batch, work=work, results=results)
+    for name, start in starts.items():
+        inside = paths | {"start_from": str(start)}
+        best = best_adamw(name, rates, finalists, steps=(short, full), paths=inside, work=work, results=results)
         results["bits_per_byte_below"][name] = best - results["in full"]["muon"]["dev_bits_per_byte"]
     print("below by", results["bits_per_byte_below"])
     write_record(out, claim=CLAIM, device="cpu", results=results)
