@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import torch
-from optimizers import MUON, MUON_SCHEDULE, WINDOW, arm_options, new_model, train
+from optimizers import MUON, MUON_SCHEDULE, WINDOW, arm_options, save_new_model, train
 from record import write_record
 
 from blt.data import Shards
@@ -24,13 +24,10 @@ CLAIM = "Four times through little text, bytes that go without their n-grams low
 ARMS = {
     "nothing": {},
     "weight decay 0.5": {"blt.loop.optimizer.weight_decay": "0.5"},
-    "dropout 0.1": {"blt.layer_dropout": "0.1"},
+    "layer dropout 0.1": {"blt.layer_dropout": "0.1"},
     "n-gram dropout 0.5": {"blt.ngram_dropout": "0.5"},
-    "n-gram dropout 0.8": {"blt.ngram_dropout": "0.8"},
-    "n-gram dropout 0.5, dropout 0.1": {"blt.ngram_dropout": "0.5", "blt.layer_dropout": "0.1"},
-    "n-gram dropout 0.5, dropout 0.1, weight decay 0.2": {
+    "n-gram dropout 0.5, weight decay 0.2": {
         "blt.ngram_dropout": "0.5",
-        "blt.layer_dropout": "0.1",
         "blt.loop.optimizer.weight_decay": "0.2",
     },
 }
@@ -58,7 +55,7 @@ def main(train_folder: str, dev: str, patches_of: str, megabytes: float, threads
     part = write_part(train_folder, work / "text", num_bytes=int(megabytes * 1e6))
     start = work / "new"
     if not start.is_dir():
-        new_model(ByteLM.from_pretrained(patches_of)).save_pretrained(start)
+        save_new_model(ByteLM.from_pretrained(patches_of), start)
     paths = {"start_from": str(start), "data.train": str(work / "text"), "data.validation": dev, "device": "cpu"}
     steps = EPOCHS * part.num_ids // (ROWS * WINDOW)
     results: dict[str, Any] = {"documents": part.num_documents, "bytes": part.num_bytes, "epochs": EPOCHS, "arms": {}}
