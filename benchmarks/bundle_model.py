@@ -56,7 +56,7 @@ tells short English children's stories, byte by byte. {place}:
 | patch rule | next-byte entropy above θ = {threshold:.4f} nats |
 | weights | bf16 |
 
-No validation text was trained or tuned on.
+No validation text was trained on. What to train, and for how long, was chosen on tinystories-dev.
 
 ## Held-out bits per byte
 
