@@ -96,7 +96,7 @@ class Theirs:
 
 
 def amid(entropies):
-    """Give a threshold above about three in five of the entropies, in the widest gap there: rounding decides nothing."""
+    """Give a threshold above some three in five of the entropies, in the widest gap there: rounding decides nothing."""
     ordered = entropies.flatten().sort().values
     near = ordered[len(ordered) * 11 // 20 : len(ordered) * 13 // 20 + 2]
     place = int(near.diff().argmax())
