@@ -55,7 +55,7 @@ MUON = {
 MUON_SCHEDULE = {"type": "wsd", "warmup_steps": "20"}
 COSINE = {"type": "cosine", "warmup_steps": "50"}
 WINDOW = 2048
-ROWS = {"small": 3, "tiny": 5}
+ROWS = {"small": 3, "tiny": 5, "tinystories-55m": 5}
 PLAIN_SCALE = 10.0
 """Of n-gram tables and of what is added to residual streams, in plain first weights, relative to what `blt` draws."""
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from blt.codec import BOS_ID, VOCABULARY_SIZE
 from blt.configuration import check
-from blt.nn import Attend, LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
+from blt.nn import Attend, Linear, LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
 from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Int, Tensor
 
@@ -36,7 +36,7 @@ class EntropyModel(nn.Module):
         self.bytes = nn.Embedding(VOCABULARY_SIZE, config.dim)
         self.layers = Transformer(config)
         self.norm = RMSNorm(config.dim, epsilon=config.norm_epsilon)
-        self.output = None if config.tie_embeddings else nn.Linear(config.dim, VOCABULARY_SIZE, bias=False)
+        self.output = None if config.tie_embeddings else Linear(config.dim, VOCABULARY_SIZE)
         initialise(self)
         nn.init.normal_(self.bytes.weight, std=config.dim**-0.5)
 

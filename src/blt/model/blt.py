@@ -13,6 +13,7 @@ from blt.model.layout import Layout, lay_out
 from blt.nn import (
     Attend,
     CausalPattern,
+    Linear,
     RotaryTable,
     Transformer,
     TransformerConfig,
@@ -38,10 +39,10 @@ class LocalEncoder(nn.Module):
         shape, k = config.local_encoder, config.queries_per_patch
         self.config = config
         self.layers = Transformer(shape)
-        self.to_queries = nn.Linear(shape.dim, k * shape.dim, bias=False)
+        self.to_queries = Linear(shape.dim, k * shape.dim)
         self.cross_attention = PatchesReadBytes(shape, residual=config.cross_attention_residual)
         same = k * shape.dim == config.global_transformer.dim
-        self.to_global = None if same else nn.Linear(k * shape.dim, config.global_transformer.dim, bias=False)
+        self.to_global = None if same else Linear(k * shape.dim, config.global_transformer.dim)
 
     def forward(
         self, embedded: Float[Tensor, "B T D"], layout: Layout, *, attend: Attend | None = None
@@ -112,7 +113,7 @@ class LocalDecoder(nn.Module):
         super().__init__()
         shape, k = config.local_decoder, config.queries_per_patch
         self.config = config
-        self.from_global = nn.Linear(config.global_transformer.dim, k * shape.dim, bias=False)
+        self.from_global = Linear(config.global_transformer.dim, k * shape.dim)
         self.layers = Transformer(shape)
         num_cross = shape.num_layers if config.decoder_cross_attention == "every" else 1
         self.cross_attentions = nn.ModuleList(
@@ -167,7 +168,7 @@ class BLT(nn.Module):
         self.local_encoder = LocalEncoder(config)
         self.global_transformer = GlobalTransformer(config)
         self.local_decoder = LocalDecoder(config)
-        untied = nn.Linear(config.local_decoder.dim, VOCABULARY_SIZE, bias=False)
+        untied = Linear(config.local_decoder.dim, VOCABULARY_SIZE)
         self.output = None if config.tie_embeddings else untied
         initialise(self)
         self.hash_embedding.initialise()

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import nn
 
 from blt.model.layout import Layout
-from blt.nn import TransformerConfig, attend_to_slots, attend_to_vectors, attend_within_slots
+from blt.nn import Linear, TransformerConfig, attend_to_slots, attend_to_vectors, attend_within_slots
 from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Tensor
 
@@ -25,10 +25,10 @@ class CrossAttention(nn.Module):
         self.residual = residual
         self.query_norm = RMSNorm(dim, epsilon=shape.norm_epsilon)
         self.source_norm = RMSNorm(dim, epsilon=shape.norm_epsilon)
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.output = nn.Linear(dim, dim, bias=False)
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, dim)
+        self.value = Linear(dim, dim)
+        self.output = Linear(dim, dim)
 
     @property
     def num_kept(self) -> int:

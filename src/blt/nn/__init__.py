@@ -3,6 +3,7 @@
 from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern, computes_runs
 from blt.nn.cache import KeyValueCache, Numbers, Places, Recording
 from blt.nn.configuration import LocalConfig, TransformerConfig
+from blt.nn.linear import Linear
 from blt.nn.rotary import RotaryTable, rotary_table, rotate
 from blt.nn.segments import (
     attend_to_slots,
@@ -27,6 +28,7 @@ __all__ = [
     "FeedForward",
     "KeyValueCache",
     "Layer",
+    "Linear",
     "LinearSteps",
     "LocalConfig",
     "Numbers",

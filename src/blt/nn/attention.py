@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from blt.nn.linear import Linear
 from blt.nn.native.fused import FusedAttention, fits
 from blt.nn.rotary import RotaryTable, rotate
 from blt.nn.segments import run_positions
@@ -29,10 +30,10 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, *, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.output = nn.Linear(dim, dim, bias=False)
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, dim)
+        self.value = Linear(dim, dim)
+        self.output = Linear(dim, dim)
 
     def forward(self, states: Float[Tensor, "B T D"], table: RotaryTable, attend: Attend) -> Float[Tensor, "B T D"]:
         """Mix each position with those that `attend` lets it see."""

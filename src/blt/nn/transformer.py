@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from blt.nn.attention import Attend, SelfAttention
 from blt.nn.configuration import TransformerConfig
+from blt.nn.linear import Linear
 from blt.nn.native.fused import FusedNorm, FusedSwiGLU, fits
 from blt.nn.residual import add
 from blt.nn.rotary import RotaryTable
@@ -37,9 +38,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, *, hidden: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(dim, hidden, bias=False)
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
+        self.gate = Linear(dim, hidden)
+        self.up = Linear(dim, hidden)
+        self.down = Linear(hidden, dim)
 
     def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Transform each position on its own."""

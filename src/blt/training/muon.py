@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from blt.nn.native.products import multiplies, muon_step
 from blt.shapes import Float, Tensor
 from blt.training.precision import has_fast_bfloat16
 
@@ -59,11 +60,15 @@ class Muon(Optimizer):
         state, momentum = self.state[weight], group["momentum"]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        update = orthogonalise(gradient.lerp(average, momentum), num_iterations=group["num_iterations"])
-        rows, columns = weight.shape
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+        average, rate = state["momentum_buffer"], group["lr"] * max(1, weight.shape[0] / weight.shape[1]) ** 0.5
+        kept, polynomials = 1 - group["lr"] * group["weight_decay"], _polynomials(group["num_iterations"])
+        if has_fast_bfloat16(weight.device) and multiplies(weight, gradient, average):
+            coefficients = torch.tensor(polynomials)
+            muon_step(weight, gradient, average, momentum=momentum, rate=rate, kept=kept, coefficients=coefficients)
+            return
+        mixture = gradient.lerp(average.lerp_(gradient, 1 - momentum), momentum)
+        weight.mul_(kept)
+        weight.add_(orthogonalise(mixture, num_iterations=group["num_iterations"]), alpha=-rate)
 
 
 def orthogonalise(matrix: Float[Tensor, "R C"], *, num_iterations: int) -> Float[Tensor, "R C"]:
@@ -77,11 +82,14 @@ def orthogonalise(matrix: Float[Tensor, "R C"], *, num_iterations: int) -> Float
     is_tall = matrix.shape[0] > matrix.shape[1]
     flat = _turned(flat) if is_tall else flat
     flat = flat / (1.02 * flat.norm().clamp_min(1e-7))
-    for index in range(num_iterations):
-        a, b, c = COEFFICIENTS[min(index, len(COEFFICIENTS) - 1)]
+    for a, b, c in _polynomials(num_iterations):
         gram = flat @ flat.T
         flat = torch.addmm(flat, torch.addmm(gram, gram, gram, beta=b, alpha=c), flat, beta=a)
     return (_turned(flat) if is_tall else flat).to(matrix.dtype)
+
+
+def _polynomials(num_iterations: int) -> list[tuple[float, float, float]]:
+    return [COEFFICIENTS[min(index, len(COEFFICIENTS) - 1)] for index in range(num_iterations)]
 
 
 def _turned(matrix: Tensor) -> Tensor:

@@ -16,7 +16,7 @@
 
 namespace {
 
-// Memory that begins where a cache line does.
+// Memory that begins where a cache line does, and is not initialised.
 template <class T>
 struct Lines {
     typedef T value_type;
@@ -25,6 +25,8 @@ struct Lines {
     Lines(const Lines<U> &) {}
     T *allocate(size_t count) { return static_cast<T *>(::operator new(count * sizeof(T), std::align_val_t(64))); }
     void deallocate(T *at, size_t) { ::operator delete(at, std::align_val_t(64)); }
+    void construct(T *) {}
+    void construct(T *at, const T &value) { *at = value; }
     friend bool operator==(const Lines &, const Lines &) { return true; }
     friend bool operator!=(const Lines &, const Lines &) { return false; }
 };

@@ -23,15 +23,19 @@ def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
         first.dtype in _KINDS
         and all(part.device.type == "cpu" and part.dtype == first.dtype for part in tensors)
         and all(width % _MULTIPLE == 0 for width in widths)
-        and not torch.compiler.is_compiling()
-        and load("training") is not None
+        and library() is not None
     )
 
 
-def _call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> None:
+def library() -> ctypes.CDLL | None:
+    """Give the functions of `training.cpp`; None where they cannot be compiled, or while PyTorch compiles."""
+    return None if torch.compiler.is_compiling() else load("training")
+
+
+def call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> None:
     """Call by addresses, 0 for None; whole numbers are 64 bits wide, types are kinds."""
-    library = load("training")
-    assert library is not None, "only called where fits() says so"
+    functions = library()
+    assert functions is not None, "only called where this is known"
     passed: list[Any] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
@@ -43,10 +47,12 @@ def _call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> N
             passed.append(ctypes.c_int32(_KINDS[argument]))
         else:
             passed.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
-    getattr(library, f"blt_{name}")(*passed)
+    getattr(functions, f"blt_{name}")(*passed)
 
 
-class _Fused(torch.autograd.Function):
+class Fused(torch.autograd.Function):
+    """A function of the library, with its gradient."""
+
     @classmethod
     def of(cls, *inputs: Any) -> Tensor:
         """Compute; the inputs are those of `forward`."""
@@ -54,7 +60,7 @@ class _Fused(torch.autograd.Function):
         return found
 
 
-class FusedNorm(_Fused):
+class FusedNorm(Fused):
     """RMSNorm, which gives the type that is asked for."""
 
     @staticmethod
@@ -63,7 +69,7 @@ class FusedNorm(_Fused):
         states, dim = states.contiguous(), states.shape[-1]
         rows = states.numel() // dim
         out, scale = torch.empty(states.shape, dtype=dtype), torch.empty(rows)
-        _call("norm_forward", states.dtype, dtype, states, weight, epsilon, rows, dim, out, scale)
+        call("norm_forward", states.dtype, dtype, states, weight, epsilon, rows, dim, out, scale)
         ctx.save_for_backward(states, weight, scale)
         return out
 
@@ -75,11 +81,11 @@ class FusedNorm(_Fused):
         given, dim = given.contiguous(), states.shape[-1]
         gradient, of_weight = torch.empty_like(states), torch.empty_like(weight)
         types, sizes = (states.dtype, given.dtype), (states.numel() // dim, dim)
-        _call("norm_backward", *types, given, states, weight, scale, *sizes, gradient, of_weight)
+        call("norm_backward", *types, given, states, weight, scale, *sizes, gradient, of_weight)
         return gradient, of_weight, None, None
 
 
-class FusedSwiGLU(_Fused):
+class FusedSwiGLU(Fused):
     """silu(gate) × up."""
 
     @staticmethod
@@ -87,7 +93,7 @@ class FusedSwiGLU(_Fused):
         """Args: gate, up: `… D`."""
         gate, up = gate.contiguous(), up.contiguous()
         out = torch.empty_like(gate)
-        _call("swiglu_forward", gate.dtype, gate, up, gate.numel(), out)
+        call("swiglu_forward", gate.dtype, gate, up, gate.numel(), out)
         ctx.save_for_backward(gate, up)
         return out
 
@@ -97,11 +103,11 @@ class FusedSwiGLU(_Fused):
         """Give the gradients of both."""
         gate, up = ctx.saved_tensors
         of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
-        _call("swiglu_backward", gate.dtype, given.contiguous(), gate, up, gate.numel(), of_gate, of_up)
+        call("swiglu_backward", gate.dtype, given.contiguous(), gate, up, gate.numel(), of_gate, of_up)
         return of_gate, of_up
 
 
-class FusedSum(_Fused):
+class FusedSum(Fused):
     """What a layer says added to float32 states, with a factor of each position."""
 
     @staticmethod
@@ -111,7 +117,7 @@ class FusedSum(_Fused):
         out, dim = torch.empty_like(states), states.shape[-1]
         ctx.dtype, ctx.sizes = update.dtype, (states.numel() // dim, dim)
         ctx.save_for_backward(factors)
-        _call("sum_forward", update.dtype, states, update, factors, *ctx.sizes, out)
+        call("sum_forward", update.dtype, states, update, factors, *ctx.sizes, out)
         return out
 
     @staticmethod
@@ -120,11 +126,11 @@ class FusedSum(_Fused):
         """Give the gradients of states and update."""
         given, (factors,) = given.contiguous(), ctx.saved_tensors
         of_update = torch.empty_like(given, dtype=ctx.dtype)
-        _call("sum_backward", ctx.dtype, given, factors, *ctx.sizes, of_update)
+        call("sum_backward", ctx.dtype, given, factors, *ctx.sizes, of_update)
         return given, of_update, None
 
 
-class FusedRotation(_Fused):
+class FusedRotation(Fused):
     """RoPE on halves of each head."""
 
     @staticmethod
@@ -145,11 +151,11 @@ class FusedRotation(_Fused):
 def _rotated(states: Tensor, cos: Tensor, sin: Tensor, *, sign: float) -> Tensor:
     states = states.contiguous()
     out, (batch, length, num_heads, width) = torch.empty_like(states), states.shape
-    _call("rotate", states.dtype, states, cos, sin, batch * length, num_heads, width // 2, sign, out)
+    call("rotate", states.dtype, states, cos, sin, batch * length, num_heads, width // 2, sign, out)
     return out
 
 
-class FusedAttention(_Fused):
+class FusedAttention(Fused):
     """Attention in which position t of a row sees the positions first[t] … t; first never falls along a row."""
 
     @staticmethod
@@ -158,7 +164,7 @@ class FusedAttention(_Fused):
         queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
         out, (batch, length, num_heads, _) = torch.empty_like(queries), queries.shape
         totals = torch.empty(batch, num_heads, length)
-        _call("attend_forward", queries.dtype, queries, keys, values, first, *queries.shape, out, totals)
+        call("attend_forward", queries.dtype, queries, keys, values, first, *queries.shape, out, totals)
         ctx.save_for_backward(queries, keys, values, first, out, totals)
         return out
 
@@ -169,11 +175,11 @@ class FusedAttention(_Fused):
         queries, keys, values, first, out, totals = ctx.saved_tensors
         found = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         tensors = (given.contiguous(), queries, keys, values, out, totals, first)
-        _call("attend_backward", queries.dtype, *tensors, *queries.shape, *found)
+        call("attend_backward", queries.dtype, *tensors, *queries.shape, *found)
         return *found, None
 
 
-class FusedCrossAttention(_Fused):
+class FusedCrossAttention(Fused):
     """Positions read the k vectors of their slot, or a slot's k queries read its positions, which are neighbours."""
 
     @staticmethod
@@ -183,7 +189,7 @@ class FusedCrossAttention(_Fused):
         ctx.name, of_slots = ("pool", queries) if queries.dim() == 5 else ("read", keys)
         ctx.sizes = (*slots.shape, *of_slots.shape[1:])  # rows, length, slots, vectors, heads, width
         out = torch.zeros_like(queries)
-        _call(f"{ctx.name}_forward", queries.dtype, queries, keys, values, slots, *ctx.sizes, out)
+        call(f"{ctx.name}_forward", queries.dtype, queries, keys, values, slots, *ctx.sizes, out)
         ctx.save_for_backward(queries, keys, values, slots)
         return out
 
@@ -194,11 +200,11 @@ class FusedCrossAttention(_Fused):
         queries, keys, values, slots = ctx.saved_tensors
         found = tuple(torch.zeros_like(part) for part in (queries, keys, values))
         tensors = (given.contiguous(), queries, keys, values, slots)
-        _call(f"{ctx.name}_backward", queries.dtype, *tensors, *ctx.sizes, *found)
+        call(f"{ctx.name}_backward", queries.dtype, *tensors, *ctx.sizes, *found)
         return *found, None
 
 
-class FusedMaximum(_Fused):
+class FusedMaximum(Fused):
     """The largest value of each slot, feature by feature; 0 where a slot has none, the first of equals."""
 
     @staticmethod
@@ -208,7 +214,7 @@ class FusedMaximum(_Fused):
         batch, length, dim = states.shape
         out = states.new_zeros(batch, num_slots, dim)
         places = torch.full((batch, num_slots, dim), -1, dtype=torch.int32)
-        _call("largest_forward", states.dtype, states, slots, batch, length, num_slots, dim, out, places)
+        call("largest_forward", states.dtype, states, slots, batch, length, num_slots, dim, out, places)
         ctx.save_for_backward(places)
         ctx.shape = states.shape
         return out
@@ -220,11 +226,11 @@ class FusedMaximum(_Fused):
         (places,) = ctx.saved_tensors
         gradient, given = given.new_zeros(ctx.shape), given.contiguous()
         count, dim = places.numel() // places.shape[2], places.shape[2]
-        _call("largest_backward", given.dtype, given, places, count, dim, gradient)
+        call("largest_backward", given.dtype, given, places, count, dim, gradient)
         return gradient, None, None
 
 
-class FusedBag(_Fused):
+class FusedBag(Fused):
     """The sum of some rows of a table for each position."""
 
     @staticmethod
@@ -240,5 +246,5 @@ class FusedBag(_Fused):
         """Add each position's gradient to its rows."""
         (indices,) = ctx.saved_tensors
         gradient, given = torch.zeros(ctx.shape), given.float().contiguous()
-        _call("scatter_rows", given, indices.contiguous(), *indices.shape, ctx.shape[1], gradient)
+        call("scatter_rows", given, indices.contiguous(), *indices.shape, ctx.shape[1], gradient)
         return None, gradient

@@ -10,6 +10,7 @@
 
 #include "attention.h"
 #include "bfloat16_attention.h"
+#include "bfloat16_matrices.h"
 #include "cross_attention.h"
 #include "rows.h"
 #include "runs.h"
@@ -279,6 +280,24 @@ void blt_largest_forward(int32_t kind, const void *in, const int64_t *slots, int
 void blt_largest_backward(int32_t kind, const void *given, const int32_t *places, int64_t count, int64_t dim,
                           void *gradient) {
     BY_KIND(kind, largest_backward(IN(given), places, count, dim, OUT(gradient)));
+}
+
+// The next two by tiles alone.
+void blt_weight_gradient([[maybe_unused]] const uint16_t *given, [[maybe_unused]] const uint16_t *states,
+                         [[maybe_unused]] int64_t positions, [[maybe_unused]] int64_t height,
+                         [[maybe_unused]] int64_t width, [[maybe_unused]] float *out) {
+#if defined(TILES)
+    weight_gradient(given, states, positions, height, width, out);
+#endif
+}
+
+void blt_muon_step([[maybe_unused]] float *weight, [[maybe_unused]] const float *gradient, [[maybe_unused]] float *average,
+                   [[maybe_unused]] int64_t rows, [[maybe_unused]] int64_t columns, [[maybe_unused]] float momentum,
+                   [[maybe_unused]] float rate, [[maybe_unused]] float kept, [[maybe_unused]] const float *coefficients,
+                   [[maybe_unused]] int64_t iterations) {
+#if defined(TILES)
+    muon_step(weight, gradient, average, rows, columns, momentum, rate, kept, coefficients, iterations);
+#endif
 }
 
 void blt_scatter_rows(const float *given, const int64_t *indices, int64_t positions, int64_t each, int64_t dim,

@@ -1,0 +1,77 @@
+"""Products of bfloat16 matrices by AMX tiles, where a processor has them: `bfloat16_matrices.h`."""
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from blt.nn.native.fused import Fused, call, library
+from blt.shapes import Float, Tensor
+
+_SIDE = 32
+_BY_TILES = 2
+
+
+def multiplies(*matrices: Tensor) -> bool:
+    """Say whether products of these in bfloat16 are computed here: float32 of whole tiles, on a CPU with AMX."""
+    if not all(
+        matrix.dtype == torch.float32
+        and matrix.device.type == "cpu"
+        and matrix.is_contiguous()
+        and all(size % _SIDE == 0 for size in matrix.shape)
+        for matrix in matrices
+    ):
+        return False
+    functions = library()
+    return functions is not None and functions.blt_bfloat16_products() == _BY_TILES
+
+
+class FusedLinear(Fused):
+    """A linear map in bfloat16 by a float32 weight, whose gradient is never rounded."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
+        """Args: states: `… I`; weight: `O I`, float32; both multiples of 32."""
+        rounded, matrix = states.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
+        ctx.save_for_backward(rounded, matrix)
+        ctx.dtype = states.dtype
+        return F.linear(rounded, matrix)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Give the gradients of states and weight."""
+        states, matrix = ctx.saved_tensors
+        given, (height, width) = given.contiguous(), matrix.shape
+        of_states = (given @ matrix).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = torch.empty(height, width)
+            call("weight_gradient", given, states, given.numel() // height, height, width, of_weight)
+        return of_states, of_weight
+
+
+def muon_step(
+    weight: Float[Tensor, "R C"],
+    gradient: Float[Tensor, "R C"],
+    average: Float[Tensor, "R C"],
+    *,
+    momentum: float,
+    rate: float,
+    kept: float,
+    coefficients: Float[Tensor, "N 3"],
+) -> None:
+    """Let the average take the gradient in, and move the weight by their orthogonalised mixture, both in place.
+
+    Args:
+        weight: times `kept`, less `rate` times what is orthogonal.
+        gradient: of this step.
+        average: of the gradients so far.
+        momentum: the average's decay, and its share of the mixture.
+        rate: learning rate.
+        kept: what weight decay leaves.
+        coefficients: of each iteration's odd polynomial.
+    """
+    sizes = (*weight.shape, momentum, rate, kept)
+    call("muon_step", weight, gradient, average, *sizes, coefficients, len(coefficients))
