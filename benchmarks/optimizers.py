@@ -60,15 +60,15 @@ PLAIN_SCALE = 10.0
 """Of n-gram tables and of what is added to residual streams, in plain first weights, relative to what `blt` draws."""
 
 
-def new_model(donor: ByteLM, *, model: str = "small") -> ByteLM:
+def new_model(donor: ByteLM, *, model: str = "small", seed: int = 0) -> ByteLM:
     """Give a BLT with new weights, and the patches of another model."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return ByteLM(BLT(shape_of(model)), patch_rule=donor.patch_rule, entropy_model=donor.entropy_model)
 
 
-def save_new_model(donor: ByteLM, folder: Path, *, model: str = "small", scale: float = 1.0) -> None:
+def save_new_model(donor: ByteLM, folder: Path, *, model: str = "small", scale: float = 1.0, seed: int = 0) -> None:
     """Write a model of new weights, of which n-gram tables and what layers add are scaled."""
-    lm = new_model(donor, model=model)
+    lm = new_model(donor, model=model, seed=seed)
     with torch.no_grad():
         tables = lm.blt.hash_embedding.ngrams
         assert tables is not None, "the benchmarks' shapes have n-grams"
