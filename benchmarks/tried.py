@@ -112,7 +112,7 @@ class NorMuon(muon.Muon):
             state |= {
                 "momentum_buffer": torch.zeros_like(gradient),
                 "second": weight.new_zeros(len(weight), 1),
-                "steps": 0,
+                "steps": weight.new_zeros(()),
             }
         average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
         move = muon.orthogonalise(gradient.lerp(average, group["momentum"]), num_iterations=group["num_iterations"])
