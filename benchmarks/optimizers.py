@@ -3,11 +3,11 @@
     python benchmarks/optimizers.py --train data/tiny-train --dev data/tiny-dev --work runs/optimizers \
         --model tiny --out benchmarks/records/optimizers-tiny.json
 
-Every arm trains one BLT, a small one or with `--model tiny` the bundled shape, on the same windows in the same order,
+Every arm trains one BLT, a small one or with `--model` a preset's shape, on the same windows in the same order,
 with the patches of one model, and is measured on the same held-out documents of DEV. AdamW's learning rates are
 screened by short runs; the best ones are then trained in full, as is Muon at the rates of `recipes/tiny.toml`. AdamW
-begins with Muon's own new weights, and in a second set of arms with plain ones: n-gram tables, and what layers add, ten
-times as large. Stopped, the same command goes on.
+begins with Muon's own new weights, and in a second set of arms, unless `--no-plain` leaves it out, with plain ones:
+n-gram tables, and what layers add, ten times as large. Stopped, the same command goes on.
 """
 
 from collections.abc import Callable
@@ -172,6 +172,9 @@ def arm_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--megabytes", default=10.0, show_default=True, help="Bytes to see in full.")
 @click.option("--screen-megabytes", default=2.5, show_default=True, help="Bytes to see in screening AdamW's rates.")
 @click.option("--model", type=click.Choice(list(ROWS)), default="small", show_default=True)
+@click.option("--rows", type=int, help="Windows of 2,048 bytes in each step; unset: 3, 5 for presets.")
+@click.option("--weight-decay", default="0.0", show_default=True, help="Of Muon's matrices.")
+@click.option("--plain/--no-plain", default=True, show_default=True, help="Train AdamW from plain first weights too.")
 @click.option("--finalists", default=2, show_default=True, help="How many of AdamW's rates to train in full.")
 @arm_options
 def main(
@@ -179,6 +182,9 @@ def main(
     dev: str,
     patches_of: str,
     model: str,
+    rows: int | None,
+    weight_decay: str,
+    plain: bool,
     rates: tuple[float, ...],
     megabytes: float,
     screen_megabytes: float,
@@ -191,15 +197,17 @@ def main(
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
     donor = ByteLM.from_pretrained(patches_of)
-    starts = {"adamw": work / f"new-{model}", "plain adamw": work / f"plain-{model}"}
-    for start, scale in zip(starts.values(), (1.0, PLAIN_SCALE), strict=True):
+    rows = rows or ROWS[model]
+    starts = {"adamw": work / f"new-{model}"} | ({"plain adamw": work / f"plain-{model}"} if plain else {})
+    for name, start in starts.items():
         if not start.is_dir():
-            save_new_model(donor, start, model=model, scale=scale)
+            save_new_model(donor, start, model=model, scale=PLAIN_SCALE if name == "plain adamw" else 1.0)
     paths = {"start_from": str(starts["adamw"]), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
-    paths |= {"blt.loop.rows": str(ROWS[model])}
-    short, full = (int(size * 1e6 / (ROWS[model] * WINDOW)) for size in (screen_megabytes, megabytes))
-    results: dict[str, Any] = {"recipe": RECIPE, "model": model, "rows": ROWS[model], "screened": {}, "in full": {}}
-    results["in full"]["muon"] = train("muon", MUON, MUON_SCHEDULE, steps=full, paths=paths, work=work)
+    paths |= {"blt.loop.rows": str(rows)}
+    short, full = (int(size * 1e6 / (rows * WINDOW)) for size in (screen_megabytes, megabytes))
+    results: dict[str, Any] = {"recipe": RECIPE, "model": model, "rows": rows, "screened": {}, "in full": {}}
+    muon = MUON | {"weight_decay": weight_decay}
+    results["in full"]["muon"] = train("muon", muon, MUON_SCHEDULE, steps=full, paths=paths, work=work)
     results["bits_per_byte_below"] = {}
     for name, start in starts.items():
         inside = paths | {"start_from": str(start)}
