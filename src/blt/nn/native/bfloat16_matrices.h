@@ -27,10 +27,9 @@ struct Panels {
 // 32 × 32 values, of which the first `count` rows are there, as the two tiles of a right factor.
 inline void take_pairs(const uint16_t *from, int64_t row, int64_t count, uint16_t *tiles) {
     alignas(64) static const uint16_t none[SIDE] = {};
-    const __m512i places = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_set1_epi16(0), _mm512_set1_epi16(32));  // 0, 32, …
-    const __m512i left = _mm512_or_si512(places, _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5,
-                                                                                      4, 3, 2, 1, 0),
-                                                                     _mm512_set1_epi32(0x10001)));
+    const __m512i numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i doubled = _mm512_or_si512(numbers, _mm512_slli_epi32(numbers, 16));
+    const __m512i left = _mm512_or_si512(doubled, _mm512_set1_epi32(32 << 16));  // even 0, odd 0, even 1, odd 1, …
     const __m512i right = _mm512_add_epi16(left, _mm512_set1_epi16(16));
     for (int64_t i = 0; i < SIDE; i += 2) {
         const __m512i even = _mm512_loadu_si512(i < count ? from + i * row : none);
@@ -109,7 +108,9 @@ class RightFactor {
 // leftᵀ · right, T × M and T × N → M × N float32: the gradient of a weight.
 inline void weight_gradient(const uint16_t *left, const uint16_t *right, int64_t positions, int64_t height, int64_t width,
                             float *out) {
-    const int64_t parts = (positions + 1023) / 1024, depth = ((positions + parts - 1) / parts + SIDE - 1) / SIDE * SIDE;
+    if (positions == 0) return std::fill(out, out + height * width, 0.0f);
+    const int64_t parts = (positions + 1023) / 1024;
+    const int64_t depth = ((positions + parts - 1) / parts + SIDE - 1) / SIDE * SIDE;
     Panels turned(height, depth);
     RightFactor pairs(width, depth);
 #pragma omp parallel
