@@ -1,0 +1,154 @@
+"""Where patches should end: rules, mean lengths and sizes of the entropy model, at equal training FLOPs.
+
+    python benchmarks/choosing_patches.py --train data/tiny-train --dev data/tiny-dev --work runs/patches \
+        --out benchmarks/records/choosing-patches.json
+
+Every arm trains the bundled shape from the same new weights, as the recipe does, until it has spent the FLOPs that so
+many megabytes cost at 4.4 bytes per patch: longer patches read more text. Entropies are stored, and count for nothing.
+Figures are of the same held-out documents of DEV. Stopped, the same command goes on.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from optimizers import MUON, MUON_SCHEDULE, WINDOW, arm_options, new_model, train
+from record import write_record
+
+from blt.data import Shards
+from blt.entropy import EntropyConfig, EntropyModel
+from blt.lm import ByteLM
+from blt.model import preset
+from blt.model.cost import cost_of, cost_of_entropy_model
+from blt.patching import EntropyRule, SpaceRule, StaticRule, patch
+from blt.patching.calibration import mean_patch_bytes
+from blt.training import load_recipe, run_recipe
+
+CLAIM = "At equal training FLOPs, which mean patch length, rule and entropy model give the lowest bits per byte"
+MODEL, ROWS, MEAN = "tiny", 3, 4.4
+ENTROPY_RECIPE = """
+out = "unset"
+
+[data]
+train = "unset"
+validation = "unset"
+validation_documents = 120
+
+[entropy.model]
+dim = 32
+num_layers = 1
+num_heads = 1
+window = 16
+
+[entropy.loop]
+num_steps = 700
+rows = 16
+window = 512
+validate_every = 700
+optimizer = { type = "muon", learning_rate = 0.02, adamw = { learning_rate = 3e-3, weight_decay = 0.0 } }
+schedule = { type = "wsd", warmup_steps = 20, decay_fraction = 0.5 }
+
+[blt.model]
+preset = "tiny"
+
+[blt.loop]
+num_steps = 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to patch."""
+
+    rule: dict[str, str] = field(default_factory=lambda: {"type": "entropy", "threshold": "1.0"})
+    mean: float | None = MEAN
+    """Bytes per patch to calibrate for, or None for a rule that has its own."""
+    entropy: dict[str, str] | None = None
+    """Shape of the entropy model; None: that of the model which gives the patches."""
+
+
+ARMS = {
+    "entropy, 3 bytes": Arm(mean=3.0),
+    "entropy, 4.4 bytes": Arm(),
+    "entropy, 6 bytes": Arm(mean=6.0),
+    "entropy, 8 bytes": Arm(mean=8.0),
+    "rise of entropy, 4.4 bytes": Arm(rule={"type": "entropy-rise", "threshold": "1.0"}),
+    "spaces": Arm(rule={"type": "space"}, mean=None),
+    "every 4 bytes": Arm(rule={"type": "static", "length": "4"}, mean=None),
+    "small entropy model, 4.4 bytes": Arm(entropy={"dim": "32", "num_layers": "1", "num_heads": "1", "window": "16"}),
+    "large entropy model, 4.4 bytes": Arm(entropy={"dim": "256", "num_layers": "2", "num_heads": "4", "window": "128"}),
+}
+
+
+def entropy_model(arm: str, shape: dict[str, str], *, paths: dict[str, str], work: Path) -> EntropyModel:
+    """Train one, as the bundled one was trained."""
+    recipe, out = work / "entropy.toml", work / f"entropy-model-of-{arm.split(',')[0].replace(' ', '-')}"
+    recipe.write_text(ENTROPY_RECIPE, encoding="utf-8")
+    overrides = paths | {"out": str(out)} | {f"entropy.model.{key}": value for key, value in shape.items()}
+    run_recipe(load_recipe(recipe, overrides=overrides))
+    found = ByteLM.from_pretrained(str(out / "model")).entropy_model
+    assert found is not None, "the recipe trains one"
+    return found
+
+
+def own_mean(arm: Arm, dev: str) -> float:
+    """Measure the mean patch of a rule that needs no entropies."""
+    rule = SpaceRule() if arm.rule["type"] == "space" else StaticRule(length=int(arm.rule["length"]))
+    shards = Shards.open(dev)
+    ids = torch.from_numpy(shards.ids(0, min(200_000, shards.num_ids)))[None]
+    return mean_patch_bytes(patch(ids, rule), ids)
+
+
+@click.command()
+@click.option("--arm", "chosen", type=click.Choice(list(ARMS)), multiple=True, help="Train these only; no record.")
+@click.option("--megabytes", default=2.0, show_default=True, help="Bytes that 4.4 bytes per patch see.")
+@arm_options
+def main(
+    train_folder: str,
+    dev: str,
+    patches_of: str,
+    chosen: tuple[str, ...],
+    megabytes: float,
+    threads: int,
+    work: Path,
+    out: Path,
+) -> None:
+    """Train the arms, and write the record."""
+    torch.set_num_threads(threads)
+    work.mkdir(parents=True, exist_ok=True)
+    paths = {"data.train": train_folder, "data.validation": dev, "device": "cpu"}
+    budget = megabytes * 1e6 * flops(MEAN)
+    results: dict[str, Any] = {"tera_flops": budget / 1e12, "arms": {}}
+    for name in chosen or ARMS:
+        arm = ARMS[name]
+        start = work / f"new-{'bundled' if arm.entropy is None else name.split(',')[0].replace(' ', '-')}"
+        donor = ByteLM.from_pretrained(str(start) if start.is_dir() else patches_of)
+        if not start.is_dir():
+            if arm.entropy is not None:
+                model = entropy_model(name, arm.entropy, paths=paths, work=work)
+                donor = ByteLM(donor.blt, patch_rule=EntropyRule(threshold=1.0), entropy_model=model)
+            new_model(donor, model=MODEL).save_pretrained(start)
+        mean = arm.mean or own_mean(arm, dev)
+        options = paths | {"start_from": str(start), "blt.loop.rows": str(ROWS)}
+        options |= {f"patching.rule.{key}": value for key, value in arm.rule.items()}
+        if arm.mean is not None:
+            options |= {"patching.mean_patch_bytes": str(arm.mean)}
+        steps = int(budget / flops(mean) / (ROWS * WINDOW))
+        found = train(name, MUON, MUON_SCHEDULE, steps=steps, paths=options, work=work)
+        assert donor.entropy_model is not None, "every model here has one"
+        shape: EntropyConfig = donor.entropy_model.config
+        cost = cost_of_entropy_model(shape, context_bytes=WINDOW).flops if arm.mean else 0.0
+        results["arms"][name] = found | {"mean_patch_bytes": mean, "entropy_flops_per_byte": cost}
+    if not chosen:
+        write_record(out, claim=CLAIM, device="cpu", results=results)
+
+
+def flops(mean: float) -> float:
+    """Give a byte's training FLOPs, at that many bytes per patch."""
+    return cost_of(preset(MODEL), mean_patch_bytes=mean, context_bytes=WINDOW).training_flops
+
+
+if __name__ == "__main__":
+    main()
