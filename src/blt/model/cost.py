@@ -29,7 +29,7 @@ class PartCost:
     num_parameters: int
     """Weights."""
     num_hidden: int
-    """Those of them that are matrices inside layers and cross-attentions, which Muon moves."""
+    """Those of them that are in matrices of linear maps, which Muon moves; not the output."""
     products: float
     """Forward FLOPs per byte in products with weights."""
     attention: float
@@ -183,7 +183,7 @@ def _patches_read_bytes(config: BLTConfig, *, mean_patch_bytes: float) -> PartCo
     return PartCost(
         name="encoder cross-attention",
         num_parameters=to_queries + to_global + 4 * dim**2 + 2 * dim,
-        num_hidden=4 * dim**2,
+        num_hidden=to_queries + to_global + 4 * dim**2,
         products=2 * (per_patch / mean_patch_bytes + 2 * dim**2),
         attention=4.0 * k * dim,
     )
@@ -198,7 +198,7 @@ def _bytes_read_patch(config: BLTConfig, *, mean_patch_bytes: float) -> PartCost
     return PartCost(
         name="decoder cross-attention",
         num_parameters=from_global + count * (4 * dim**2 + 2 * dim),
-        num_hidden=count * 4 * dim**2,
+        num_hidden=from_global + count * 4 * dim**2,
         products=2 * (per_patch / mean_patch_bytes + count * 2 * dim**2),
         attention=4.0 * count * k * dim,
     )

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose singular values are brought near 1, for matrices inside layers."""
+"""Muon (Jordan et al. 2024): momentum whose singular values are brought near 1, for hidden matrices."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -39,7 +39,7 @@ class AdamWConfig:
 @variant("muon")
 @dataclass(frozen=True, kw_only=True)
 class MuonConfig:
-    """Muon (Jordan et al. 2024) for the matrices inside layers, AdamW for everything else."""
+    """Muon (Jordan et al. 2024) for the hidden matrices, those inside layers and between parts; AdamW for the rest."""
 
     learning_rate: float = 0.02
     """Peak learning rate of the hidden matrices; those taller than wide get it times √(rows / columns)."""
@@ -50,7 +50,7 @@ class MuonConfig:
     weight_decay: float = 0.0
     """Decoupled weight decay of hidden matrices."""
     adamw: AdamWConfig = field(default_factory=lambda: AdamWConfig(learning_rate=3e-3, weight_decay=0.0))
-    """For embeddings, norms and the projections between the parts."""
+    """For embeddings, norms and an output matrix that is not tied."""
 
     def __post_init__(self) -> None:
         _check_rate("learning_rate", self.learning_rate)
@@ -101,12 +101,9 @@ def build_optimizers(
 
 
 def hidden_matrices(module: nn.Module) -> list[Tensor]:
-    """List the matrices inside transformer layers and cross-attentions: what Muon moves."""
-    found = []
-    for name, part in module.named_modules():
-        inside = ".layers." in f".{name}." or "cross_attention" in name
-        if isinstance(part, nn.Linear) and inside:
-            found.append(part.weight)
+    """List the matrices of all linear maps but the output: what Muon moves."""
+    parts = module.named_modules()
+    found: list[Tensor] = [part.weight for name, part in parts if isinstance(part, nn.Linear) and name != "output"]
     assert found or not any(isinstance(part, Transformer) for part in module.modules())
     return found
 
