@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import torch
-from optimizers import MUON, MUON_SCHEDULE, WINDOW, arm_options, new_model, train
+from optimizers import FASTER_GLOBAL, MUON, MUON_SCHEDULE, ROWS, WINDOW, arm_options, new_model, train
 from record import write_record
 
 from blt.data import Shards
@@ -27,7 +27,7 @@ from blt.patching.calibration import mean_patch_bytes
 from blt.training import load_recipe, run_recipe
 
 CLAIM = "At equal training FLOPs, which mean patch length, rule and entropy model give the lowest bits per byte"
-MODEL, ROWS, MEAN = "tiny", 3, 4.4
+MODEL, MEAN = "tiny", 4.4
 ENTROPY_RECIPE = """
 out = "unset"
 
@@ -131,7 +131,7 @@ def main(
                 donor = ByteLM(donor.blt, patch_rule=EntropyRule(threshold=1.0), entropy_model=model)
             new_model(donor, model=MODEL).save_pretrained(start)
         mean = arm.mean or own_mean(arm, dev)
-        options = paths | {"start_from": str(start), "blt.loop.rows": str(ROWS)}
+        options = paths | FASTER_GLOBAL | {"start_from": str(start), "blt.loop.rows": str(ROWS)}
         options |= {f"patching.rule.{key}": value for key, value in arm.rule.items()}
         if arm.mean is not None:
             options |= {"patching.mean_patch_bytes": str(arm.mean)}

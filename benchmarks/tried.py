@@ -17,8 +17,8 @@ from unittest import mock
 
 import click
 import torch
-from learning import qk_norm
-from optimizers import MUON, MUON_SCHEDULE, WINDOW, arm_options, save_new_model, train
+from learning import in_layers_only, qk_norm
+from optimizers import FASTER_GLOBAL, MUON, MUON_SCHEDULE, ROWS, WINDOW, arm_options, save_new_model, train
 from record import write_record
 from torch import nn
 from torch.nn import functional as F
@@ -32,7 +32,6 @@ from blt.training import loop, muon, objectives
 from blt.training.optimizers import build_optimizers
 
 CLAIM = "Of what else was tried on the recipe, smaller steps lower held-out bits per byte the most"
-ROWS = 3
 How = Callable[[int], AbstractContextManager[Any]]
 """Number of steps → what an arm is trained within."""
 
@@ -158,7 +157,10 @@ ARMS = {
     "4 kB per step": Arm(rows=2),
     "windows of 512 bytes": Arm(rows=12, window=512),
     "windows of 6,144 bytes": Arm(rows=1, window=6144),
-    "weight decay 0.1": Arm(optimizer={"weight_decay": "0.1"}),
+    "Muon in layers and cross-attentions only": Arm(within=lambda _steps: in_layers_only()),
+    "one rate in all parts": Arm(options={"blt.parts.global_transformer.learning_rate_factor": "1.0"}),
+    "momentum 0.95": Arm(optimizer={"momentum": "0.95"}),
+    "no weight decay": Arm(optimizer={"weight_decay": "0.0"}),
     "n-gram dropout 0.1": Arm(options={"blt.ngram_dropout": "0.1"}),
     "rate falls from the start": Arm(schedule={"decay_fraction": "1.0"}),
     "cosine": Arm(schedule={"type": "cosine"}),
@@ -196,7 +198,12 @@ def main(
         start = work / f"new-{arm.seed}"
         if not start.is_dir():
             save_new_model(donor, start, seed=arm.seed)
-        paths = {"start_from": str(start), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
+        paths = FASTER_GLOBAL | {
+            "start_from": str(start),
+            "data.train": train_folder,
+            "data.validation": dev,
+            "device": "cpu",
+        }
         paths |= {"blt.loop.rows": str(arm.rows), "blt.loop.window": str(arm.window), "seed": str(arm.seed)}
         steps = int(megabytes * 1e6 / (arm.rows * arm.window))
         how = (MUON | arm.optimizer, MUON_SCHEDULE | arm.schedule)
