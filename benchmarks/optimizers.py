@@ -11,7 +11,7 @@ layers add, ten times as large. Stopped, the same command goes on.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,26 +129,41 @@ def train(
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How much an arm sees, and in which steps."""
+
+    megabytes: float
+    rows: int
+
+    @property
+    def steps(self) -> int:
+        """Their number."""
+        return int(self.megabytes * 1e6 / (self.rows * WINDOW))
+
+
 def best_adamw(
     name: str,
     rates: tuple[float, ...],
     finalists: int,
     *,
-    steps: tuple[int, int],
+    short: Length,
+    full: Length,
     paths: dict[str, str],
     work: Path,
     results: dict[str, Any],
 ) -> float:
-    """Screen AdamW's rates by runs of the first number of steps, train the best by the second, and give the best."""
+    """Screen AdamW's rates by short runs, train the best in full, and give the best of these."""
     screened = {}
     for rate in rates:
         arm = f"screen {name} {rate}"
-        found = train(arm, adamw(rate), COSINE, steps=steps[0], paths=paths, work=work)
+        inside = paths | {"blt.loop.rows": str(short.rows)}
+        found = train(arm, adamw(rate), COSINE, steps=short.steps, paths=inside, work=work)
         results["screened"][arm], screened[rate] = found, found["dev_bits_per_byte"]
     finals = []
     for rate in sorted(screened, key=lambda rate: screened[rate])[:finalists]:
         arm = f"{name} {rate}"
-        results["in full"][arm] = train(arm, adamw(rate), COSINE, steps=steps[1], paths=paths, work=work)
+        results["in full"][arm] = train(arm, adamw(rate), COSINE, steps=full.steps, paths=paths, work=work)
         finals.append(results["in full"][arm]["dev_bits_per_byte"])
     return float(min(finals))
 
@@ -175,6 +190,7 @@ def arm_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--screen-megabytes", default=2.5, show_default=True, help="Bytes to see in screening AdamW's rates.")
 @click.option("--model", type=click.Choice(["small", "tiny", "tinystories-55m"]), default="small", show_default=True)
 @click.option("--rows", default=ROWS, show_default=True, help="Windows of 2,048 bytes in each step.")
+@click.option("--screen-rows", type=int, help="Likewise, in screening; unset: as many.")
 @click.option("--plain/--no-plain", default=True, show_default=True, help="Train AdamW from plain first weights too.")
 @click.option("--finalists", default=2, show_default=True, help="How many of AdamW's rates to train in full.")
 @arm_options
@@ -184,6 +200,7 @@ def main(
     patches_of: str,
     model: str,
     rows: int,
+    screen_rows: int | None,
     plain: bool,
     rates: tuple[float, ...],
     megabytes: float,
@@ -203,13 +220,15 @@ def main(
             save_new_model(donor, start, model=model, scale=PLAIN_SCALE if name == "plain adamw" else 1.0)
     paths = {"start_from": str(starts["adamw"]), "data.train": train_folder, "data.validation": dev, "device": "cpu"}
     paths |= {"blt.loop.rows": str(rows)}
-    short, full = (int(size * 1e6 / (rows * WINDOW)) for size in (screen_megabytes, megabytes))
-    results: dict[str, Any] = {"recipe": RECIPE, "model": model, "rows": rows, "screened": {}, "in full": {}}
-    results["in full"]["muon"] = train("muon", MUON, MUON_SCHEDULE, steps=full, paths=paths | FASTER_GLOBAL, work=work)
-    results["bits_per_byte_below"] = {}
+    short = Length(megabytes=screen_megabytes, rows=screen_rows or rows)
+    full = Length(megabytes=megabytes, rows=rows)
+    results: dict[str, Any] = {"recipe": RECIPE, "model": model, "rows": rows, "screen rows": short.rows}
+    results |= {"screened": {}, "in full": {}, "bits_per_byte_below": {}}
+    inside = paths | FASTER_GLOBAL
+    results["in full"]["muon"] = train("muon", MUON, MUON_SCHEDULE, steps=full.steps, paths=inside, work=work)
     for name, start in starts.items():
         inside = paths | {"start_from": str(start)}
-        best = best_adamw(name, rates, finalists, steps=(short, full), paths=inside, work=work, results=results)
+        best = best_adamw(name, rates, finalists, short=short, full=full, paths=inside, work=work, results=results)
         results["bits_per_byte_below"][name] = best - results["in full"]["muon"]["dev_bits_per_byte"]
     print("below by", results["bits_per_byte_below"])
     write_record(out, claim=CLAIM, device="cpu", results=results)
