@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import torch
-from optimizers import FASTER_GLOBAL, MUON, MUON_SCHEDULE, ROWS, WINDOW, arm_options, new_model, train
+from arms import FASTER_GLOBAL, WINDOW, Arm, Place, arm_options, new_model, train
 from record import write_record
 
 from blt.data import Shards
@@ -59,7 +59,7 @@ num_steps = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Patching:
     """One way to patch."""
 
     rule: dict[str, str] = field(default_factory=lambda: {"type": "entropy", "threshold": "1.0"})
@@ -70,32 +70,43 @@ class Arm:
 
 
 ARMS = {
-    "entropy, 3 bytes": Arm(mean=3.0),
-    "entropy, 4.4 bytes": Arm(),
-    "entropy, 6 bytes": Arm(mean=6.0),
-    "entropy, 8 bytes": Arm(mean=8.0),
-    "rise of entropy, 4.4 bytes": Arm(rule={"type": "entropy-rise", "threshold": "1.0"}),
-    "spaces": Arm(rule={"type": "space"}, mean=None),
-    "every 4 bytes": Arm(rule={"type": "static", "length": "4"}, mean=None),
-    "small entropy model, 4.4 bytes": Arm(entropy={"dim": "32", "num_layers": "1", "num_heads": "1", "window": "16"}),
-    "large entropy model, 4.4 bytes": Arm(entropy={"dim": "256", "num_layers": "2", "num_heads": "4", "window": "128"}),
+    "entropy, 3 bytes": Patching(mean=3.0),
+    "entropy, 4.4 bytes": Patching(),
+    "entropy, 6 bytes": Patching(mean=6.0),
+    "entropy, 8 bytes": Patching(mean=8.0),
+    "rise of entropy, 4.4 bytes": Patching(rule={"type": "entropy-rise", "threshold": "1.0"}),
+    "spaces": Patching(rule={"type": "space"}, mean=None),
+    "every 4 bytes": Patching(rule={"type": "static", "length": "4"}, mean=None),
+    "small entropy model, 4.4 bytes": Patching(
+        entropy={"dim": "32", "num_layers": "1", "num_heads": "1", "window": "16"}
+    ),
+    "large entropy model, 4.4 bytes": Patching(
+        entropy={"dim": "256", "num_layers": "2", "num_heads": "4", "window": "128"}
+    ),
 }
 
 
-def entropy_model(arm: str, shape: dict[str, str], *, paths: dict[str, str], work: Path) -> EntropyModel:
+def folder_of(name: str) -> str:
+    """Give the part of an arm's name that tells its entropy model, for a folder."""
+    return name.split(",")[0].replace(" ", "-")
+
+
+def entropy_model(name: str, shape: dict[str, str], place: Place) -> EntropyModel:
     """Train one, as the bundled one was trained."""
-    recipe, out = work / "entropy.toml", work / f"entropy-model-of-{arm.split(',')[0].replace(' ', '-')}"
+    recipe, out = place.work / "entropy.toml", place.work / f"entropy-model-of-{folder_of(name)}"
     recipe.write_text(ENTROPY_RECIPE, encoding="utf-8")
-    overrides = paths | {"out": str(out)} | {f"entropy.model.{key}": value for key, value in shape.items()}
-    run_recipe(load_recipe(recipe, overrides=overrides))
+    overrides = {"out": str(out), "device": "cpu", "data.train": place.train, "data.validation": place.dev}
+    run_recipe(
+        load_recipe(recipe, overrides=overrides | {f"entropy.model.{key}": value for key, value in shape.items()})
+    )
     found = ByteLM.from_pretrained(str(out / "model")).entropy_model
     assert found is not None, "the recipe trains one"
     return found
 
 
-def own_mean(arm: Arm, dev: str) -> float:
+def own_mean(patching: Patching, dev: str) -> float:
     """Measure the mean patch of a rule that needs no entropies."""
-    rule = SpaceRule() if arm.rule["type"] == "space" else StaticRule(length=int(arm.rule["length"]))
+    rule = SpaceRule() if patching.rule["type"] == "space" else StaticRule(length=int(patching.rule["length"]))
     shards = Shards.open(dev)
     ids = torch.from_numpy(shards.ids(0, min(200_000, shards.num_ids)))[None]
     return mean_patch_bytes(patch(ids, rule), ids)
@@ -118,28 +129,27 @@ def main(
     """Train the arms, and write the record."""
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
-    paths = {"data.train": train_folder, "data.validation": dev, "device": "cpu"}
     budget = megabytes * 1e6 * flops(MEAN)
-    results: dict[str, Any] = {"tera_flops": budget / 1e12, "arms": {}}
+    results: dict[str, Any] = {"model": MODEL, "tera_flops": budget / 1e12, "arms": {}}
     for name in chosen or ARMS:
-        arm = ARMS[name]
-        start = work / f"new-{'bundled' if arm.entropy is None else name.split(',')[0].replace(' ', '-')}"
+        patching = ARMS[name]
+        start = work / f"new-{'bundled' if patching.entropy is None else folder_of(name)}"
         donor = ByteLM.from_pretrained(str(start) if start.is_dir() else patches_of)
+        place = Place(start=start, train=train_folder, dev=dev, work=work)
         if not start.is_dir():
-            if arm.entropy is not None:
-                model = entropy_model(name, arm.entropy, paths=paths, work=work)
+            if patching.entropy is not None:
+                model = entropy_model(name, patching.entropy, place)
                 donor = ByteLM(donor.blt, patch_rule=EntropyRule(threshold=1.0), entropy_model=model)
             new_model(donor, model=MODEL).save_pretrained(start)
-        mean = arm.mean or own_mean(arm, dev)
-        options = paths | FASTER_GLOBAL | {"start_from": str(start), "blt.loop.rows": str(ROWS)}
-        options |= {f"patching.rule.{key}": value for key, value in arm.rule.items()}
-        if arm.mean is not None:
-            options |= {"patching.mean_patch_bytes": str(arm.mean)}
-        steps = int(budget / flops(mean) / (ROWS * WINDOW))
-        found = train(name, MUON, MUON_SCHEDULE, steps=steps, paths=options, work=work)
+        mean = patching.mean or own_mean(patching, dev)
+        options = FASTER_GLOBAL | {f"patching.rule.{key}": value for key, value in patching.rule.items()}
+        if patching.mean is not None:
+            options |= {"patching.mean_patch_bytes": str(patching.mean)}
+        arm = Arm(options=options)
+        found = train(name, arm, place, steps=arm.steps(budget / flops(mean) / 1e6))
         assert donor.entropy_model is not None, "every model here has one"
         shape: EntropyConfig = donor.entropy_model.config
-        cost = cost_of_entropy_model(shape, context_bytes=WINDOW).flops if arm.mean else 0.0
+        cost = cost_of_entropy_model(shape, context_bytes=WINDOW).flops if patching.mean else 0.0
         results["arms"][name] = found | {"mean_patch_bytes": mean, "entropy_flops_per_byte": cost}
     if not chosen:
         write_record(out, claim=CLAIM, device="cpu", results=results)

@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 import matplotlib
+from arms import WINDOW, shape_of
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from optimizers import WINDOW, shape_of
 
 from blt.model.cost import cost_of
 

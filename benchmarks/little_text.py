@@ -3,7 +3,7 @@
     python benchmarks/little_text.py --train data/tiny-train --dev data/tiny-dev --work runs/little-text \
         --out benchmarks/records/little-text.json
 
-Every arm trains the small model of `optimizers.py`, as the recipe does, four times through the same 0.8 MB: every so
+Every arm trains the small model of `arms.py`, as the recipe does, four times through the same 0.8 MB: every so
 many documents of TRAIN. It is measured on the same held-out documents of DEV. Stopped, the same command goes on.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import torch
-from optimizers import FASTER_GLOBAL, MUON, MUON_SCHEDULE, ROWS, WINDOW, arm_options, save_new_model, train
+from arms import FASTER_GLOBAL, MUON, Arm, Place, arm_options, new_model, train
 from record import write_record
 
 from blt.data import Shards
@@ -21,15 +21,15 @@ from blt.data.prepare_config import PrepareConfig
 from blt.lm import ByteLM
 
 CLAIM = "Four times through little text, bytes that go without their n-grams lower held-out bits per byte the most"
+NO_DECAY = MUON | {"weight_decay": "0.0"}
 ARMS = {
-    "nothing": {"blt.loop.optimizer.weight_decay": "0.0"},
-    "weight decay 0.5": {"blt.loop.optimizer.weight_decay": "0.5"},
-    "layer dropout 0.1": {"blt.loop.optimizer.weight_decay": "0.0", "blt.layer_dropout": "0.1"},
-    "n-gram dropout 0.5": {"blt.loop.optimizer.weight_decay": "0.0", "blt.ngram_dropout": "0.5"},
-    "n-gram dropout 0.5, weight decay 0.2": {
-        "blt.ngram_dropout": "0.5",
-        "blt.loop.optimizer.weight_decay": "0.2",
-    },
+    "nothing": Arm(optimizer=NO_DECAY),
+    "weight decay 0.5": Arm(optimizer=MUON | {"weight_decay": "0.5"}),
+    "layer dropout 0.1": Arm(optimizer=NO_DECAY, options=FASTER_GLOBAL | {"blt.layer_dropout": "0.1"}),
+    "n-gram dropout 0.5": Arm(optimizer=NO_DECAY, options=FASTER_GLOBAL | {"blt.ngram_dropout": "0.5"}),
+    "n-gram dropout 0.5, weight decay 0.2": Arm(
+        optimizer=MUON | {"weight_decay": "0.2"}, options=FASTER_GLOBAL | {"blt.ngram_dropout": "0.5"}
+    ),
 }
 EPOCHS = 4
 
@@ -53,19 +53,12 @@ def main(train_folder: str, dev: str, patches_of: str, megabytes: float, threads
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
     part = write_part(train_folder, work / "text", num_bytes=int(megabytes * 1e6))
-    start = work / "new"
-    if not start.is_dir():
-        save_new_model(ByteLM.from_pretrained(patches_of), start)
-    paths = FASTER_GLOBAL | {
-        "start_from": str(start),
-        "data.train": str(work / "text"),
-        "data.validation": dev,
-        "device": "cpu",
-    }
-    steps = EPOCHS * part.num_ids // (ROWS * WINDOW)
+    place = Place(start=work / "new", train=str(work / "text"), dev=dev, work=work)
+    if not place.start.is_dir():
+        new_model(ByteLM.from_pretrained(patches_of)).save_pretrained(place.start)
     results: dict[str, Any] = {"documents": part.num_documents, "bytes": part.num_bytes, "epochs": EPOCHS, "arms": {}}
-    for name, options in ARMS.items():
-        results["arms"][name] = train(name, MUON, MUON_SCHEDULE, steps=steps, paths=paths | options, work=work)
+    for name, arm in ARMS.items():
+        results["arms"][name] = train(name, arm, place, steps=arm.steps(EPOCHS * part.num_ids / 1e6))
     write_record(out, claim=CLAIM, device="cpu", results=results)
 
 

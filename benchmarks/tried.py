@@ -3,50 +3,30 @@
     python benchmarks/tried.py --train data/tiny-train --dev data/tiny-dev --work runs/tried \
         --out benchmarks/records/tried.json
 
-Every arm trains the small model of `optimizers.py` as the recipe does but for one change, and is measured on the same
+Every arm trains the small model of `arms.py` as the recipe does but for one change, and is measured on the same
 held-out documents of DEV. The recipe itself is trained from three seeds: what differs less than they do says nothing.
 Each step reads 6,144 bytes, unless the arm's name says otherwise. Stopped, the same command goes on.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
-import click
 import torch
+from arms import FASTER_GLOBAL, MUON, MUON_SCHEDULE, Arm, command_of
 from learning import in_layers_only, qk_norm
-from optimizers import FASTER_GLOBAL, MUON, MUON_SCHEDULE, ROWS, WINDOW, arm_options, save_new_model, train
-from record import write_record
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from blt.data import NOT_PREDICTED, Batch
-from blt.lm import ByteLM
 from blt.model import BLT
 from blt.shapes import Tensor
 from blt.training import loop, muon, objectives
 from blt.training.optimizers import build_optimizers
 
-CLAIM = "Of what else was tried on the recipe, smaller steps lower held-out bits per byte the most"
-How = Callable[[int], AbstractContextManager[Any]]
-"""Number of steps → what an arm is trained within."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One change of the recipe."""
-
-    optimizer: dict[str, str] = field(default_factory=dict)
-    schedule: dict[str, str] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
-    rows: int = ROWS
-    window: int = WINDOW
-    seed: int = 0
-    within: How = lambda _steps: nullcontext()
+CLAIM = "What one further change of the recipe brings, beside the spread of three seeds"
 
 
 def soft_cap(_steps: int) -> AbstractContextManager[Any]:
@@ -157,60 +137,24 @@ ARMS = {
     "4 kB per step": Arm(rows=2),
     "windows of 512 bytes": Arm(rows=12, window=512),
     "windows of 6,144 bytes": Arm(rows=1, window=6144),
-    "Muon in layers and cross-attentions only": Arm(within=lambda _steps: in_layers_only()),
-    "one rate in all parts": Arm(options={"blt.parts.global_transformer.learning_rate_factor": "1.0"}),
-    "momentum 0.95": Arm(optimizer={"momentum": "0.95"}),
-    "no weight decay": Arm(optimizer={"weight_decay": "0.0"}),
-    "n-gram dropout 0.1": Arm(options={"blt.ngram_dropout": "0.1"}),
-    "rate falls from the start": Arm(schedule={"decay_fraction": "1.0"}),
-    "cosine": Arm(schedule={"type": "cosine"}),
-    "average of weights, rate stays": Arm(schedule={"decay_fraction": "1e-9"}, within=averaged),
+    "Muon in layers and cross-attentions only": Arm(within=in_layers_only),
+    "one rate in all parts": Arm(options={}),
+    "momentum 0.95": Arm(optimizer=MUON | {"momentum": "0.95"}),
+    "no weight decay": Arm(optimizer=MUON | {"weight_decay": "0.0"}),
+    "n-gram dropout 0.1": Arm(options=FASTER_GLOBAL | {"blt.ngram_dropout": "0.1"}),
+    "rate falls from the start": Arm(schedule=MUON_SCHEDULE | {"decay_fraction": "1.0"}),
+    "cosine": Arm(schedule=MUON_SCHEDULE | {"type": "cosine"}),
+    "average of weights, rate stays": Arm(schedule=MUON_SCHEDULE | {"decay_fraction": "1e-9"}, within=averaged),
     "z-loss": Arm(within=z_loss),
     "soft cap of logits": Arm(within=soft_cap),
-    "QK-norm": Arm(within=lambda _steps: qk_norm()),
+    "QK-norm": Arm(within=qk_norm),
     "two bytes ahead": Arm(within=two_bytes_ahead),
     "NorMuon": Arm(within=lambda _steps: mock.patch("blt.training.optimizers.Muon", NorMuon)),
-    "rows of tables wait (RowAdam)": Arm(options={"blt.sparse_ngrams": "true"}),
+    "rows of tables wait (RowAdam)": Arm(options=FASTER_GLOBAL | {"blt.sparse_ngrams": "true"}),
 }
 
 
-@click.command()
-@click.option("--arm", "chosen", type=click.Choice(list(ARMS)), multiple=True, help="Train these only; no record.")
-@click.option("--megabytes", default=2.5, show_default=True, help="Bytes that each arm sees.")
-@arm_options
-def main(
-    train_folder: str,
-    dev: str,
-    patches_of: str,
-    chosen: tuple[str, ...],
-    megabytes: float,
-    threads: int,
-    work: Path,
-    out: Path,
-) -> None:
-    """Train the arms, and write the record."""
-    torch.set_num_threads(threads)
-    work.mkdir(parents=True, exist_ok=True)
-    donor = ByteLM.from_pretrained(patches_of)
-    results: dict[str, Any] = {}
-    for name in chosen or ARMS:
-        arm = ARMS[name]
-        start = work / f"new-{arm.seed}"
-        if not start.is_dir():
-            save_new_model(donor, start, seed=arm.seed)
-        paths = FASTER_GLOBAL | {
-            "start_from": str(start),
-            "data.train": train_folder,
-            "data.validation": dev,
-            "device": "cpu",
-        }
-        paths |= {"blt.loop.rows": str(arm.rows), "blt.loop.window": str(arm.window), "seed": str(arm.seed)}
-        steps = int(megabytes * 1e6 / (arm.rows * arm.window))
-        how = (MUON | arm.optimizer, MUON_SCHEDULE | arm.schedule)
-        with arm.within(steps):
-            results[name] = train(name, *how, steps=steps, paths=paths | arm.options, work=work)
-    if not chosen:
-        write_record(out, claim=CLAIM, device="cpu", results=results)
+main = command_of(ARMS, claim=CLAIM, megabytes=2.5)
 
 
 if __name__ == "__main__":
