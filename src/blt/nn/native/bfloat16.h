@@ -115,9 +115,8 @@ struct Tiles {
     }
 };
 
-// 32 × 32 of C (+)= A · B.
-inline void tile_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t depth, float *c, int64_t c_row,
-                    bool add) {
+// Sums of 32 × 32 in tiles 0 to 3: those of C, or zeros.
+inline void begin_sums(const float *c, int64_t c_row, bool add) {
     asm volatile("" ::: "memory");  // what was stored is in memory: GCC's tile loads do not say that they read it
     if (add) {
         _tile_loadd(0, c, c_row * 4);
@@ -130,20 +129,38 @@ inline void tile_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_r
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int64_t at = 0; at < depth; at += 32) {
-        _tile_loadd(4, a + at, a_row * 2);
-        _tile_loadd(5, a + 16 * a_row + at, a_row * 2);
-        _tile_loadd(6, b + at / 2 * b_row, b_row * 4);
-        _tile_loadd(7, b + at / 2 * b_row + 16, b_row * 4);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
+}
+
+inline void store_sums(float *c, int64_t c_row) {
     _tile_stored(0, c, c_row * 4);
     _tile_stored(1, c + 16, c_row * 4);
     _tile_stored(2, c + 16 * c_row, c_row * 4);
     _tile_stored(3, c + 16 * c_row + 16, c_row * 4);
+    asm volatile("" ::: "memory");  // nor do its tile stores say that they write
+}
+
+// sums += A · B, for 32 of the depth, each factor two tiles of rows `a_row` and `b_row` bytes apart.
+inline void add_product(const uint16_t *a, const uint16_t *lower_a, int64_t a_row, const void *b, const void *right_b,
+                        int64_t b_row) {
+    _tile_loadd(4, a, a_row);
+    _tile_loadd(6, b, b_row);
+    _tile_loadd(5, lower_a, a_row);
+    _tile_loadd(7, right_b, b_row);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+// 32 × 32 of C (+)= A · B.
+inline void tile_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t depth, float *c, int64_t c_row,
+                    bool add) {
+    begin_sums(c, c_row, add);
+    for (int64_t at = 0; at < depth; at += 32) {
+        const Pair *pairs = b + at / 2 * b_row;
+        add_product(a + at, a + 16 * a_row + at, a_row * 2, pairs, pairs + 16, b_row * 4);
+    }
+    store_sums(c, c_row);
 }
 #else
 struct Tiles {

@@ -45,35 +45,12 @@ inline void turn(const uint16_t *from, uint16_t *to) {
     transpose(pairs_of(from + TILE), 16, pairs_of(to + TILE), 16);
 }
 
-// 32 × 32 of A · B.
+// 32 × 32 of C (+)= A · B, for a panel of each.
 inline void multiply_panels(const uint16_t *a, const uint16_t *b, int64_t steps, float *c, int64_t c_row, bool add) {
-    asm volatile("" ::: "memory");  // what was stored is in memory: GCC's tile loads do not say that they read it
-    if (add) {
-        _tile_loadd(0, c, c_row * 4);
-        _tile_loadd(1, c + 16, c_row * 4);
-        _tile_loadd(2, c + 16 * c_row, c_row * 4);
-        _tile_loadd(3, c + 16 * c_row + 16, c_row * 4);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-    for (int64_t step = 0; step < steps; ++step, a += 2 * TILE, b += 2 * TILE) {
-        _tile_loadd(4, a, 64);
-        _tile_loadd(6, b, 64);
-        _tile_loadd(5, a + TILE, 64);
-        _tile_loadd(7, b + TILE, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, c, c_row * 4);
-    _tile_stored(1, c + 16, c_row * 4);
-    _tile_stored(2, c + 16 * c_row, c_row * 4);
-    _tile_stored(3, c + 16 * c_row + 16, c_row * 4);
-    asm volatile("" ::: "memory");
+    begin_sums(c, c_row, add);
+    for (int64_t step = 0; step < steps; ++step, a += 2 * TILE, b += 2 * TILE)
+        add_product(a, a + TILE, 64, b, b + TILE, 64);
+    store_sums(c, c_row);
 }
 
 // A product's right factor, some panels at a time: as many as are read again and again from a cache of level 2, while the
