@@ -7,18 +7,14 @@ Each rung of the ladder keeps the changes of those before it.
 Model and held-out documents are those of `arms.py`. Stopped, the same command goes on; `--arm` trains some only.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 from arms import MUON, MUON_SCHEDULE, PLAIN_SCALE, ROWS, Arm, command_of
 from torch import nn
-from torch.nn import functional as F
 
-from blt.nn import attention
-from blt.nn.rotary import RotaryTable
 from blt.shapes import Tensor
 from blt.training import optimizers
 
@@ -26,25 +22,6 @@ CLAIM = "Smaller steps, small first weights, and what Muon moves and how fast, l
 FIRST = MUON | {"learning_rate": "0.01", "momentum": "0.9", "weight_decay": "0.0", "adamw.learning_rate": "5e-3"}
 BEFORE = FIRST | {"learning_rate": "0.02", "momentum": "0.95", "adamw.learning_rate": "3e-3"}
 SLOW_START = MUON_SCHEDULE | {"warmup_steps": "50"}
-
-
-@contextmanager
-def qk_norm(_steps: int) -> Iterator[None]:
-    """Normalise queries and keys, head by head (Henry et al. 2020), without a learnt scale."""
-    honest = attention.SelfAttention.forward
-
-    def forward(self: attention.SelfAttention, states: Tensor, table: RotaryTable, attend: attention.Attend) -> Tensor:
-        split = (*states.shape[:2], self.num_heads, -1)
-        heads = [layer(states).view(split) for layer in (self.query, self.key)]
-        normed = [F.rms_norm(some.float(), some.shape[-1:]).to(some.dtype) for some in heads]
-        queries, keys = (attention.rotate(some, table) for some in normed)
-        return self.output(attend(queries, keys, self.value(states).view(split)).reshape(states.shape))
-
-    attention.SelfAttention.forward = forward  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        attention.SelfAttention.forward = honest  # type: ignore[method-assign]
 
 
 def in_layers_only(_steps: int) -> AbstractContextManager[Any]:

@@ -15,13 +15,15 @@ from unittest import mock
 
 import torch
 from arms import FASTER_GLOBAL, MUON, MUON_SCHEDULE, Arm, command_of
-from learning import in_layers_only, qk_norm
+from learning import in_layers_only
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from blt.data import NOT_PREDICTED, Batch
+from blt.data import NOT_PREDICTED, Batch, Windows
 from blt.model import BLT
+from blt.nn import attention
+from blt.nn.rotary import RotaryTable, rotate
 from blt.shapes import Tensor
 from blt.training import loop, muon, objectives
 from blt.training.optimizers import build_optimizers
@@ -46,6 +48,19 @@ def z_loss(_steps: int) -> AbstractContextManager[Any]:
         return nats + 1e-4 * logits.logsumexp(-1)[targets != NOT_PREDICTED].square().sum()
 
     return mock.patch.object(objectives, "summed_nats", summed_nats)
+
+
+def qk_norm(_steps: int) -> AbstractContextManager[Any]:
+    """Normalise queries and keys, head by head (Henry et al. 2020), without a learnt scale."""
+
+    def forward(self: attention.SelfAttention, states: Tensor, table: RotaryTable, attend: attention.Attend) -> Tensor:
+        split = (*states.shape[:2], self.num_heads, -1)
+        heads = [layer(states).view(split) for layer in (self.query, self.key)]
+        normed = [F.rms_norm(some.float(), some.shape[-1:]).to(some.dtype) for some in heads]
+        queries, keys = (rotate(some, table) for some in normed)
+        return self.output(attend(queries, keys, self.value(states).view(split)).reshape(states.shape))
+
+    return mock.patch.object(attention.SelfAttention, "forward", forward)
 
 
 @contextmanager
@@ -129,19 +144,47 @@ def averaged(steps: int) -> AbstractContextManager[Any]:
     return mock.patch.object(loop, "build_optimizers", build)
 
 
+def growing_steps(steps: int) -> AbstractContextManager[Any]:
+    """Read 4 kB per step in the first half of the steps and 8 kB in the second, the same windows in the same order."""
+    honest, half = Windows.batch, steps // 2
+
+    def batch(self: Windows, step: int, **_rows: int) -> Batch:
+        if step < half:
+            return honest(self, step, rows=2)
+        return honest(self, step - half + half // 2, rows=4)
+
+    return mock.patch.object(Windows, "batch", batch)
+
+
+def all_decays(_steps: int) -> AbstractContextManager[Any]:
+    """Let bytes, tables and norms decay too, by 0.1."""
+
+    def build(module: nn.Module, *arguments: Any, **options: Any) -> list[Optimizer]:
+        optimizers = build_optimizers(module, *arguments, **options)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["weight_decay"] = 0.1
+        return optimizers
+
+    return mock.patch.object(loop, "build_optimizers", build)
+
+
 ARMS = {
     "the recipe": Arm(),
     "the recipe, seed 1": Arm(seed=1),
     "the recipe, seed 2": Arm(seed=2),
     "12 kB per step": Arm(rows=6),
     "4 kB per step": Arm(rows=2),
+    "4 kB per step, then 8 kB": Arm(within=growing_steps),
     "windows of 512 bytes": Arm(rows=12, window=512),
     "windows of 6,144 bytes": Arm(rows=1, window=6144),
     "Muon in layers and cross-attentions only": Arm(within=in_layers_only),
     "one rate in all parts": Arm(options={}),
     "momentum 0.95": Arm(optimizer=MUON | {"momentum": "0.95"}),
     "no weight decay": Arm(optimizer=MUON | {"weight_decay": "0.0"}),
+    "weight decay of bytes, tables and norms": Arm(within=all_decays),
     "n-gram dropout 0.1": Arm(options=FASTER_GLOBAL | {"blt.ngram_dropout": "0.1"}),
+    "layer dropout 0.1": Arm(options=FASTER_GLOBAL | {"blt.layer_dropout": "0.1"}),
     "rate falls from the start": Arm(schedule=MUON_SCHEDULE | {"decay_fraction": "1.0"}),
     "cosine": Arm(schedule=MUON_SCHEDULE | {"type": "cosine"}),
     "average of weights, rate stays": Arm(schedule=MUON_SCHEDULE | {"decay_fraction": "1e-9"}, within=averaged),
