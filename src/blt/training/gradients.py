@@ -23,5 +23,6 @@ def clip_gradients(weights: Iterable[Tensor], *, largest: float) -> Float[Tensor
         elif weight.grad is not None:
             numbers.append(weight.grad)
     norm = nn.utils.get_total_norm(numbers)
-    torch._foreach_mul_(numbers, (largest / (norm + 1e-6)).clamp_max(1.0))
+    if not norm + 1e-6 <= largest:  # seldom: a pass over all gradients
+        torch._foreach_mul_(numbers, largest / (norm + 1e-6))
     return norm
