@@ -11,7 +11,8 @@
 #if defined(TILES)
 namespace {
 
-constexpr int64_t SIDE = 32, TILE = 16 * SIDE;  // values of a tile: 16 rows of 32, or 16 pairs of rows × 16 columns
+// Values of a block, and of a tile, which holds 16 rows of 32, or 16 pairs of rows × 16 columns.
+constexpr int64_t SIDE = 32, BLOCK = SIDE * SIDE, TILE = BLOCK / 2;
 
 // One factor of a product, as tiles in the order in which they are read: a panel holds 32 rows of a left factor, or 32
 // columns of a right one, two tiles for each 32 of the depth.
@@ -21,7 +22,7 @@ struct Panels {
 
     Panels(int64_t size, int64_t depth) : count(size / SIDE), steps(depth / SIDE), values(size * depth) {}
     uint16_t *at(int64_t panel, int64_t step) { return values.data() + (panel * steps + step) * 2 * TILE; }
-    const uint16_t *at(int64_t panel) const { return values.data() + panel * steps * 2 * TILE; }
+    const uint16_t *at(int64_t panel, int64_t step) const { return values.data() + (panel * steps + step) * 2 * TILE; }
 };
 
 // 32 × 32 values, of which the first `count` rows are there, as the two tiles of a right factor.
@@ -45,40 +46,50 @@ inline void turn(const uint16_t *from, uint16_t *to) {
     transpose(pairs_of(from + TILE), 16, pairs_of(to + TILE), 16);
 }
 
-// 32 × 32 of C (+)= A · B, for a panel of each.
-inline void multiply_panels(const uint16_t *a, const uint16_t *b, int64_t steps, float *c, int64_t c_row, bool add) {
-    begin_sums(c, c_row, add);
+// 32 × 32 of C (+)= A · B, for as many steps of a panel of each.
+inline void multiply_panels(const uint16_t *a, const uint16_t *b, int64_t steps, float *c, bool add) {
+    begin_sums(c, SIDE, add);
     for (int64_t step = 0; step < steps; ++step, a += 2 * TILE, b += 2 * TILE)
         add_product(a, a + TILE, 64, b, b + TILE, 64);
-    store_sums(c, c_row);
+    store_sums(c, SIDE);
 }
 
 // A product's right factor, some panels at a time: as many as are read again and again from a cache of level 2, while the
-// left factor passes by. The functions are called by all threads of a parallel region, and wait for one another.
+// left factor passes by, so few steps of it at a time that it stays in one of level 1.
 class RightFactor {
    public:
     RightFactor(int64_t width, int64_t depth)
         : count(width / SIDE), steps(depth / SIDE),
-          each(std::clamp<int64_t>((int64_t(1) << 20) / (steps * 4 * TILE), 1, count)), panels(each * SIDE, depth) {}
+          each(std::clamp<int64_t>((int64_t(3) << 18) / (steps * 4 * TILE), 1, count)), panels(each * SIDE, depth) {}
 
-    // take(panel, step, to) writes two tiles; use(panel of left, first and last + 1 panel, those) multiplies.
-    template <class Take, class Use>
-    void pass(int64_t num_left, Take take, Use use) {
+    // By all threads of a parallel region, which wait for one another. take(panel, step, to) writes two tiles of the right
+    // factor; finish(panel of left, panel of right, sums) is told each 32 × 32 of the product, or of its lower half.
+    template <class Take, class Finish>
+    void multiply(const Panels &left, Take take, Finish finish, bool lower_half = false) {
+        const int64_t blocks = (steps + MOST_STEPS - 1) / MOST_STEPS, depth = (steps + blocks - 1) / blocks;
+        Array<float> sums((blocks > 1 ? each : 1) * BLOCK);
         for (int64_t first = 0; first < count; first += each) {
             const int64_t last = std::min(first + each, count);
 #pragma omp for schedule(static)
             for (int64_t number = 0; number < (last - first) * steps; ++number)
                 take(first + number / steps, number % steps, panels.at(0, 0) + number * 2 * TILE);
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t left = 0; left < num_left; ++left) use(left, first, last);
+            for (int64_t row = 0; row < left.count; ++row) {
+                const int64_t end = lower_half ? std::min(last, row + 1) : last;
+                for (int64_t step = 0; step < steps; step += depth)
+                    for (int64_t column = first; column < end; ++column) {
+                        float *values = sums.data() + (blocks > 1 ? column - first : 0) * BLOCK;
+                        multiply_panels(left.at(row, step), panels.at(column - first, step), std::min(depth, steps - step),
+                                        values, step > 0);
+                        if (step + depth >= steps) finish(row, column, values);
+                    }
+            }
         }
     }
-    const uint16_t *at(int64_t place) const { return panels.at(place); }
-
-    const int64_t count, steps;
 
    private:
-    const int64_t each;
+    static constexpr int64_t MOST_STEPS = 16;
+    const int64_t count, steps, each;
     Panels panels;
 };
 
@@ -103,16 +114,17 @@ inline void weight_gradient(const uint16_t *left, const uint16_t *right, int64_t
                     turn(block, turned.at(panel, step));
                 }
             }
-            pairs.pass(
-                turned.count,
+            pairs.multiply(
+                turned,
                 [&](int64_t panel, int64_t step, uint16_t *to) {
                     const int64_t position = start + step * SIDE;
                     take_pairs(right + position * width + panel * SIDE, width, positions - position, to);
                 },
-                [&](int64_t panel, int64_t first, int64_t last) {
-                    for (int64_t column = first; column < last; ++column)
-                        multiply_panels(turned.at(panel), pairs.at(column - first), pairs.steps,
-                                        out + (panel * width + column) * SIDE, width, start > 0);
+                [&](int64_t panel, int64_t column, const float *sums) {
+                    for (int64_t i = 0; i < BLOCK; i += LANES) {
+                        float *to = out + (panel * SIDE + i / SIDE) * width + column * SIDE + i % SIDE;
+                        store(to, start ? load(to) + load(sums + i) : load(sums + i));
+                    }
                 });
         }
     }
@@ -139,28 +151,22 @@ class Orthogonaliser {
     void iterate(float a, float b, float c, float factor) {
         lower_half(
             matrix, turned, [&](int64_t panel, int64_t step, uint16_t *to) { turn(matrix.at(panel, step), to); },
-            [&](int64_t panel, int64_t column, float *values) {
+            [&](int64_t panel, int64_t column, const float *sums) {
                 uint16_t *to = square.at(panel, column);
-                for (int64_t i = 0; i < SIDE * SIDE; i += LANES) store(to + i, load(values + i) * (factor * factor));
+                for (int64_t i = 0; i < BLOCK; i += LANES) store(to + i, load(sums + i) * (factor * factor));
             });
         lower_half(
             square, square_pairs, [&](int64_t panel, int64_t step, uint16_t *to) { pair(square, panel, step, to); },
-            [&](int64_t panel, int64_t column, float *values) {
+            [&](int64_t panel, int64_t column, const float *sums) {
                 const uint16_t *from = square.at(panel, column);
                 uint16_t *to = polynomial.at(panel, column);
-                for (int64_t i = 0; i < SIDE * SIDE; i += LANES)
-                    store(to + i, c * load(values + i) + b * load(from + i));
+                for (int64_t i = 0; i < BLOCK; i += LANES) store(to + i, c * load(sums + i) + b * load(from + i));
             });
-        pairs.pass(
-            polynomial.count, [&](int64_t panel, int64_t step, uint16_t *to) { pair(matrix, panel, step, to); },
-            [&](int64_t panel, int64_t first, int64_t last) {
-                alignas(64) float values[SIDE * SIDE];
-                for (int64_t column = first; column < last; ++column) {  // which no other column needs from here on
-                    multiply_panels(polynomial.at(panel), pairs.at(column - first), pairs.steps, values, SIDE, false);
-                    uint16_t *to = block(panel, column);
-                    for (int64_t i = 0; i < SIDE * SIDE; i += LANES)
-                        store(to + i, (a * load(to + i) + load(values + i)) * factor);
-                }
+        pairs.multiply(
+            polynomial, [&](int64_t panel, int64_t step, uint16_t *to) { pair(matrix, panel, step, to); },
+            [&](int64_t panel, int64_t column, const float *sums) {  // whose panel of the right factor is taken already
+                uint16_t *to = block(panel, column);
+                for (int64_t i = 0; i < BLOCK; i += LANES) store(to + i, (a * load(to + i) + load(sums + i)) * factor);
             });
     }
 
@@ -173,19 +179,17 @@ class Orthogonaliser {
         take_pairs(from.at(step, panel), SIDE, SIDE, to);
     }
 
-    // A symmetric product: its lower half is computed, and finish(panel, column, values) takes each block and its mirror.
+    // A symmetric product: its lower half is computed, and finish(panel, column, sums) takes each block and its mirror.
     template <class Take, class Finish>
     static void lower_half(const Panels &left, RightFactor &right, Take take, Finish finish) {
-        right.pass(left.count, take, [&](int64_t panel, int64_t first, int64_t last) {
-            alignas(64) float values[SIDE * SIDE], mirrored[SIDE * SIDE];
-            for (int64_t column = first; column < std::min(last, panel + 1); ++column) {
-                multiply_panels(left.at(panel), right.at(column - first), right.steps, values, SIDE, false);
-                finish(panel, column, values);
-                if (column == panel) continue;
-                turn_block(values, mirrored);
-                finish(column, panel, mirrored);
-            }
-        });
+        const auto finish_both = [&](int64_t panel, int64_t column, const float *sums) {
+            alignas(64) float mirrored[BLOCK];
+            finish(panel, column, sums);
+            if (column == panel) return;
+            turn_block(sums, mirrored);
+            finish(column, panel, mirrored);
+        };
+        right.multiply(left, take, finish_both, true);
     }
 };
 
@@ -199,12 +203,12 @@ inline void muon_step(float *weight, const float *gradient, float *average, int6
 #pragma omp parallel
     {
         const Tiles tiles;
-        alignas(64) float block[SIDE * SIDE], turned[SIDE * SIDE];
+        alignas(64) float block[BLOCK], turned[BLOCK];
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < num_rows; ++row) {
             Floats total = same(0);
             for (int64_t column = 0; column < num_columns; ++column) {
-                for (int64_t i = 0; i < SIDE * SIDE; i += LANES) {
+                for (int64_t i = 0; i < BLOCK; i += LANES) {
                     const int64_t at = (row * SIDE + i / SIDE) * columns + column * SIDE + i % SIDE;
                     const Floats given = load(gradient + at), mean = load(average + at);
                     const Floats taken = mean + (1 - momentum) * (given - mean), mixed = given + momentum * (taken - given);
@@ -214,7 +218,7 @@ inline void muon_step(float *weight, const float *gradient, float *average, int6
                 }
                 if (is_tall) turn_block(block, turned);
                 uint16_t *to = is_tall ? found.block(column, row) : found.block(row, column);
-                for (int64_t i = 0; i < SIDE * SIDE; i += LANES) store(to + i, load((is_tall ? turned : block) + i));
+                for (int64_t i = 0; i < BLOCK; i += LANES) store(to + i, load((is_tall ? turned : block) + i));
             }
             squares[row] = sum(total);
         }
@@ -228,9 +232,9 @@ inline void muon_step(float *weight, const float *gradient, float *average, int6
         for (int64_t row = 0; row < num_rows; ++row)
             for (int64_t column = 0; column < num_columns; ++column) {
                 const uint16_t *from = is_tall ? found.block(column, row) : found.block(row, column);
-                for (int64_t i = 0; i < SIDE * SIDE; i += LANES) store(block + i, load(from + i));
+                for (int64_t i = 0; i < BLOCK; i += LANES) store(block + i, load(from + i));
                 if (is_tall) turn_block(block, turned);
-                for (int64_t i = 0; i < SIDE * SIDE; i += LANES) {
+                for (int64_t i = 0; i < BLOCK; i += LANES) {
                     float *to = weight + (row * SIDE + i / SIDE) * columns + column * SIDE + i % SIDE;
                     store(to, load(to) * kept - rate * load((is_tall ? turned : block) + i));
                 }
