@@ -134,9 +134,6 @@ def train(name: str, arm: Arm, place: Place, *, steps: int) -> dict[str, Any]:
     assert not overrides.keys() & arm.options.keys(), f"{name}: an option that another field of the arm sets"
     with arm.within(steps):
         run_recipe(load_recipe(recipe, overrides=overrides | dict(arm.options)))
-    rows = read_metrics(out / "blt" / "metrics.jsonl")
-    course = [row for row in rows if "validation_bits_per_byte" in row]
-    progress = Checkpoints(out / "blt" / "checkpoints").progress()
     found = {
         "optimizer": arm.optimizer,
         "schedule": arm.schedule,
@@ -145,13 +142,22 @@ def train(name: str, arm: Arm, place: Place, *, steps: int) -> dict[str, Any]:
         "rows": arm.rows,
         "window": arm.window,
         "seed": arm.seed,
+    } | course_of(out)
+    print(name, found["bytes_seen"], found["dev_bits_per_byte"], flush=True)
+    return found
+
+
+def course_of(run: Path) -> dict[str, Any]:
+    """Tell what a finished run saw, how long it took, and what it came to from validation to validation."""
+    rows = read_metrics(run / "blt" / "metrics.jsonl")
+    course = [row for row in rows if "validation_bits_per_byte" in row]
+    progress = Checkpoints(run / "blt" / "checkpoints").progress()
+    return {
         "bytes_seen": progress.num_bytes,
         "seconds": progress.seconds,
         "dev_bits_per_byte": course[-1]["validation_bits_per_byte"],
         "course": course,
     }
-    print(name, found["bytes_seen"], found["dev_bits_per_byte"], flush=True)
-    return found
 
 
 def arm_options(command: Callable[..., None]) -> Callable[..., None]:
