@@ -61,6 +61,7 @@ def describe_blt_stage(
             *(_part(part) for part in cost.parts if part.num_parameters or part.flops),
             flops,
             *([f"  trained: {stage.parts}"] if str(stage.parts) else []),
+            *_dropped(stage),
             f"  memory: about {_with_unit(memory.total)}B ({parts})",
             *_loop(loop, shards, flops=cost.training_flops),
         ]
@@ -69,6 +70,11 @@ def describe_blt_stage(
 
 def _part(part: PartCost) -> str:
     return f"    {part.name:<24} {part.num_parameters:>13,} parameters {_with_unit(part.flops):>8}FLOPs per byte"
+
+
+def _dropped(stage: BLTStage) -> list[str]:
+    shares = {"n-grams": stage.ngram_dropout, "a layer's update": stage.layer_dropout}
+    return [f"  in training {share:.0%} of positions go without {what}" for what, share in shares.items() if share]
 
 
 def _loop(loop: LoopConfig, shards: Shards, *, flops: float) -> list[str]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from blt.data import Shards
 from blt.model import BLT
 from blt.training.account import describe_blt_stage, describe_entropy_stage
@@ -16,6 +18,11 @@ def test_the_arithmetic_of_a_stage_is_that_of_its_recipe_data_and_model(tmp_path
     assert f"read {6 * 192 / shards.num_ids:.2f} times" in text
     for word in ("FLOPs per byte forward", "with the entropy model", "memory: about", "activations"):
         assert word in text
+    assert "go without" not in text
+    dropping = replace(recipe.blt, ngram_dropout=0.1)
+    said = describe_blt_stage(dropping, shards, mean_patch_bytes=3.0, **shapes)
+    assert said.count("go without") == 1
+    assert "in training 10% of positions go without n-grams" in said
 
 
 def test_the_entropy_model_has_its_own_arithmetic(tmp_path):
