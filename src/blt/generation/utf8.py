@@ -109,8 +109,10 @@ class Utf8State:
 
 def is_utf8(data: bytes) -> bool:
     """Whether bytes are UTF-8, but for a character that may be unfinished at their end."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(data)
+        decoder.decode(data)
     except UnicodeDecodeError:
         return False
-    return True
+    unfinished = decoder.getstate()[0]
+    return not (unfinished[:1] == b"\xed" and unfinished[1:] >= b"\xa0")  # a surrogate, refused at its third byte only

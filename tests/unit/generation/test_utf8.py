@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blt.codec import BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
@@ -90,6 +90,7 @@ def test_a_character_that_has_begun_goes_on_whether_it_fits_or_not():
 
 
 @given(st.binary(max_size=12))
+@example(b"\xed\xa0")
 def test_bytes_are_utf8_so_far_exactly_if_something_completes_them(data):
     assert is_utf8(data) == can_be_completed(data)
 
