@@ -145,7 +145,10 @@ def averaged(steps: int) -> AbstractContextManager[Any]:
 
 
 def growing_steps(steps: int) -> AbstractContextManager[Any]:
-    """Read 4 kB per step in the first half of the steps and 8 kB in the second, the same windows in the same order."""
+    """Read 4 kB per step in the first half of the steps and 8 kB in the second, of the same windows in the same order.
+
+    Where half the steps are an odd number, two windows are read twice.
+    """
     honest, half = Windows.batch, steps // 2
 
     def batch(self: Windows, step: int, **_rows: int) -> Batch:
