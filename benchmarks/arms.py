@@ -4,6 +4,7 @@ Every arm of a benchmark trains one BLT on the same windows in the same order, w
 measured on the same held-out documents. Stopped, the same command goes on.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -114,7 +115,6 @@ def shape_of(model: str) -> BLTConfig:
 
 def train(name: str, arm: Arm, place: Place, *, steps: int) -> dict[str, Any]:
     """Train one arm, and tell its course."""
-    place.work.mkdir(parents=True, exist_ok=True)
     recipe, out = place.work / f"{name.replace(' ', '-')}.toml", place.work / name.replace(" ", "-")
     recipe.write_text(RECIPE, encoding="utf-8")
     overrides = {
@@ -160,8 +160,34 @@ def course_of(run: Path) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every benchmark that trains arms is told."""
+
+    train: str
+    dev: str
+    patches_of: str
+    work: Path
+    out: Path
+
+    def donor(self) -> ByteLM:
+        """Load the model that gives the patches."""
+        return ByteLM.from_pretrained(self.patches_of)
+
+    def place(self, start: str) -> Place:
+        """Give the place of arms that begin with a model in a folder of this name."""
+        return Place(start=self.work / start, train=self.train, dev=self.dev, work=self.work)
+
+
 def arm_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that every benchmark which trains arms has."""
+    """Add the options that every benchmark which trains arms has; they reach the command as a `Setting`."""
+
+    @functools.wraps(command)
+    def told(*, train_folder: str, dev: str, patches_of: str, threads: int, work: Path, out: Path, **own: Any) -> None:
+        torch.set_num_threads(threads)
+        work.mkdir(parents=True, exist_ok=True)
+        command(Setting(train=train_folder, dev=dev, patches_of=patches_of, work=work, out=out), **own)
+
     for option in (
         click.option("--out", type=click.Path(path_type=Path), required=True),
         click.option("--work", type=click.Path(path_type=Path), required=True, help="Where the runs go on."),
@@ -172,8 +198,8 @@ def arm_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--dev", required=True, help="Likewise; its documents are held out."),
         click.option("--train", "train_folder", required=True, help="Folder written by `blt prepare`."),
     ):
-        command = option(command)
-    return command
+        told = option(told)
+    return told
 
 
 def command_of(arms: Mapping[str, Arm], *, claim: str, megabytes: float) -> click.Command:
@@ -183,28 +209,16 @@ def command_of(arms: Mapping[str, Arm], *, claim: str, megabytes: float) -> clic
     @click.option("--arm", "chosen", type=click.Choice(list(arms)), multiple=True, help="Train these only; no record.")
     @click.option("--megabytes", default=megabytes, show_default=True, help="Bytes that each arm sees.")
     @arm_options
-    def command(
-        train_folder: str,
-        dev: str,
-        patches_of: str,
-        chosen: Iterable[str],
-        megabytes: float,
-        threads: int,
-        work: Path,
-        out: Path,
-    ) -> None:
+    def command(setting: Setting, *, chosen: Iterable[str], megabytes: float) -> None:
         """Train the arms, and write the record."""
-        torch.set_num_threads(threads)
-        donor = ByteLM.from_pretrained(patches_of)
-        results = {}
+        donor, results = setting.donor(), {}
         for name in chosen or arms:
             arm = arms[name]
-            start = work / f"new-{arm.seed}-{arm.scale_of_first_weights:g}"
-            if not start.is_dir():
-                new_model(donor, scale=arm.scale_of_first_weights, seed=arm.seed).save_pretrained(start)
-            place = Place(start=start, train=train_folder, dev=dev, work=work)
+            place = setting.place(f"new-{arm.seed}-{arm.scale_of_first_weights:g}")
+            if not place.start.is_dir():
+                new_model(donor, scale=arm.scale_of_first_weights, seed=arm.seed).save_pretrained(place.start)
             results[name] = train(name, arm, place, steps=arm.steps(megabytes))
         if not chosen:
-            write_record(out, claim=claim, device="cpu", results=results)
+            write_record(setting.out, claim=claim, device="cpu", results=results)
 
     return command

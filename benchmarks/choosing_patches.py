@@ -9,12 +9,11 @@ Figures are of the same held-out documents of DEV. Stopped, the same command goe
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from arms import FASTER_GLOBAL, WINDOW, Arm, Place, arm_options, new_model, train
+from arms import FASTER_GLOBAL, WINDOW, Arm, Place, Setting, arm_options, new_model, train
 from record import write_record
 
 from blt.data import Shards
@@ -116,32 +115,21 @@ def own_mean(patching: Patching, dev: str) -> float:
 @click.option("--arm", "chosen", type=click.Choice(list(ARMS)), multiple=True, help="Train these only; no record.")
 @click.option("--megabytes", default=2.0, show_default=True, help="Bytes that 4.4 bytes per patch see.")
 @arm_options
-def main(
-    train_folder: str,
-    dev: str,
-    patches_of: str,
-    chosen: tuple[str, ...],
-    megabytes: float,
-    threads: int,
-    work: Path,
-    out: Path,
-) -> None:
+def main(setting: Setting, *, chosen: tuple[str, ...], megabytes: float) -> None:
     """Train the arms, and write the record."""
-    torch.set_num_threads(threads)
-    work.mkdir(parents=True, exist_ok=True)
     budget = megabytes * 1e6 * flops(MEAN)
     results: dict[str, Any] = {"model": MODEL, "tera_flops": budget / 1e12, "arms": {}}
     for name in chosen or ARMS:
         patching = ARMS[name]
-        start = work / f"new-{'bundled' if patching.entropy is None else folder_of(name)}"
-        donor = ByteLM.from_pretrained(str(start) if start.is_dir() else patches_of)
-        place = Place(start=start, train=train_folder, dev=dev, work=work)
-        if not start.is_dir():
+        place = setting.place(f"new-{'bundled' if patching.entropy is None else folder_of(name)}")
+        is_there = place.start.is_dir()
+        donor = ByteLM.from_pretrained(str(place.start)) if is_there else setting.donor()
+        if not is_there:
             if patching.entropy is not None:
                 model = entropy_model(name, patching.entropy, place)
                 donor = ByteLM(donor.blt, patch_rule=EntropyRule(threshold=1.0), entropy_model=model)
-            new_model(donor, model=MODEL).save_pretrained(start)
-        mean = patching.mean or own_mean(patching, dev)
+            new_model(donor, model=MODEL).save_pretrained(place.start)
+        mean = patching.mean or own_mean(patching, setting.dev)
         options = FASTER_GLOBAL | {f"patching.rule.{key}": value for key, value in patching.rule.items()}
         if patching.mean is not None:
             options |= {"patching.mean_patch_bytes": str(patching.mean)}
@@ -152,7 +140,7 @@ def main(
         cost = cost_of_entropy_model(shape, context_bytes=WINDOW).flops if patching.mean else 0.0
         results["arms"][name] = found | {"mean_patch_bytes": mean, "entropy_flops_per_byte": cost}
     if not chosen:
-        write_record(out, claim=CLAIM, device="cpu", results=results)
+        write_record(setting.out, claim=CLAIM, device="cpu", results=results)
 
 
 def flops(mean: float) -> float:

@@ -7,18 +7,17 @@ Every arm trains the small model of `arms.py`, as the recipe does, four times th
 many documents of TRAIN. It is measured on the same held-out documents of DEV. Stopped, the same command goes on.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
-from arms import FASTER_GLOBAL, MUON, Arm, Place, arm_options, new_model, train
+from arms import FASTER_GLOBAL, MUON, Arm, Setting, arm_options, new_model, train
 from record import write_record
 
 from blt.data import Shards
 from blt.data.prepare import prepare
 from blt.data.prepare_config import PrepareConfig
-from blt.lm import ByteLM
 
 CLAIM = "Four times through little text, bytes that go without their n-grams lower held-out bits per byte the most"
 NO_DECAY = MUON | {"weight_decay": "0.0"}
@@ -48,18 +47,16 @@ def write_part(folder: str, out: Path, *, num_bytes: int) -> Shards:
 @click.command()
 @click.option("--megabytes", default=0.8, show_default=True, help="Of text.")
 @arm_options
-def main(train_folder: str, dev: str, patches_of: str, megabytes: float, threads: int, work: Path, out: Path) -> None:
+def main(setting: Setting, *, megabytes: float) -> None:
     """Train the arms, and write the record."""
-    torch.set_num_threads(threads)
-    work.mkdir(parents=True, exist_ok=True)
-    part = write_part(train_folder, work / "text", num_bytes=int(megabytes * 1e6))
-    place = Place(start=work / "new", train=str(work / "text"), dev=dev, work=work)
+    part = write_part(setting.train, setting.work / "text", num_bytes=int(megabytes * 1e6))
+    place = replace(setting.place("new"), train=str(setting.work / "text"))
     if not place.start.is_dir():
-        new_model(ByteLM.from_pretrained(patches_of)).save_pretrained(place.start)
+        new_model(setting.donor()).save_pretrained(place.start)
     results: dict[str, Any] = {"documents": part.num_documents, "bytes": part.num_bytes, "epochs": EPOCHS, "arms": {}}
     for name, arm in ARMS.items():
         results["arms"][name] = train(name, arm, place, steps=arm.steps(EPOCHS * part.num_ids / 1e6))
-    write_record(out, claim=CLAIM, device="cpu", results=results)
+    write_record(setting.out, claim=CLAIM, device="cpu", results=results)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,11 @@ new weights, and in a second set of arms, unless `--no-plain` leaves it out, wit
 layers add, ten times as large. Stopped, the same command goes on.
 """
 
-from pathlib import Path
 from typing import Any
 
 import click
-import torch
-from arms import PLAIN_SCALE, RECIPE, ROWS, Arm, Place, arm_options, new_model, train
+from arms import PLAIN_SCALE, RECIPE, ROWS, Arm, Setting, arm_options, new_model, train
 from record import write_record
-
-from blt.lm import ByteLM
 
 CLAIM = (
     "At equal bytes Muon reaches lower bits per byte than plain AdamW at its best learning rate, with the same model"
@@ -43,9 +39,8 @@ def adamw(rate: float, *, rows: int) -> Arm:
 @click.option("--finalists", default=2, show_default=True, help="How many of AdamW's rates to train in full.")
 @arm_options
 def main(
-    train_folder: str,
-    dev: str,
-    patches_of: str,
+    setting: Setting,
+    *,
     model: str,
     rows: int,
     screen_rows: int | None,
@@ -54,18 +49,14 @@ def main(
     megabytes: float,
     screen_megabytes: float,
     finalists: int,
-    threads: int,
-    work: Path,
-    out: Path,
 ) -> None:
     """Screen, train, and write the record."""
-    torch.set_num_threads(threads)
-    donor = ByteLM.from_pretrained(patches_of)
+    donor = setting.donor()
     results: dict[str, Any] = {"recipe": RECIPE, "model": model, "rows": rows, "screen rows": screen_rows or rows}
     results |= {"screened": {}, "in full": {}, "bits_per_byte_below": {}}
     starts = {"adamw": (f"new-{model}", 1.0)} | ({"plain adamw": (f"plain-{model}", PLAIN_SCALE)} if plain else {})
     for name, (folder, scale) in starts.items():
-        place = Place(start=work / folder, train=train_folder, dev=dev, work=work)
+        place = setting.place(folder)
         if not place.start.is_dir():
             new_model(donor, model=model, scale=scale).save_pretrained(place.start)
         if name == "adamw":
@@ -84,7 +75,7 @@ def main(
             finals.append(found["dev_bits_per_byte"])
         results["bits_per_byte_below"][name] = min(finals) - results["in full"]["muon"]["dev_bits_per_byte"]
     print("below by", results["bits_per_byte_below"])
-    write_record(out, claim=CLAIM, device="cpu", results=results)
+    write_record(setting.out, claim=CLAIM, device="cpu", results=results)
 
 
 if __name__ == "__main__":
