@@ -1,5 +1,6 @@
 """Files and folders that are whole or absent: written under another name, then renamed."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,13 @@ MAX_JSON_DEPTH = 64
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a kill or a full disk leaves the old one or the new one, never a part."""
+    """Write a file so that a kill or a full disk leaves the old one or the new one, never a part.
+
+    Raises:
+        IsADirectoryError: a folder has that name.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; give the name of a file", str(path))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with unfinished.open("wb") as file:
@@ -40,7 +47,13 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         folder: its final name. What is there already is replaced once the new one is whole; killed between the two
             renames, the old one is at `.NAME.replaced` and `recover_folder` puts it back.
         fill: writes the content into the folder that it is given.
+
+    Raises:
+        ModelFolderError: the folder that one works in, or one that contains it, would be replaced.
     """
+    given, folder = folder, _with_a_name(folder)
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ModelFolderError(f"{given}: is the folder that one works in, or contains it; give another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover_folder(folder)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
@@ -59,12 +72,20 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 def recover_folder(folder: Path) -> None:
     """Put a folder back whose replacement was killed between two renames; else drop what such a kill left."""
+    folder = _with_a_name(folder)
+    if not folder.name:  # the root, which nothing ever replaces
+        return
     replaced = _replaced(folder)
     if replaced.exists():
         if folder.exists():
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             replaced.rename(folder)
+
+
+def _with_a_name(folder: Path) -> Path:
+    """Return the path with what `.` or `..` stand for at its end, so that names beside it can be made."""
+    return folder.resolve() if folder.name in ("", "..") else folder
 
 
 def _replaced(folder: Path) -> Path:

@@ -63,6 +63,10 @@ def download(name: str | Path | None, **hub: Any) -> Path:
     """
     if name is None:
         return BUNDLED
+    if not str(name) or "\0" in str(name):
+        raise ModelFolderError(
+            f"{str(name)!r}: no name of a folder; leave it out for the bundled model, or give . for this"
+        )
     folder = Path(name)
     recover_folder(folder)
     if folder.is_dir():

@@ -1,6 +1,7 @@
 """JSON that is no configuration."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -63,3 +64,40 @@ def test_whatever_a_file_holds_either_it_is_read_or_one_clear_line_says_why_not(
     except ModelFolderError as error:
         said = str(error)
     assert isinstance(said, dict) or said.isprintable()
+
+
+@pytest.fixture
+def working_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "working"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", [".", "./", "..", "../working", "../working/.", "/"])
+def test_the_folder_one_works_in_and_those_around_it_are_never_replaced(working_folder, name):
+    (working_folder / "notes.txt").write_text("mine")
+    with pytest.raises(ModelFolderError, match="the folder that one works in"):
+        files.write_folder(Path(name), lambda folder: None)
+    assert (working_folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../other", "../other/.", "inner", "inner/deeper"])
+def test_any_other_name_is_written(working_folder, name):
+    files.write_folder(Path(name), lambda folder: (folder / "new").touch())
+    assert (Path(name) / "new").is_file()
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "./", "../working"])
+def test_to_recover_a_folder_takes_any_name(working_folder, name):
+    beside = working_folder.parent / ".working.replaced"
+    beside.mkdir()
+    files.recover_folder(Path(name))
+    assert beside.exists() == (name in ("..", "/"))
+    assert working_folder.is_dir()
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_file_is_never_written_over_a_folder(working_folder, name):
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+        files.write_file(Path(name), b"")

@@ -142,3 +142,15 @@ def test_a_model_in_checkpoints_of_the_clone_goes_by_its_name_from_anywhere(tiny
     tiny_lm.save_pretrained(tmp_path / "checkpoints" / "small")
     monkeypatch.setattr(folder, "__file__", str(tmp_path / "src" / "blt" / "lm" / "folder.py"))
     assert torch.equal(bytes_of(ByteLM.from_pretrained("small")), bytes_of(tiny_lm))
+
+
+@pytest.mark.parametrize("name", [".", "./", "../tiny", "../tiny/."])
+def test_a_model_folder_may_be_the_one_that_one_works_in(tiny_folder, monkeypatch, name):
+    monkeypatch.chdir(tiny_folder)
+    assert ByteLM.from_pretrained(name).config == ByteLM.from_pretrained(tiny_folder).config
+
+
+@pytest.mark.parametrize("name", ["", "/", "..", "\0", "a/\0"])
+def test_what_names_no_model_folder_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(name)
