@@ -7,17 +7,25 @@ best.json        names the one with the lowest held-out bits per byte
 """
 
 import math
+import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from blt.checkpoint import load_json, load_tensors, load_weights, save_tensors, write_folder, write_json
-from blt.errors import CheckpointError
+from blt.errors import CheckpointError, TrainingError
 from blt.shapes import Tensor
+from blt.training.optimizers import shapes_of_state
+from blt.training.parts import PartsConfig, freeze
+
+MAX_COUNT = 2**63
+"""Where a count of steps or bytes ends."""
 
 
 @dataclass
@@ -42,6 +50,9 @@ class Progress:
         )
 
 
+_NAME = re.compile(r"step-\d{8,19}", re.ASCII)
+
+
 class Checkpoints:
     """The checkpoints of one stage."""
 
@@ -50,12 +61,18 @@ class Checkpoints:
         self.keep_every = keep_every
 
     def save(self, module: nn.Module, optimizers: list[Optimizer], progress: Progress, *, is_best: bool) -> None:
-        """Write a checkpoint, point `last` (and `best`) to it, then delete what neither needs."""
+        """Write a checkpoint, point `last` (and `best`) to it, then delete what neither needs.
+
+        Raises:
+            TrainingError: a weight or a moment is not finite; nothing has been written or deleted.
+        """
         name = f"step-{progress.step:08d}"
+        weights, moments = module.state_dict(), _flatten(optimizers)
+        require_finite(weights | moments, step=progress.step)
 
         def fill(folder: Path) -> None:
-            save_tensors(folder / "weights.safetensors", module.state_dict())
-            save_tensors(folder / "optimizers.safetensors", _flatten(optimizers))
+            save_tensors(folder / "weights.safetensors", weights)
+            save_tensors(folder / "optimizers.safetensors", moments)
             write_json(folder / "state.json", asdict(progress))
 
         write_folder(self.folder / name, fill)
@@ -64,8 +81,13 @@ class Checkpoints:
         write_json(self.folder / "last.json", {"folder": name})
         self._prune()
 
-    def load(self, module: nn.Module, optimizers: list[Optimizer]) -> Progress:
+    def load(self, module: nn.Module, optimizers: list[Optimizer], *, parts: PartsConfig | None = None) -> Progress:
         """Go back to the last checkpoint; a fresh start where there is none.
+
+        Args:
+            module: to be filled with its weights.
+            optimizers: to be filled with their moments.
+            parts: which parts were frozen so far; these alone have no moments.
 
         Raises:
             CheckpointError: it is broken, or of another model or optimiser.
@@ -75,7 +97,12 @@ class Checkpoints:
             return Progress()
         progress = _read_progress(folder)
         load_weights(module, folder / "weights.safetensors", error=CheckpointError)
-        _restore(optimizers, load_tensors(folder / "optimizers.safetensors", error=CheckpointError), where=folder)
+        moments = load_tensors(folder / "optimizers.safetensors", error=CheckpointError)
+        for tensors in (module.state_dict(), moments):
+            if name := first_not_finite(tensors):
+                raise CheckpointError(f"{folder}: {name} is not finite (NaN or infinite); start in a fresh run folder")
+        freeze(module, parts, step=progress.step - 1)  # as in the last step that was done
+        _restore(optimizers, moments, where=folder / "optimizers.safetensors")
         return progress
 
     def progress(self) -> Progress:
@@ -99,15 +126,27 @@ class Checkpoints:
         return _read_progress(folder)
 
     def pointed(self, which: str) -> Path | None:
-        """Give the folder that `last` or `best` names; None if nothing was saved yet."""
+        """Return the folder that `last` or `best` names; None if nothing was saved yet.
+
+        Raises:
+            CheckpointError: the pointer is damaged, or names what is no checkpoint of this stage.
+        """
         pointer = self.folder / f"{which}.json"
         if not pointer.is_file():
             return None
-        return self.folder / str(load_json(pointer, error=CheckpointError).get("folder"))
+        name = load_json(pointer, error=CheckpointError).get("folder")
+        if not (isinstance(name, str) and _NAME.fullmatch(name) and (self.folder / name).is_dir()):
+            raise CheckpointError(
+                f"{pointer}: names {name!r}, which is no checkpoint beside it; name one that is, or start in a fresh "
+                "run folder"
+            )
+        return self.folder / name
 
     def _prune(self) -> None:
         kept = {self.pointed("last"), self.pointed("best")}
-        for folder in self.folder.glob("step-" + 8 * "[0-9]"):
+        for folder in self.folder.glob("step-*"):
+            if not _NAME.fullmatch(folder.name):
+                continue
             step = int(folder.name.removeprefix("step-"))
             if folder not in kept and not (self.keep_every and step % self.keep_every == 0):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -115,12 +154,48 @@ class Checkpoints:
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
 
 
+def require_finite(tensors: Mapping[str, Tensor], *, step: int) -> None:
+    """Refuse weights or moments that are not finite.
+
+    Raises:
+        TrainingError: one of them is not.
+    """
+    if name := first_not_finite(tensors):
+        raise TrainingError(
+            f"step {step}: {name} is not finite (NaN or infinite); the last checkpoint is as it was; start in another "
+            "--out with a lower learning_rate"
+        )
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with a NaN or an infinity in it; None if all are finite."""
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.numel()):
+            continue
+        # The largest magnitude is NaN or infinite exactly if a value is: one pass, and no tensor of booleans.
+        if not math.isfinite(torch.linalg.vector_norm(tensor.detach(), math.inf).item()):
+            return name
+    return None
+
+
 def _read_progress(folder: Path) -> Progress:
-    values = load_json(folder / "state.json", error=CheckpointError)
-    try:
-        return Progress(**values)
-    except TypeError as error:
-        raise CheckpointError(f"{folder / 'state.json'}: {error}; written by another version of blt") from None
+    path = folder / "state.json"
+    values = load_json(path, error=CheckpointError)
+    names = {field.name for field in fields(Progress)}
+    if odd := sorted(names ^ values.keys()):
+        what = f"lacks {odd[0]}" if odd[0] in names else f"unexpected {odd[0]!r}"
+        raise CheckpointError(f"{path}: {what}; damaged, or written by another version of blt")
+    counts, best = [values["step"], values["num_bytes"]], values["best_bits_per_byte"]
+    is_sound = all(type(count) is int and 0 <= count < MAX_COUNT for count in counts)
+    is_sound &= _is_amount(values["seconds"]) and (best is None or _is_amount(best))
+    is_sound &= type(values["is_finished"]) is bool and folder.name == f"step-{counts[0]:0>8}"
+    if not is_sound:
+        raise CheckpointError(f"{path}: is damaged ({values}); start in a fresh run folder")
+    return Progress(**values)
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def _flatten(optimizers: list[Optimizer]) -> dict[str, Tensor]:
@@ -133,16 +208,34 @@ def _flatten(optimizers: list[Optimizer]) -> dict[str, Tensor]:
 
 
 def _restore(optimizers: list[Optimizer], tensors: dict[str, Tensor], *, where: Path) -> None:
+    """Fill the optimisers; every weight that has a gradient must have its moments, and nothing else may be there."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    optional: set[str] = set()
+    for number, optimizer in enumerate(optimizers):
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        for index, weight in enumerate(weights):
+            shapes = {f"{number}.{index}.{key}": shape for key, shape in shapes_of_state(optimizer, weight).items()}
+            wanted |= shapes
+            if not weight.requires_grad and not shapes.keys() & tensors.keys():
+                optional |= shapes.keys()
+    _check_names(tensors, wanted, optional=optional, where=where)
     states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
     for name, tensor in tensors.items():
-        number, index, key = name.split(".", 2)
-        if int(number) >= len(optimizers):
-            raise CheckpointError(f"{where}: written with another optimiser; start in a fresh run folder")
-        states[int(number)].setdefault(int(index), {})[key] = tensor
+        place, index_of_weight, key = name.split(".", 2)
+        states[int(place)].setdefault(int(index_of_weight), {})[key] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        for place, values in state.items():
-            shapes = [value.shape for value in values.values() if value.dim()]
-            if place >= len(weights) or any(shape != weights[place].shape[: len(shape)] for shape in shapes):
-                raise CheckpointError(f"{where}: written with another optimiser; start in a fresh run folder")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_names(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, optional: set[str], where: Path
+) -> None:
+    surplus, missing = sorted(tensors.keys() - wanted.keys()), sorted(wanted.keys() - tensors.keys() - optional)
+    odd = [name for name, tensor in tensors.items() if name in wanted and tuple(tensor.shape) != wanted[name]]
+    if surplus or missing or odd:
+        what = (
+            f"holds {surplus[0]}" if surplus else f"lacks {missing[0]}" if missing else f"has another shape of {odd[0]}"
+        )
+        raise CheckpointError(
+            f"{where}: {what}; damaged, or written with another optimiser; start in a fresh run folder"
+        )

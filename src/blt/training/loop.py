@@ -14,7 +14,7 @@ from blt.codec import BYTE_OFFSET
 from blt.data import NOT_PREDICTED, Batch, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
-from blt.training.checkpoints import Checkpoints, Progress
+from blt.training.checkpoints import Checkpoints, Progress, require_finite
 from blt.training.gradients import clip_gradients
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective, to_device
@@ -66,7 +66,7 @@ class Trainer:
             Stopped: a stop was asked for; a checkpoint of this very step has been written.
         """
         self.optimizers = build_optimizers(self.objective.module, self.config.optimizer, parts=self.parts)
-        self.progress = self.checkpoints.load(self.objective.module, self.optimizers)
+        self.progress = self.checkpoints.load(self.objective.module, self.optimizers, parts=self.parts)
         if self.config.compile:
             self.objective.compile()
         with self.monitor.following(self.progress):
@@ -120,6 +120,7 @@ class Trainer:
         """Validate and save where it is time to.
 
         Raises:
+            TrainingError: a weight, a moment or the held-out loss is not finite; the last checkpoint is as it was.
             Stopped: on any rank, a stop was asked for.
         """
         config, progress, module = self.config, self.progress, self.objective.module
@@ -127,10 +128,16 @@ class Trainer:
         is_stopping = bool(self.world.sum(self.asked_to_stop()))
         is_best = False
         if is_last or (progress.step % config.validate_every == 0 and not is_stopping):
+            require_finite(module.state_dict(), step=progress.step)
             module.eval()
             with torch.compiler.set_stance("force_eager"):  # documents have many shapes, each costly to compile
                 bits_per_byte = self.validate(progress.step)
             module.train()
+            if not math.isfinite(bits_per_byte):
+                raise TrainingError(
+                    f"step {progress.step}: held-out loss {bits_per_byte}; the last checkpoint is as it was; start in "
+                    "another --out with a lower learning_rate"
+                )
             is_best = progress.is_better(bits_per_byte)
             if is_best:
                 progress.best_bits_per_byte = bits_per_byte

@@ -100,6 +100,18 @@ def build_optimizers(
     return optimizers
 
 
+def shapes_of_state(optimizer: Optimizer, weight: Tensor) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of what an optimiser keeps of a weight that it has moved."""
+    shape = tuple(weight.shape)
+    if isinstance(optimizer, Muon):
+        return {"momentum_buffer": shape}
+    moments: dict[str, tuple[int, ...]] = {"exp_avg": shape, "exp_avg_sq": shape}
+    if isinstance(optimizer, RowAdam):
+        return moments | {"row_steps": shape[:1]}
+    assert isinstance(optimizer, torch.optim.AdamW), f"no names are known of {type(optimizer).__name__}"
+    return moments | {"step": ()}
+
+
 def hidden_matrices(module: nn.Module) -> list[Tensor]:
     """List the matrices of all linear maps but the output: what Muon moves."""
     parts = module.named_modules()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from blt import checkpoint
-from blt.errors import CheckpointError
+from blt.errors import CheckpointError, TrainingError
 from blt.training.checkpoints import Checkpoints, Progress
 
 
@@ -155,3 +155,94 @@ def test_the_layout_of_a_checkpoint_is_that_of_runs_under_way(saved):
     }
     names = set(checkpoint.load_tensors(Path(folder / "optimizers.safetensors")))
     assert names == {f"0.{index}.{key}" for index in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq")}
+
+
+def without(name):
+    return lambda tensors: {key: tensor for key, tensor in tensors.items() if not key.startswith(name)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors: {}, "lacks 0.0.exp_avg"),
+        (without("0.1."), "lacks 0.1.exp_avg"),
+        (without("0.0.exp_avg_sq"), "lacks 0.0.exp_avg_sq"),
+        (without("0.1.step"), "lacks 0.1.step"),
+        (lambda tensors: tensors | {"0.7.exp_avg": torch.zeros(2)}, "holds 0.7.exp_avg"),
+        (lambda tensors: tensors | {"moments": torch.zeros(2)}, "holds moments"),
+        (lambda tensors: tensors | {"0.0.exp_avg": torch.zeros(2, 2)}, "has another shape of 0.0.exp_avg"),
+        (lambda tensors: tensors | {"0.0.exp_avg": torch.full((2, 3), torch.nan)}, "0.0.exp_avg is not finite"),
+    ],
+)
+def test_a_checkpoint_whose_moments_are_not_all_there_is_refused(saved, change, said):
+    checkpoints, module, optimizers = saved
+    path = checkpoints.folder / "step-00000002" / "optimizers.safetensors"
+    checkpoint.save_tensors(path, change(checkpoint.load_tensors(path)))
+    with pytest.raises(CheckpointError, match=said):
+        checkpoints.load(module, optimizers)
+
+
+def test_weights_of_a_frozen_part_have_no_moments_and_need_none(tmp_path):
+    checkpoints, module = Checkpoints(tmp_path / "checkpoints"), new_module()
+    module.bias.requires_grad_(False)
+    optimizers = new_optimizers(module)
+    move(module, optimizers)
+    checkpoints.save(module, optimizers, Progress(step=1), is_best=False)
+    checkpoints.load(module, new_optimizers(module))
+    module.bias.requires_grad_(True)
+    with pytest.raises(CheckpointError, match=r"lacks 0\.1\.exp_avg"):
+        checkpoints.load(module, new_optimizers(module))
+
+
+@pytest.mark.parametrize("what", ["weight", "moment"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_never_saved_and_nothing_is_deleted_for_it(saved, what, value):
+    checkpoints, module, optimizers = saved
+    before = {path: path.read_bytes() for path in checkpoints.folder.rglob("*") if path.is_file()}
+    with torch.no_grad():
+        tensor = module.weight if what == "weight" else optimizers[0].state[module.weight]["exp_avg_sq"]
+        tensor[1, 2] = value
+    with pytest.raises(TrainingError, match=r"step 3: .* is not finite .*; the last checkpoint is as it was"):
+        checkpoints.save(module, optimizers, Progress(step=3), is_best=True)
+    assert {path: path.read_bytes() for path in checkpoints.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "step-00000009", "", None, 3, "step-0000000２"])
+def test_a_pointer_to_what_is_no_checkpoint_beside_it_is_refused(saved, name):
+    checkpoints, module, optimizers = saved
+    (checkpoints.folder.parent / "elsewhere").mkdir()
+    (checkpoints.folder / "last.json").write_text(json.dumps({"folder": name}))
+    with pytest.raises(CheckpointError, match=r"last.json: names .*, which is no checkpoint beside it"):
+        checkpoints.load(module, optimizers)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "2"},
+        {"step": 1},
+        {"step": -2},
+        {"step": 2.0},
+        {"num_bytes": None},
+        {"num_bytes": 10**30},
+        {"seconds": float("nan")},
+        {"seconds": -1.0},
+        {"best_bits_per_byte": float("inf")},
+        {"best_bits_per_byte": "low"},
+        {"is_finished": 1},
+    ],
+)
+def test_a_damaged_state_is_one_clear_line(saved, change):
+    checkpoints, module, optimizers = saved
+    path = checkpoints.folder / "step-00000002" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=r"state.json: is damaged"):
+        checkpoints.load(module, optimizers)
+
+
+def test_a_state_that_lacks_a_field_is_no_fresh_start(saved):
+    checkpoints, module, optimizers = saved
+    path = checkpoints.folder / "step-00000002" / "state.json"
+    path.write_text("{}")
+    with pytest.raises(CheckpointError, match="lacks best_bits_per_byte; damaged"):
+        checkpoints.load(module, optimizers)

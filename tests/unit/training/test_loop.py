@@ -118,6 +118,38 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(n
     assert all(weight.isfinite().all() for weight in fresh.objective.module.parameters())
 
 
+def checkpoint_files(trainer):
+    return {path: path.read_bytes() for path in trainer.checkpoints.folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_neither_measured_nor_saved(new_trainer, poison):
+    new_trainer(num_steps=2).run()
+    measured = []
+    trainer = new_trainer(num_steps=3, validate=lambda step: measured.append(step) or 1.0)
+    before, honest = checkpoint_files(trainer), trainer.step
+
+    def step():
+        honest()
+        with torch.no_grad():
+            trainer.objective.module.output.bias[0] = poison
+
+    trainer.step = step
+    with pytest.raises(TrainingError, match=r"step 3: output.bias is not finite .*; the last checkpoint is as it was"):
+        trainer.run()
+    assert not measured
+    assert checkpoint_files(trainer) == before
+
+
+def test_a_held_out_figure_that_is_not_finite_stops_the_run_before_it_saves(new_trainer):
+    new_trainer(num_steps=2).run()
+    trainer = new_trainer(num_steps=3, validate=lambda step: math.nan)
+    before = checkpoint_files(trainer)
+    with pytest.raises(TrainingError, match="step 3: held-out loss nan; the last checkpoint is as it was"):
+        trainer.run()
+    assert checkpoint_files(trainer) == before
+
+
 def test_too_little_memory_is_one_clear_line(new_trainer):
     trainer = new_trainer(accumulation=2)
 
