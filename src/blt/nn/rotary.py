@@ -23,9 +23,19 @@ def rotary_table(positions: Int[Tensor, "B T"], *, head_dim: int, theta: float) 
         head_dim: width of a head; even.
         theta: the base; the wavelengths run from 2π to 2π·theta positions.
     """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[:, :, None, None].float() * theta**-exponents  # B T 1 E, E = half a head
+    frequencies = rotary_frequencies(head_dim=head_dim, theta=theta, device=positions.device)
+    angles = positions[:, :, None, None].float() * frequencies  # B T 1 E, E = half a head
     return RotaryTable(angles.cos(), angles.sin())
+
+
+def rotary_frequencies(*, head_dim: int, theta: float, device: torch.device) -> Float[Tensor, " E"]:
+    """Return the angle per position of each pair of a head, in float32.
+
+    1 / θ^x and θ^−x differ in the last bit, which a position of some thousands multiplies into the logits. The first
+    form is that of the published code and of transformers, so it is taken here.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+    return 1.0 / theta**exponents
 
 
 def rotate(states: Float[Tensor, "B T H F"], table: RotaryTable) -> Float[Tensor, "B T H F"]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from blt.nn.cache import KeyValueCache, Places
 from blt.nn.native.kernels import NativeLayer, NativeLinear, serves
-from blt.nn.rotary import RotaryTable
+from blt.nn.rotary import RotaryTable, rotary_frequencies
 from blt.nn.transformer import Layer, RMSNorm, Transformer
 from blt.nn.weights import CheapLinear
 from blt.shapes import Float, Tensor
@@ -39,8 +39,7 @@ class StackSteps:
     def __init__(self, stack: Transformer, *, cache: KeyValueCache, head_dim: int, theta: float) -> None:
         self.cache = cache
         self._layers = [layer for layer in stack.layers if isinstance(layer, Layer)]
-        exponents = torch.arange(0, head_dim, 2, device=cache.keys.device, dtype=torch.float32) / head_dim
-        self._frequencies = theta**-exponents
+        self._frequencies = rotary_frequencies(head_dim=head_dim, theta=theta, device=cache.keys.device)
         self._native = [NativeLayer(layer) for layer in self._layers] if are_native(stack, cache.keys) else None
 
     def stand(self, places: Places) -> Standing:

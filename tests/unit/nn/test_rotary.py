@@ -1,0 +1,33 @@
+import numpy as np
+import torch
+
+from blt.nn import KeyValueCache, LocalConfig, Places, StackSteps, Transformer, rotary_table
+
+SHAPES = ((64, 500000.0), (128, 10000.0), (48, 777.0))
+ROUNDING = 1e-6
+"""Of cosines; the last bit of a frequency moves an angle at position 4,000 by a hundred times as much."""
+
+
+def angles_of_transformers(position, head_dim, theta):
+    """The form in which transformers and the published code compute them."""
+    return position * (1.0 / (theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)))
+
+
+def test_angles_are_those_of_transformers_at_position_4000():
+    for head_dim, theta in SHAPES:
+        table = rotary_table(torch.tensor([[1, 3999]]), head_dim=head_dim, theta=theta)
+        for index, position in enumerate((1.0, 3999.0)):
+            wanted = angles_of_transformers(position, head_dim, theta)
+            assert float((table.cos[0, index, 0] - wanted.cos()).abs().max()) < ROUNDING
+            assert float((table.sin[0, index, 0] - wanted.sin()).abs().max()) < ROUNDING
+
+
+def test_a_stack_that_steps_turns_by_the_same_angles():
+    for head_dim, theta in SHAPES:
+        shape = LocalConfig(dim=head_dim, num_layers=1, num_heads=1, window=8)
+        cache = KeyValueCache(shape, batch=1, ahead=1, like=torch.zeros(0))
+        steps = StackSteps(Transformer(shape), cache=cache, head_dim=head_dim, theta=theta)
+        one = np.array([0]), np.array([3999]), np.array([3999])
+        table = steps.stand(Places.of(*one, device=torch.device("cpu"))).table
+        wanted = angles_of_transformers(3999.0, head_dim, theta).cos()
+        assert float((table.cos[0, 0, 0] - wanted).abs().max()) < ROUNDING
