@@ -78,7 +78,7 @@ class World:
 
 
 def choose_device(name: str) -> torch.device:
-    """Give this process's device.
+    """Return this process's device.
 
     Args:
         name: as PyTorch names it, or `auto`: a GPU if there is one. The processes of one machine share out its GPUs,

@@ -101,7 +101,7 @@ def run(fuzzer: Fuzzer, *, seconds: float, seed: int = 0, failures: Path = FAILU
 
 
 def execute(check: Check, value: Value, folder: Path) -> None:
-    """Give a fuzzer one input, and pass on only what it must not do."""
+    """Return a fuzzer one input, and pass on only what it must not do."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_INPUT)

@@ -212,11 +212,11 @@ def test_one_byte_and_one_document_longer_than_the_window_train_too(tmp_path, te
 def test_a_loss_that_is_not_finite_is_one_line_and_leaves_the_last_checkpoint(recipe, tmp_path, monkeypatch, capsys):
     honest, calls = EntropyObjective.nats, []
 
-    def nats(objective, batch):
+    def loss_sum(objective, batch):
         calls.append(1)
         return honest(objective, batch) * (float("nan") if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(EntropyObjective, "nats", nats)
+    monkeypatch.setattr(EntropyObjective, "loss_sum", loss_sum)
     assert run("train", recipe, *SHORT) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("blt: step 4: loss nan, gradient norm nan; the last checkpoint is as it was")

@@ -105,7 +105,7 @@ def _calibrated(lm: ByteLM, shards: Shards, rule: ThresholdRule, *, mean_patch: 
 def _rule_to_calibrate(
     lm: ByteLM, tag: str | None, *, max_length: int | None, rise_threshold: float | None
 ) -> ThresholdRule:
-    """Give the rule that was asked for: the model's own where it fits, with the options set on top."""
+    """Return the rule that was asked for: the model's own where it fits, with the options set on top."""
     if lm.entropy_model is None:
         raise ConfigurationError("this model has no entropy model, so there is no threshold to find; give another one")
     if tag is None and not isinstance(lm.patch_rule, ThresholdRule):

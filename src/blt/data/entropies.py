@@ -61,7 +61,7 @@ class EntropyStore:
         return EntropyWriter(_path(folder, split, fingerprint), num_ids=num_ids)
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Give the entropies of a slice of the id stream.
+        """Return the entropies of a slice of the id stream.
 
         Raises:
             IndexError: the slice reaches outside the stream.
@@ -101,7 +101,7 @@ class EntropyWriter:
         )
 
     def is_done(self, start: int, stop: int) -> bool:
-        """Say whether every value of a slice has been written."""
+        """Whether every value of a slice has been written."""
         return not np.isnan(self._values[start:stop]).any()
 
     def write(self, first_id: int, values: NDArray[np.float32]) -> None:

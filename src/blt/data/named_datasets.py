@@ -21,7 +21,7 @@ def read_dataset(
     streaming: bool = False,
     skip_bad: bool = False,
 ) -> Iterator[bytes]:
-    """Give the documents of a data set one at a time; empty ones are dropped.
+    """Return the documents of a data set one at a time; empty ones are dropped.
 
     Args:
         name_or_path: a name on the Hub, a folder of data files, or a folder written by `save_to_disk`.

@@ -57,7 +57,7 @@ class OutputFolder:
             os.close(descriptor)
 
     def finished_index(self) -> dict[str, Any] | None:
-        """Give the index of the finished folder; None if there is nothing at its place.
+        """Return the index of the finished folder; None if there is nothing at its place.
 
         Raises:
             DataError: something else is there.
@@ -78,7 +78,7 @@ class OutputFolder:
                 path.unlink()
 
     def commit(self) -> None:
-        """Give the unfinished folder, whole by now, its name; an old one gives way only now."""
+        """Return the unfinished folder, whole by now, its name; an old one gives way only now."""
         (self.unfinished / PROGRESS_FILE).unlink(missing_ok=True)
         sync(self.unfinished)
         if self.out.exists():

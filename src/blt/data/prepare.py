@@ -129,7 +129,7 @@ def _prepare(
 
 
 def _plan(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
-    """Give everything that the result depends on, as it stands in the index."""
+    """Return everything that the result depends on, as it stands in the index."""
     names = ("format", "text_field", "validation", "seed", "shard_bytes")
     settings = {name: getattr(config, name) for name in names}
     settings["text_field"] = config.text_field or "text"

@@ -64,7 +64,7 @@ class ShardWriter:
         return sum(shard["num_documents"] for shard in self.state.shards) + self.state.open_documents
 
     def is_full_for(self, document: bytes) -> bool:
-        """Say whether the open shard must be closed before this document."""
+        """Whether the open shard must be closed before this document."""
         return self.state.open_documents > 0 and self.state.open_bytes + len(document) > self._shard_bytes
 
     def append(self, document: bytes) -> None:

@@ -124,7 +124,7 @@ class Shards:
         return self._byte_offsets + 2 * np.arange(self.num_documents + 1)
 
     def document(self, number: int) -> NDArray[np.uint8]:
-        """Give the bytes of one document, without BOS and EOS; they are not copied and cannot be written.
+        """Return the bytes of one document, without BOS and EOS; they are not copied and cannot be written.
 
         Raises:
             IndexError: there is no such document.
@@ -134,7 +134,7 @@ class Shards:
         return self._bytes(int(self._byte_offsets[number]), int(self._byte_offsets[number + 1]))
 
     def ids(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Give a slice of the id stream, across documents and shards.
+        """Return a slice of the id stream, across documents and shards.
 
         Raises:
             IndexError: the slice reaches outside the stream.
@@ -190,7 +190,7 @@ class Shards:
         return position - int(num_bos) - int(num_eos)
 
     def _bytes(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Give a slice of the text, across shards."""
+        """Return a slice of the text, across shards."""
         shard = int(np.searchsorted(self._text_offsets, start, side="right")) - 1
         pieces = []
         while start < stop:
@@ -203,7 +203,7 @@ class Shards:
 
 
 def sha256_of(path: Path) -> str:
-    """Give the sha256 of a file's content."""
+    """Return the sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

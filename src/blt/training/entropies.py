@@ -21,7 +21,7 @@ def store_entropies(
     device: torch.device,
     on_progress: Callable[[int, int], None],
 ) -> EntropyStore:
-    """Give the stored entropies of a split; computes what is missing, going on after an interruption.
+    """Return the stored entropies of a split; computes what is missing, going on after an interruption.
 
     Args:
         model: the frozen entropy model.

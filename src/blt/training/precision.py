@@ -4,7 +4,7 @@ import torch
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Say whether products of bfloat16 matrices run on units made for them; elsewhere they are slower than float32."""
+    """Whether products of bfloat16 matrices run on units made for them; elsewhere they are slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":

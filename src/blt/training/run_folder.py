@@ -43,11 +43,11 @@ class Run:
     held_out: Shards
 
     def checkpoints(self, stage: str) -> Checkpoints:
-        """Give a stage's checkpoints."""
+        """Return a stage's checkpoints."""
         return Checkpoints(self.folder / stage / "checkpoints", keep_every=loops_of(self.recipe)[stage].keep_every)
 
     def monitor(self, stage: str, *, mean_patch_bytes: float | None = None) -> Monitor:
-        """Give what follows a stage."""
+        """Return what follows a stage."""
         return Monitor(
             self.folder / stage,
             stage=stage,
@@ -130,7 +130,7 @@ def open_data(recipe: Recipe) -> tuple[Shards, Shards]:
 
 
 def held_out_split(data: DataConfig) -> tuple[str, str]:
-    """Give folder and split of the held-out documents."""
+    """Return folder and split of the held-out documents."""
     return (data.train, "validation") if data.validation is None else (data.validation, "train")
 
 
@@ -163,7 +163,7 @@ def check_data(checksums: dict[str, str], path: Path) -> None:
 
 
 def identity_of(tree: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Give what decides what is learnt, as dotted keys."""
+    """Return what decides what is learnt, as dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -174,7 +174,7 @@ def identity_of(tree: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
 
 
 def loops_of(recipe: Recipe) -> dict[str, LoopConfig]:
-    """Give the loop of each stage that trains."""
+    """Return the loop of each stage that trains."""
     loops = {} if recipe.entropy is None else {"entropy": recipe.entropy.loop}
     return loops | {"blt": recipe.blt.loop}
 
