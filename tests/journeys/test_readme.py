@@ -4,18 +4,15 @@ import json
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import click
 import pytest
 
 from blt import cli
 from blt.lm import folder as model_folder
-from hub_stand_in import TOKEN, the_only_hub
+from documents import PAGES, README, ROOT, blocks, commands, section
 from tiny_training import made_up_documents, write_text
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = shlex.split("""
     --device cpu --sample_prompt Tom --data.validation_documents 3
     --entropy.loop.num_steps 2 --entropy.loop.rows 2 --entropy.loop.window 32
@@ -28,22 +25,7 @@ SMALL = shlex.split("""
     --blt.model.global_transformer.num_layers 1
 """)
 """Makes a recipe of the README as small as it gets."""
-
-
-def blocks(text, *, language=""):
-    """Code blocks of a part of the README."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    return [block for its_language, block in found if its_language == language]
-
-
-def section(title):
-    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE)[1]
-
-
-def commands(text):
-    """Every `blt …` in code blocks, split into words."""
-    lines = [line.strip() for block in blocks(text) for line in re.split(r"\n|&&", block)]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("blt ")]
+STEERING = section(PAGES["guides/generate.md"], "Regular expressions and JSON schemas")
 
 
 def run(arguments):
@@ -61,17 +43,17 @@ def _a_model_without_a_name(request, monkeypatch):
 
 @pytest.mark.usefixtures("_a_model_without_a_name")
 def test_the_python_block_runs(capsys):
-    (block,) = blocks(section("From Python"), language="python")
+    (block,) = blocks(section(README, "From Python"), language="python")
     exec(compile(block, "README.md", "exec"), {})
     assert "Once upon a time" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_a_model_without_a_name")
 def test_steering_what_is_written_works_as_written(capsys):
-    (block,) = blocks(section("Steer what is written"), language="python")
-    exec(compile(block, "README.md", "exec"), {})
+    (block,) = blocks(STEERING, language="python")
+    exec(compile(block, "generate.md", "exec"), {})
     assert re.match("(very )*(happy|sad) and [0-9]{1,2} years old\n", capsys.readouterr().out)
-    ours = commands(section("Steer what is written"))
+    ours = commands(STEERING)
     assert len(ours) == 2
     for words in ours:
         run(words)
@@ -97,23 +79,7 @@ def test_training_ones_own_model_works_as_written(tmp_path, monkeypatch, capsys)
 
 def blocks_with_prepare():
     """The shell blocks of "Train your own", each as a text of its own."""
-    return [f"```\n{block}```\n" for block in blocks(section("Train your own")) if "blt prepare" in block]
-
-
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own uploads
-def test_transformers_and_the_hub_work_as_written(tiny_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny_folder, tmp_path / "runs/tiny/model")
-    to_transformers, back = commands(section("With transformers and the Hub"))
-    run(to_transformers)
-    run(back)
-    with_transformers, with_the_hub = blocks(section("With transformers and the Hub"), language="python")
-    exec(compile(with_transformers, "README.md", "exec"), {})
-    assert "Once upon a time" in capsys.readouterr().out
-    with the_only_hub(monkeypatch, tmp_path) as hub:
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        exec(compile(with_the_hub, "README.md", "exec"), {})
-        assert "license: mit" in hub.repositories["me/tiny"].commits.popitem()[1]["README.md"].decode()
+    return [f"```\n{block}```\n" for block in blocks(section(README, "Train your own")) if "blt prepare" in block]
 
 
 def test_every_command_in_the_readme_names_a_verb_and_options_that_there_are():
@@ -124,10 +90,10 @@ def test_every_command_in_the_readme_names_a_verb_and_options_that_there_are():
         command.make_parser(click.Context(command, **command.context_settings)).parse_args(rest)
 
 
-def test_the_table_of_verbs_names_verbs_that_there_are():
-    verbs = re.findall(r"^\| `blt (\w+)` \|", section("The verbs"), flags=re.MULTILINE)
+def test_the_table_of_verbs_names_all_verbs_that_there_are():
+    verbs = re.findall(r"^\| `blt (\w+)` \|", section(README, "The verbs"), flags=re.MULTILINE)
     assert verbs
-    assert set(verbs) <= set(cli.VERBS)
+    assert set(verbs) == set(cli.VERBS)
 
 
 def test_every_recipe_that_the_readme_names_exists():

@@ -49,7 +49,7 @@ class GGUFFile:
         return list(self._stored)
 
     def tensor(self, name: str) -> Float[Tensor, "*shape"]:
-        """Return a tensor as float32.
+        """Give a tensor as float32.
 
         Raises:
             ModelFolderError: it reaches past the end of the file, or is quantised in a way that is not known.
@@ -126,22 +126,22 @@ class _Cursor:
         self.position = 0
 
     def take(self, count: int) -> bytes:
-        """Return the next bytes."""
+        """Give the next bytes."""
         if count > len(self._data) - self.position:
             raise _cut_off(self._path)
         self.position += count
         return self._data[self.position - count : self.position].tobytes()
 
     def number(self, code: str) -> Any:
-        """Return a number; `code` as in `struct`."""
+        """Give a number; `code` as in `struct`."""
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
     def string(self) -> str:
-        """Return a string."""
+        """Give a string."""
         return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
     def value(self, kind: int) -> Any:
-        """Return a number, a string, or a list of either."""
+        """Give a number, a string, or a list of either."""
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
@@ -153,7 +153,7 @@ class _Cursor:
         return self.number(self._code(kind))
 
     def tensor_info(self) -> _Stored:
-        """Return shape (outermost first, as in PyTorch), type, and the offset after the header."""
+        """Give shape (outermost first, as in PyTorch), type, and the offset after the header."""
         num_dimensions = self.number("I")
         if not 1 <= num_dimensions <= MAX_DIMENSIONS:
             raise ModelFolderError(f"{self._path}: a tensor of {num_dimensions} dimensions; expected 1 to 4")

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from blt.nn.cache import KeyValueCache, StepInputs
+from blt.nn.cache import KeyValueCache, Places
 from blt.nn.native.kernels import NativeLayer, NativeLinear, serves
 from blt.nn.rotary import RotaryTable, rotary_frequencies
 from blt.nn.transformer import Layer, RMSNorm, Transformer
-from blt.nn.weights import QuantizedLinear
+from blt.nn.weights import CheapLinear
 from blt.shapes import Float, Tensor
 
 
-class LayerInputs(NamedTuple):
+class Standing(NamedTuple):
     """Where a stack's positions stand."""
 
-    places: StepInputs
+    places: Places
     """Rows and positions."""
     table: RotaryTable
     """Angles of the positions, as `N 1 1 E`."""
@@ -42,22 +42,22 @@ class StackSteps:
         self._frequencies = rotary_frequencies(head_dim=head_dim, theta=theta, device=cache.keys.device)
         self._native = [NativeLayer(layer) for layer in self._layers] if are_native(stack, cache.keys) else None
 
-    def prepare(self, places: StepInputs) -> LayerInputs:
+    def stand(self, places: Places) -> Standing:
         """Work out once what all layers need to know of these places."""
         self.cache.make_room(places.longest)
         angles = places.positions[:, None, None, None].float() * self._frequencies
-        return LayerInputs(places, RotaryTable(angles.cos(), angles.sin()))
+        return Standing(places, RotaryTable(angles.cos(), angles.sin()))
 
-    def run(self, states: Float[Tensor, "N D"], places: StepInputs) -> Float[Tensor, "N D"]:
+    def run(self, states: Float[Tensor, "N D"], places: Places) -> Float[Tensor, "N D"]:
         """Run all layers; one state per place."""
-        inputs = self.prepare(places)
+        standing = self.stand(places)
         for index in range(len(self._layers)):
-            states = self.layer(index, states, inputs)
+            states = self.layer(index, states, standing)
         return states
 
-    def layer(self, index: int, states: Float[Tensor, "N D"], inputs: LayerInputs) -> Float[Tensor, "N D"]:
+    def layer(self, index: int, states: Float[Tensor, "N D"], standing: Standing) -> Float[Tensor, "N D"]:
         """Run one layer."""
-        places, table = inputs
+        places, table = standing
         if self._native is None:
             return self._layers[index](states[:, None], table, self.cache.attend(index, places))[:, 0]
         keys, values = self.cache.keys[index], self.cache.values[index]
@@ -90,12 +90,12 @@ class LinearSteps:
 
 
 def are_native(module: nn.Module, *further: Tensor) -> bool:
-    """Whether the kernels serve a module: all of its linear layers, and caches in float32."""
-    weights = [part.weight for part in module.modules() if isinstance(part, (nn.Linear, QuantizedLinear))]
+    """Say whether the kernels serve a module: all of its linear layers, and caches in float32."""
+    weights = [part.weight for part in module.modules() if isinstance(part, (nn.Linear, CheapLinear))]
     return all(part.dtype == torch.float32 for part in further) and serves([*weights, *further])
 
 
 def dtype_of_states(module: nn.Module) -> torch.dtype:
-    """Return the type of states and caches of a module: float32 wherever the kernels serve, else that of its norms."""
+    """Give the type of states and caches of a module: float32 wherever the kernels serve, else that of its norms."""
     norms = [part.weight.dtype for part in module.modules() if isinstance(part, nn.RMSNorm)]
     return torch.float32 if are_native(module) or not norms else norms[0]

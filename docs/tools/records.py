@@ -1,0 +1,280 @@
+"""Figures and tables of the documentation, read from `benchmarks/records`; no figure is written by hand.
+
+A page says `{{ figure NAME | path/of/keys | format }}` for one figure, and `{{ table TITLE }}` for a table.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RECORDS = ROOT / "benchmarks" / "records"
+
+_FIGURE = re.compile(r"\{\{ figure ([\w-]+) \| ([^|}]+) \| ([^|}]+) \}\}")
+_TABLE = re.compile(r"\{\{ table ([\w-]+) \}\}")
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return a record by its name."""
+    record: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+    return record
+
+
+def value(name: str, path: str) -> Any:
+    """Return one value of a record; `path` holds its keys, or indices of lists, divided by slashes."""
+    found: Any = load(name)
+    for key in path.split("/"):
+        found = found[int(key)] if isinstance(found, list) else found[key]
+    return found
+
+
+def figure(name: str, path: str, form: str) -> str:
+    """Return one value of a record as text, in one of Python's formats such as `.4f` or `,.0f`."""
+    return format(value(name, path), form)
+
+
+def fill(text: str, *, link: Callable[[str], str]) -> str:
+    """Replace every figure and table that a page asks for.
+
+    Args:
+        text: of the page, Markdown.
+        link: address of a record by its name, as seen from the page.
+    """
+    text = _FIGURE.sub(lambda match: figure(match[1], match[2].strip(), match[3].strip()), text)
+    return _TABLE.sub(lambda match: TABLES[match[1]](link), text)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def bundled(link: Callable[[str], str]) -> str:
+    """Bits per byte of the bundled model."""
+    rows = [
+        [
+            each["text"],
+            f"`{each['protocol']}`",
+            f"{each['bits_per_byte']:.4f}",
+            f"{each['interval_low']:.4f} to {each['interval_high']:.4f}",
+        ]
+        for each in load("bundled-model")["figures"]
+        if each["text"] in ("tinystories-v2-valid", "tinystories-valid")
+    ]
+    return _with_source(["text", "protocol", "bits per byte", "95% interval"], rows, ["bundled-model"], link)
+
+
+def decoding(link: Callable[[str], str]) -> str:
+    """Bytes per second of writing, beside transformers."""
+    speeds = load("decoding-cpu")["results"]["bytes_per_second"]
+    rows = [
+        [words, *("" if speeds.get(name) is None else _speed(speeds[name]) for name in names)]
+        for words, *names in (
+            ("float32", "blt fp32", "transformers BLT, no cache, fp32", "transformers Llama, cache, fp32"),
+            ("bfloat16 weights", "blt bf16", None, "transformers Llama, cache, bf16"),
+            ("int8 weights", "blt int8", None, None),
+        )
+    ]
+    header = ["generate 256 bytes", "blt", "transformers' BLT, no cache", "Llama of equal size, KV cache"]
+    return _with_source(header, rows, ["decoding-cpu"], link)
+
+
+def training(link: Callable[[str], str]) -> str:
+    """Bytes per second of training, beside transformers."""
+    rows = []
+    for name, machine in (("training-cpu", "AMD EPYC"), ("training-amx", "Intel Xeon with AMX")):
+        results = load(name)["results"]
+        for kind, words in (("fp32", "float32"), ("bf16", "bfloat16 matmuls")):
+            speeds = [results[f"{whose} {kind}"]["bytes_per_second"] for whose in ("blt", "transformers")]
+            ours, theirs = (results[f"{whose} {kind}"]["peak_bytes"] / 1e9 for whose in ("blt", "transformers"))
+            ratio, memory = f"{results['ratio ' + kind]:.2f}×", f"{ours:.2f} / {theirs:.2f} GB"
+            rows.append([f"{machine}, {words}", *map(_speed, speeds), ratio, memory])
+    header = ["train on 8 × 512 bytes", "blt", "transformers' BLT", "speed-up", "peak memory, blt / transformers"]
+    return _with_source(header, rows, ["training-cpu", "training-amx"], link)
+
+
+def speed(link: Callable[[str], str]) -> str:
+    """The README's table: generation and training, beside transformers."""
+    writing = load("decoding-cpu")["results"]["bytes_per_second"]
+    trained = {name: each["bytes_per_second"] for name, each in _trained().items()}
+    llama = "transformers Llama, cache"
+    rows: list[tuple[str, float | None, float | None, float | None]] = [
+        (
+            "generate, float32",
+            writing["blt fp32"],
+            writing["transformers BLT, no cache, fp32"],
+            writing[f"{llama}, fp32"],
+        ),
+        ("generate, bfloat16", writing["blt bf16"], None, writing[f"{llama}, bf16"]),
+        ("generate, int8", writing["blt int8"], None, None),
+        ("train, float32", trained["blt fp32"], trained["transformers fp32"], None),
+        ("train, bfloat16", trained["blt bf16"], trained["transformers bf16"], None),
+    ]
+    shown = [[name, *("" if each is None else _speed(each) for each in speeds)] for name, *speeds in rows]
+    return markdown(["bytes per second", "blt", "transformers' BLT", "transformers' Llama, equal size"], shown)
+
+
+def threshold(link: Callable[[str], str]) -> str:
+    """Speed against bits per byte, by threshold and by type of the weights."""
+    rows = [
+        [name, f"{each['mean_patch_bytes']:.2f}", f"{each['bits_per_byte']:.4f}", _speed(each["bytes_per_second"])]
+        for name, each in load("choosing-compute-cpu")["results"]["by_side"].items()
+    ]
+    header = ["weights or threshold", "bytes per patch", "bits per byte", "bytes per second"]
+    return _with_source(header, rows, ["choosing-compute-cpu"], link)
+
+
+def drafting(link: Callable[[str], str]) -> str:
+    """What speculative decoding brings."""
+    rows = [
+        [
+            name,
+            f"{each.get('bytes_per_pass', 1):.2f}",
+            _speed(each["bytes_per_second"]),
+            f"{each.get('speed_up', 1):.2f}×",
+        ]
+        for name, each in load("choosing-compute-cpu")["results"]["guessing"].items()
+    ]
+    return _with_source(
+        ["drafting", "bytes per pass", "bytes per second", "speed-up"], rows, ["choosing-compute-cpu"], link
+    )
+
+
+def recipe(link: Callable[[str], str]) -> str:
+    """What each change of the training recipe brought; each row keeps the changes above it."""
+    rows = [
+        [name, f"{arm['bytes_seen'] / 1e6:.2f}", f"{arm['seconds']:.0f}", f"{arm['dev_bits_per_byte']:.4f}"]
+        for name, arm in load("learning")["results"].items()
+    ]
+    return _with_source(["change", "MB seen", "seconds", "held-out bits per byte"], rows, ["learning"], link)
+
+
+def tried(link: Callable[[str], str]) -> str:
+    """One further change each."""
+    return _with_source(["change", "held-out bits per byte"], _arms(load("tried")["results"]), ["tried"], link)
+
+
+def patching(link: Callable[[str], str]) -> str:
+    """Rules, mean patch lengths and entropy models at equal training FLOPs."""
+    arms = _find_arms(load("choosing-patches")["results"])
+    rows = [
+        [name, f"{arm['mean_patch_bytes']:.1f}", f"{arm['bytes_seen'] / 1e6:.2f}", f"{arm['dev_bits_per_byte']:.4f}"]
+        for name, arm in arms.items()
+    ]
+    header = ["patches", "bytes per patch", "MB seen", "held-out bits per byte"]
+    return _with_source(header, rows, ["choosing-patches"], link)
+
+
+def little_text(link: Callable[[str], str]) -> str:
+    """Regularisation on little text."""
+    rows = _arms(load("little-text")["results"]["arms"])
+    return _with_source(["regularisation", "held-out bits per byte"], rows, ["little-text"], link)
+
+
+def optimizers(link: Callable[[str], str]) -> str:
+    """Muon beside AdamW at its best rate."""
+    names = {"optimizers-55m": "`tinystories-55m`", "optimizers-tiny": "`tiny`", "optimizers": "small"}
+    rows = [
+        [words, arm, f"{found['bytes_seen'] / 1e6:.1f}", f"{found['dev_bits_per_byte']:.4f}"]
+        for name, words in names.items()
+        for arm, found in _find_arms(load(name)["results"]["in full"]).items()
+    ]
+    return _with_source(["shape", "optimiser", "MB seen", "held-out bits per byte"], rows, list(names), link)
+
+
+def scaling(link: Callable[[str], str]) -> str:
+    """Time and memory of a forward pass by length of the text."""
+    rows = [
+        [row["part"], f"{row['bytes']:,}", f"{row['seconds']:.3f}", f"{row['peak_bytes'] / 1e6:.1f}"]
+        for row in load("forward-scaling-cpu")["results"]["rows"]
+    ]
+    return _with_source(["part", "bytes", "seconds", "peak MB"], rows, ["forward-scaling-cpu"], link)
+
+
+def caches(link: Callable[[str], str]) -> str:
+    """Memory of decoding by bytes read."""
+    parts = ("entropy model", "local encoder", "local decoder", "global transformer")
+    rows = [
+        [f"{row['bytes_read']:,}", f"{row['patches']:,}", *(f"{row['caches'][part] / 1e6:.1f}" for part in parts)]
+        for row in load("exactness-cpu")["results"]["memory"]
+    ]
+    header = ["bytes read", "patches", *(f"{part}, MB" for part in parts)]
+    return _with_source(header, rows, ["exactness-cpu"], link)
+
+
+def exactness(link: Callable[[str], str]) -> str:
+    """Greedy decoding compared with the full forward pass."""
+    rows = [
+        [name.replace("guessing", "drafting"), f"{each['bytes_compared']:,}", f"{each['bytes_that_differ']:,}"]
+        for name, each in load("exactness-cpu")["results"]["greedy"].items()
+    ]
+    return _with_source(["patch rule and batch", "bytes compared", "bytes that differ"], rows, ["exactness-cpu"], link)
+
+
+def all_records(link: Callable[[str], str]) -> str:
+    """Every record: claim, device, commit and date."""
+    rows = []
+    for path in sorted(RECORDS.glob("*.json")):
+        record = load(path.stem)
+        shown = [str(record.get(key, "")) for key in ("device", "threads", "date")]
+        rows.append([f"[{path.stem}]({link(path.stem)})", record["claim"], *shown, f"`{record['commit'][:12]}`"])
+    return markdown(["record", "claim", "device", "threads", "date", "commit"], rows)
+
+
+TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
+    "all": all_records,
+    "bundled": bundled,
+    "caches": caches,
+    "decoding": decoding,
+    "drafting": drafting,
+    "exactness": exactness,
+    "little-text": little_text,
+    "optimizers": optimizers,
+    "patching": patching,
+    "recipe": recipe,
+    "scaling": scaling,
+    "speed": speed,
+    "threshold": threshold,
+    "training": training,
+    "tried": tried,
+}
+"""Every table by the name that pages call it."""
+
+
+def _trained() -> dict[str, dict[str, Any]]:
+    results = load("training-cpu")["results"]
+    return {name: each for name, each in results.items() if isinstance(each, dict) and "bytes_per_second" in each}
+
+
+def _speed(bytes_per_second: float) -> str:
+    return f"{bytes_per_second:,.0f}" if bytes_per_second >= 100 else f"{bytes_per_second:.1f}"
+
+
+def _find_arms(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return whatever was trained and measured, at any depth."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, each in results.items():
+        if isinstance(each, dict) and "dev_bits_per_byte" in each:
+            found[name] = each
+        elif isinstance(each, dict):
+            found |= _find_arms(each)
+    return found
+
+
+def _arms(results: dict[str, Any]) -> list[list[str]]:
+    return [[name, f"{arm['dev_bits_per_byte']:.4f}"] for name, arm in _find_arms(results).items()]
+
+
+def _with_source(
+    header: Sequence[str], rows: Iterable[Sequence[str]], names: Sequence[str], link: Callable[[str], str]
+) -> str:
+    """Return a table and, under it, the records that it comes from."""
+    sources = []
+    for name in names:
+        record = load(name)
+        threads = f", {record['threads']} threads" if "threads" in record else ""
+        sources.append(f"[{name}]({link(name)}) ({record['device']}{threads})")
+    return f"{markdown(header, rows)}\n\nRecord: {'; '.join(sources)}."
