@@ -70,7 +70,7 @@ class Arm:
     """Number of steps → what it is trained within."""
 
     def steps(self, megabytes: float) -> int:
-        """Give the number of steps that see so much."""
+        """Return the number of steps that see so much."""
         return int(megabytes * 1e6 / (self.rows * self.window))
 
 
@@ -86,7 +86,7 @@ class Place:
 
 
 def new_model(donor: ByteLM, *, model: str = "small", scale: float = 1.0, seed: int = 0) -> ByteLM:
-    """Give a BLT with another model's patches and new weights; n-gram tables, and what layers add, are scaled."""
+    """Return a BLT with another model's patches and new weights; n-gram tables, and what layers add, are scaled."""
     torch.manual_seed(seed)
     lm = ByteLM(BLT(shape_of(model)), patch_rule=donor.patch_rule, entropy_model=donor.entropy_model)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def new_model(donor: ByteLM, *, model: str = "small", scale: float = 1.0, seed: 
 
 
 def shape_of(model: str) -> BLTConfig:
-    """Give a preset's shape, or that of `small`."""
+    """Return a preset's shape, or that of `small`."""
     if model != "small":
         return preset(model)
     local = LocalConfig(dim=128, num_layers=1, num_heads=2, window=64)
@@ -175,7 +175,7 @@ class Setting:
         return ByteLM.from_pretrained(self.patches_of)
 
     def place(self, start: str) -> Place:
-        """Give the place of arms that begin with a model in a folder of this name."""
+        """Return the place of arms that begin with a model in a folder of this name."""
         return Place(start=self.work / start, train=self.train, dev=self.dev, work=self.work)
 
 
@@ -203,7 +203,7 @@ def arm_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def command_of(arms: Mapping[str, Arm], *, claim: str, megabytes: float) -> click.Command:
-    """Give the command of a benchmark that trains the small model, arm by arm, and writes their record."""
+    """Return the command of a benchmark that trains the small model, arm by arm, and writes their record."""
 
     @click.command()
     @click.option("--arm", "chosen", type=click.Choice(list(arms)), multiple=True, help="Train these only; no record.")

@@ -3,7 +3,7 @@
     python benchmarks/choosing_compute.py TEXT --out benchmarks/records/choosing-compute-cpu.json
 
 The bundled model is measured as it is, with other thresholds than it was trained with, with weights in other types, and
-with bytes guessed ahead. Bits per byte are those of the first documents of TEXT, by the protocol `documents`. Speed is
+with bytes drafted ahead. Bits per byte are those of the first documents of TEXT, by the protocol `documents`. Speed is
 that of decoding the sample text byte by byte; sides are measured in turn, and figures are medians over the rounds.
 """
 
@@ -20,7 +20,7 @@ from blt.cli.bench import PROMPTS
 from blt.data import read_documents
 from blt.evaluation import evaluate
 from blt.generation import DraftConfig, Drafter
-from blt.generation.speed import TEXT, measure_decoding, measure_guessing, measure_limits
+from blt.generation.speed import TEXT, measure_decoding, measure_drafting, measure_limits
 from blt.lm import ByteLM
 
 CLAIM = "Speed of decoding against bits per byte, by threshold and by type of the weights, on the bundled model"
@@ -55,32 +55,32 @@ def main(text: str, limit: int, rounds: int, num_bytes: int, threads: int, model
         results[name] = {"threshold": lm.patch_rule.threshold, "bits_per_byte": found.bits_per_byte}
         results[name]["mean_patch_bytes"] = found.mean_patch_bytes
     limits, rates = measure_limits(torch.device("cpu")), {name: [] for name in sides}
-    plain, guessing = [], {(by, least): [] for by in ("entropy", "decoder") for least in GUESSES}
+    plain, drafting = [], {(by, least): [] for by in ("entropy", "decoder") for least in GUESSES}
     for _ in range(rounds):
         for name, lm in sides.items():
             speed = measure_decoding(lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=1, repeats=1)
             rates[name].append(speed.bytes_per_second)
-        plain.append(measure_guessing(sides["fp32"], drafter=None, prompts=PROMPTS, num_bytes=num_bytes))
-        for (by, least), found_speeds in guessing.items():
+        plain.append(measure_drafting(sides["fp32"], drafter=None, prompts=PROMPTS, num_bytes=num_bytes))
+        for (by, least), found_speeds in drafting.items():
             drafter = Drafter(DraftConfig(by=by, min_probability=least))
-            speed = measure_guessing(sides["fp32"], drafter=drafter, prompts=PROMPTS, num_bytes=num_bytes)
+            speed = measure_drafting(sides["fp32"], drafter=drafter, prompts=PROMPTS, num_bytes=num_bytes)
             found_speeds.append(speed)
     for name, values in rates.items():
         results[name]["bytes_per_second"] = statistics.median(values)
         click.echo(f"{name:<20}{results[name]}")
     one_by_one = statistics.median(speed.bytes_per_second for speed in plain)
-    guessed: dict[str, Any] = {"one byte per pass": {"bytes_per_second": one_by_one}}
-    for (by, least), speeds in guessing.items():
+    drafted: dict[str, Any] = {"one byte per pass": {"bytes_per_second": one_by_one}}
+    for (by, least), speeds in drafting.items():
         rate = statistics.median(speed.bytes_per_second for speed in speeds)
-        guessed[f"by {by}, least probability {least}"] = {
+        drafted[f"by {by}, least probability {least}"] = {
             "bytes_per_second": rate,
             "bytes_per_pass": speeds[0].bytes_per_step,
             "speed_up": rate / one_by_one,
         }
-    for name, row in guessed.items():
+    for name, row in drafted.items():
         click.echo(f"{name:<40}{row}")
     if out is not None:
-        found_all = {"documents": len(documents), "by_side": results, "guessing": guessed}
+        found_all = {"documents": len(documents), "by_side": results, "drafting": drafted}
         write_record(out, claim=CLAIM, device="cpu", results=found_all | {"limits": dataclasses.asdict(limits)})
 
 

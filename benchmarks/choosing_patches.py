@@ -86,7 +86,7 @@ ARMS = {
 
 
 def folder_of(name: str) -> str:
-    """Give the part of an arm's name that tells its entropy model, for a folder."""
+    """Return the part of an arm's name that tells its entropy model, for a folder."""
     return name.split(",")[0].replace(" ", "-")
 
 
@@ -144,7 +144,7 @@ def main(setting: Setting, *, chosen: tuple[str, ...], megabytes: float) -> None
 
 
 def flops(mean: float) -> float:
-    """Give a byte's training FLOPs, at that many bytes per patch."""
+    """Return a byte's training FLOPs, at that many bytes per patch."""
     return cost_of(preset(MODEL), mean_patch_bytes=mean, context_bytes=WINDOW).training_flops
 
 

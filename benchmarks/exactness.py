@@ -2,7 +2,7 @@
 
     python benchmarks/exactness.py --out benchmarks/records/exactness-cpu.json
 
-The shape `tinystories-55m` with new weights writes greedily, byte by byte and with bytes guessed ahead, alone and
+The shape `tinystories-55m` with new weights writes greedily, byte by byte and with bytes drafted ahead, alone and
 eight texts at once, by every patch rule. Each text is then read by the full forward pass, without any cache, and its
 likeliest byte at each position compared with what was written; since the logits after a prefix are those of the same
 prefix inside a longer text (law 2), that is what decoding without a cache would write. Then a text of 100,000 bytes is
@@ -29,9 +29,9 @@ CLAIM = "Greedy decoding with caches writes what the full forward pass would, an
 NEVER_WRITTEN = [BOE_ID, BOS_ID, BPE_ID]
 PROMPTS = [TEXT[start * 11 : start * 11 + 17 + 5 * start] for start in range(8)]
 DRAFTERS: dict[str, DraftConfig | None] = {
-    "no guessing": None,
-    "guessing by entropy": DraftConfig(by="entropy", min_probability=0.0),
-    "guessing by decoder": DraftConfig(by="decoder", min_probability=0.0),
+    "no drafting": None,
+    "drafting by entropy": DraftConfig(by="entropy", min_probability=0.0),
+    "drafting by decoder": DraftConfig(by="decoder", min_probability=0.0),
 }
 
 
@@ -68,9 +68,9 @@ def memory(lm: ByteLM, *, num_bytes: int) -> list[dict[str, Any]]:
     rows, _ = session.add([ids[:1]])
     at, num_patches, marks = 1, 0, [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, num_bytes]
     while at < num_bytes:
-        session.read(ids[None, at : at + session.ahead], rows)
+        session.read(ids[None, at : at + session.max_rollback], rows)
         num_patches += int(session.ends.sum())
-        at = min(num_bytes, at + session.ahead)
+        at = min(num_bytes, at + session.max_rollback)
         if at >= marks[0]:
             marks.pop(0)
             resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -105,7 +105,7 @@ def main(num_bytes: int, long_bytes: int, threads: int, out: Path | None) -> Non
         lm.patch_rule = rule
         for batch in (1, 8):
             for draft_name, draft in DRAFTERS.items():
-                if draft_name == "guessing by entropy" and not rule.needs_entropies:
+                if draft_name == "drafting by entropy" and not rule.needs_entropies:
                     continue
                 if rule_name != "entropy" and (batch, draft) != (8, None):
                     continue  # every way of writing by the default rule, every other rule in one way

@@ -72,7 +72,7 @@ def one_document(length: int, device: str) -> tuple[Int[Tensor, "1 T"], Patches]
 
 
 def parts_of(model: BLT, length: int, device: str) -> dict[str, Callable[[], Any]]:
-    """Give each part of the forward pass as something to run, with its inputs ready."""
+    """Return each part of the forward pass as something to run, with its inputs ready."""
     byte_ids, patches = one_document(length, device)
     layout = lay_out(byte_ids, patches)
 
@@ -90,7 +90,7 @@ def parts_of(model: BLT, length: int, device: str) -> dict[str, Callable[[], Any
 
 
 def seconds_of(run: Callable[[], Any], *, repeats: int, device: str) -> float:
-    """Give the median time of a part, once warm."""
+    """Return the median time of a part, once warm."""
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     run()
     times = []
@@ -104,7 +104,7 @@ def seconds_of(run: Callable[[], Any], *, repeats: int, device: str) -> float:
 
 
 def peak_bytes_of(run: Callable[[], Any], *, device: str) -> int:
-    """Give the most that a part's own tensors hold at once."""
+    """Return the most that a part's own tensors hold at once."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

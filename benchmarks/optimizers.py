@@ -23,7 +23,7 @@ COSINE = {"type": "cosine", "warmup_steps": "50"}
 
 
 def adamw(rate: float, *, rows: int) -> Arm:
-    """Give the arm of a rate: AdamW alone, as fast in all parts."""
+    """Return the arm of a rate: AdamW alone, as fast in all parts."""
     optimizer = {"type": "adamw", "learning_rate": str(rate), "weight_decay": "0.1"}
     return Arm(optimizer=optimizer, schedule=COSINE, options={}, rows=rows)
 
@@ -34,7 +34,7 @@ def adamw(rate: float, *, rows: int) -> Arm:
 @click.option("--screen-megabytes", default=2.5, show_default=True, help="Bytes to see in screening AdamW's rates.")
 @click.option("--model", type=click.Choice(["small", "tiny", "tinystories-55m"]), default="small", show_default=True)
 @click.option("--rows", default=ROWS, show_default=True, help="Windows of 2,048 bytes in each step.")
-@click.option("--screen-rows", type=int, help="Likewise, in screening; unset: as many.")
+@click.option("--screen-rows", type=int, help="Likewise, in screening; None means as many.")
 @click.option("--plain/--no-plain", default=True, show_default=True, help="Train AdamW from plain first weights too.")
 @click.option("--finalists", default=2, show_default=True, help="How many of AdamW's rates to train in full.")
 @arm_options

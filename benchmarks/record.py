@@ -30,7 +30,7 @@ def write_record(path: Path, *, claim: str, device: str, results: Any) -> None:
 
 
 def command() -> str:
-    """Give the command line, as typed from the root of the repository; of paths elsewhere, the last name alone."""
+    """Return the command line, as typed from the root of the repository; of paths elsewhere, the last name alone."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
     arguments = [re.sub(r"(^|=)/\S*/", r"\1", argument) for argument in sys.argv[1:]]
@@ -38,7 +38,7 @@ def command() -> str:
 
 
 def circumstances(device: str) -> dict[str, Any]:
-    """Give everything about the machine and the code that a figure may hang on."""
+    """Return everything about the machine and the code that a figure may hang on."""
     return {
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -50,7 +50,7 @@ def circumstances(device: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Give the commit; `+changes` if tracked files differ from it, `unknown` outside a checkout."""
+    """Return the commit; `+changes` if tracked files differ from it, `unknown` outside a checkout."""
     described = subprocess.run(
         ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
         cwd=ROOT,
@@ -62,7 +62,7 @@ def commit() -> str:
 
 
 def device_name(device: str) -> str:
-    """Give the name of the GPU, or of the processor."""
+    """Return the name of the GPU, or of the processor."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

@@ -64,7 +64,7 @@ def ours(*, bf16: bool) -> tuple[Callable[[], float], dict[str, Any]]:
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = objective.nats(rows) / targets.numel()
+            loss = objective.loss_sum(rows) / targets.numel()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -116,7 +116,7 @@ def run_side(side: str, *, steps: int, threads: int) -> dict[str, Any]:
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Give the medians of one side's rounds."""
+    """Return the medians of one side's rounds."""
     seconds = statistics.median(second for found in rounds for second in found["seconds"])
     rate = ROWS * LENGTH / seconds
     medians: dict[str, Any] = {

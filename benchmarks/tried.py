@@ -39,15 +39,15 @@ def soft_cap(_steps: int) -> AbstractContextManager[Any]:
 
 def z_loss(_steps: int) -> AbstractContextManager[Any]:
     """Add 1e-4 times the squared logarithm of the softmax's denominator (PaLM, 2022)."""
-    honest = objectives.summed_nats
+    honest = objectives.summed_loss
 
-    def summed_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
         nats = honest(logits, targets)
         if not torch.is_grad_enabled():
             return nats
         return nats + 1e-4 * logits.logsumexp(-1)[targets != NOT_PREDICTED].square().sum()
 
-    return mock.patch.object(objectives, "summed_nats", summed_nats)
+    return mock.patch.object(objectives, "summed_loss", summed_loss)
 
 
 def qk_norm(_steps: int) -> AbstractContextManager[Any]:
@@ -66,7 +66,7 @@ def qk_norm(_steps: int) -> AbstractContextManager[Any]:
 @contextmanager
 def two_bytes_ahead(steps: int) -> Iterator[None]:
     """Let a matrix on top of the last states predict the byte after the next too; its share falls from 0.2 to 0."""
-    honest, honest_logits, done = objectives.BLTObjective.nats, BLT.logits, 0
+    honest, honest_logits, done = objectives.BLTObjective.loss_sum, BLT.logits, 0
     seen: dict[str, Tensor] = {}
     head: dict[str, Any] = {}
 
@@ -74,7 +74,7 @@ def two_bytes_ahead(steps: int) -> Iterator[None]:
         seen["states"] = states
         return honest_logits(self, states)
 
-    def nats(self: objectives.BLTObjective, batch: Batch) -> Tensor:
+    def loss_sum(self: objectives.BLTObjective, batch: Batch) -> Tensor:
         nonlocal done
         loss = honest(self, batch)
         if not self.module.training:
@@ -89,11 +89,11 @@ def two_bytes_ahead(steps: int) -> Iterator[None]:
             head["optimizer"] = torch.optim.AdamW([head["matrix"]], lr=3e-3)
         later = F.pad(batch.targets[:, 1:], (0, 1), value=NOT_PREDICTED)
         later = torch.where(batch.targets == NOT_PREDICTED, NOT_PREDICTED, later)
-        guess = F.rms_norm(states.float(), states.shape[-1:]) @ head["matrix"]
-        ahead = F.linear(guess, self.module.hash_embedding.bytes.weight).float()
-        return loss + 0.2 * (1 - done / steps) * objectives.summed_nats(ahead, later)
+        draft = F.rms_norm(states.float(), states.shape[-1:]) @ head["matrix"]
+        ahead = F.linear(draft, self.module.hash_embedding.bytes.weight).float()
+        return loss + 0.2 * (1 - done / steps) * objectives.summed_loss(ahead, later)
 
-    with mock.patch.object(objectives.BLTObjective, "nats", nats), mock.patch.object(BLT, "logits", logits):
+    with mock.patch.object(objectives.BLTObjective, "loss_sum", loss_sum), mock.patch.object(BLT, "logits", logits):
         yield
 
 

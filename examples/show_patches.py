@@ -1,6 +1,6 @@
 """Show how a text falls into patches: `python examples/show_patches.py --text "Tom had a red ball."`.
 
-A patch ends where the next byte is hard to guess, so that hard places get more of the model's thought.
+A patch ends where the next byte is hard to predict, so that hard places get more of the model's thought.
 """
 
 import argparse

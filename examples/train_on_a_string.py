@@ -31,7 +31,7 @@ objective = BLTObjective(lm.blt, rule=lm.patch_rule, slots_multiple=1)
 
 for step in range(options.steps):
     batch = windows.batch(step, rows=4)
-    loss = objective.nats(batch) / (batch.targets >= 0).sum()  # nats per byte
+    loss = objective.loss_sum(batch) / (batch.targets >= 0).sum()  # nats per byte
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -96,7 +96,7 @@ class Theirs:
 
 
 def amid(entropies):
-    """Give a threshold above some three in five of the entropies, in the widest gap there: rounding decides nothing."""
+    """Return a threshold above some three in five entropies, in the widest gap there: rounding decides nothing."""
     ordered = entropies.flatten().sort().values
     near = ordered[len(ordered) * 11 // 20 : len(ordered) * 13 // 20 + 2]
     place = int(near.diff().argmax())
@@ -132,7 +132,7 @@ THEIRS = {
 
 
 def ours(**fields):
-    """Give a shape of ours; encoder and decoder windows are one, as transformers has it."""
+    """Return a shape of ours; encoder and decoder windows are one, as transformers has it."""
     values = {
         "local_encoder": LocalConfig(dim=24, num_layers=1, num_heads=3, window=16),
         "global_transformer": TransformerConfig(dim=32, num_layers=2, num_heads=4),
@@ -168,7 +168,7 @@ ENTROPY = EntropyConfig(dim=16, num_layers=2, num_heads=2, window=6, rope_theta=
 
 
 def patch_lengths(ends):
-    """Give transformers' form of patches `B T`, B = 1: lengths, the last that of the open patch, even if 0."""
+    """Return transformers' form of patches `B T`, B = 1: lengths, the last that of the open patch, even if 0."""
     starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[0].nonzero()[:, 0] + 1])
     return torch.diff(starts, append=torch.tensor([ends.shape[1]]))[None]
 

@@ -27,7 +27,7 @@ VOCABULARY_SIZE = 260
 
 
 def to_bytes(text: str | bytes) -> bytes:
-    """Give the bytes of a text, whatever it holds.
+    """Return the bytes of a text, whatever it holds.
 
     Lone surrogates, which UTF-8 has no bytes for, become the raw byte that they stand for (the way Python passes
     undecodable command-line arguments) or, failing that, the three bytes that they would have.
@@ -69,9 +69,9 @@ class Utf8Stream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, data: bytes) -> str:
-        """Give the text that is complete once `data` is read (often the empty string)."""
+        """Return the text that is complete once `data` is read (often the empty string)."""
         return self._decoder.decode(data)
 
     def finish(self) -> str:
-        """Give what was held back: the empty string, or U+FFFD for a character cut short."""
+        """Return what was held back: the empty string, or U+FFFD for a character cut short."""
         return self._decoder.decode(b"", final=True)

@@ -35,7 +35,7 @@ def variant(tag: str) -> Callable[[type[T]], type[T]]:
 
 
 def tag_of(value: object) -> str:
-    """Give the tag under which the value's class was registered."""
+    """Return the tag under which the value's class was registered."""
     return _TAGS[type(value)]
 
 
@@ -126,7 +126,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any], *, w
 
 @functools.cache
 def field_help(cls: type) -> dict[str, str]:
-    """Give each field's help text: the docstring that stands under it, in the class or in its bases."""
+    """Return each field's help text: the docstring that stands under it, in the class or in its bases."""
     helps: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -269,7 +269,7 @@ def _choose(variants: list[type], tag: Any, where: str) -> type:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Give `value` as the type that the field wants; strings from the command line are read as that type."""
+    """Return `value` as the type that the field wants; strings from the command line are read as that type."""
     if _is_union(hint) and type(None) in typing.get_args(hint):
         if value is None or value == "none":
             return None
@@ -293,7 +293,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Give `value` as the first type that takes it."""
+    """Return `value` as the first type that takes it."""
     for member in members:
         try:
             return _convert(member, value, where)
@@ -303,7 +303,7 @@ def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _convert_tuple(members: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    """Give a list, or the items between the commas of a string, as `tuple[X, ...]` or as `tuple[X, Y]`."""
+    """Return a list, or the items between the commas of a string, as `tuple[X, ...]` or as `tuple[X, Y]`."""
     items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)):
         raise ConfigurationError(f"{where}: expected a list, got {value!r}")

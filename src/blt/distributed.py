@@ -1,7 +1,8 @@
 """Several processes that train one model: who they are, and sums over all of them (torchrun, gloo or NCCL)."""
 
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,8 +14,12 @@ from torch import nn
 from blt.errors import ConfigurationError
 from blt.shapes import Tensor
 
-PATIENCE = timedelta(days=1)
-"""How long a process waits for the others: the first one may store the entropies of a large corpus meanwhile."""
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others before it fails. What the main process does alone, in `World.lead`, may take
+longer, as long as it shows life more often than this."""
+LIFE_SECONDS = 1.0
+"""How often, at most, it does so."""
+_FAILED, _DONE, _WORKING = -1, 0, 1
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,38 @@ class World:
         kept_values = torch.cat([some[:count] for some, count in zip(all_values, counts.tolist(), strict=True)])
         return torch.sparse_coo_tensor(kept_rows[None], kept_values, gradient.shape, check_invariants=True).coalesce()
 
+    def lead(self, work: Callable[[Callable[[], None]], None]) -> bool:
+        """Run `work` in the main process alone, however long it takes, while the others wait.
+
+        Args:
+            work: gets a function, to be called more often than `PATIENCE`, that shows the others that it goes on.
+
+        Returns:
+            Whether it was done. Where it fails, the main process raises its error, and False comes back in the others.
+        """
+        if self.size == 1:
+            work(lambda: None)
+            return True
+        if not self.is_main:
+            while (state := self.sum(0)) == _WORKING:
+                pass
+            return state == _DONE
+        shown = time.monotonic()
+
+        def show_life() -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= LIFE_SECONDS:
+                self.sum(_WORKING)
+                shown = time.monotonic()
+
+        state = _FAILED
+        try:
+            work(show_life)
+            state = _DONE
+        finally:
+            self.sum(state)
+        return True
+
     def wait(self) -> None:
         """Go on once all processes are here."""
         if self.size > 1:
@@ -78,7 +115,7 @@ class World:
 
 
 def choose_device(name: str) -> torch.device:
-    """Give this process's device.
+    """Return this process's device.
 
     Args:
         name: as PyTorch names it, or `auto`: a GPU if there is one. The processes of one machine share out its GPUs,

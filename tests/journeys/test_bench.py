@@ -33,7 +33,7 @@ def test_decoding_is_shown_part_by_part_in_every_type(dtype, tiny_folder, capsys
 
 
 @pytest.mark.parametrize("draft", ["entropy", "decoder"])
-def test_guessing_is_compared_with_one_byte_a_pass(draft, tiny_folder, capsys):
+def test_drafting_is_compared_with_one_byte_a_pass(draft, tiny_folder, capsys):
     arguments = ["--model", tiny_folder, "--bytes", 16, "--draft", draft]
     assert run("bench", *arguments, "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -14,7 +14,7 @@ from blt.cli import main
 
 @pytest.fixture
 def run(capfdbinary):
-    """Give a function that runs a command line and gives status, output and errors."""
+    """Return a function that runs a command line and gives status, output and errors."""
 
     def call(*arguments: str) -> tuple[int, bytes, bytes]:
         with pytest.raises(SystemExit) as stopped:

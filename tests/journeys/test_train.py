@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 from blt import checkpoint
 from blt.checkpoint import load_tensors
 from blt.cli import main
-from blt.training import monitor, samples
+from blt.data import PrepareConfig, prepare
+from blt.training import monitor, pipeline, samples
 from blt.training.monitor import read_metrics
 from blt.training.objectives import EntropyObjective
 from tiny_training import RECIPE, made_up_documents, write_recipe, write_text
@@ -212,11 +214,11 @@ def test_one_byte_and_one_document_longer_than_the_window_train_too(tmp_path, te
 def test_a_loss_that_is_not_finite_is_one_line_and_leaves_the_last_checkpoint(recipe, tmp_path, monkeypatch, capsys):
     honest, calls = EntropyObjective.nats, []
 
-    def nats(objective, batch):
+    def loss_sum(objective, batch):
         calls.append(1)
         return honest(objective, batch) * (float("nan") if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(EntropyObjective, "nats", nats)
+    monkeypatch.setattr(EntropyObjective, "loss_sum", loss_sum)
     assert run("train", recipe, *SHORT) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("blt: step 4: loss nan, gradient norm nan; the last checkpoint is as it was")
@@ -268,3 +270,57 @@ def test_what_is_dropped_in_training_changes_what_is_learnt(recipe, tmp_path, op
     without, dropped = (weights_in(tmp_path / name) for name in ("without", "with"))
     assert any(not torch.equal(dropped[key], tensor) for key, tensor in without.items() if "model.safetensors" in key)
     assert all(torch.equal(dropped[key], tensor) for key, tensor in without.items() if "entropy.safetensors" in key)
+
+
+def test_damaged_data_are_refused_by_training_by_preparing_again_and_by_a_check(tmp_path, capsys):
+    text = write_text(tmp_path / "stories.txt", made_up_documents())
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(root=tmp_path))
+    prepare = ["prepare", text, "--out", tmp_path / "data", "--validation", "0.2"]
+    assert run(*prepare) == 0
+    assert run("prepare", "--check", tmp_path / "data") == 0
+    assert "every file is what index.json says" in capsys.readouterr().out
+    shard = tmp_path / "data" / "train" / "shard-00000.bin"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    for command in (["train", recipe, *SHORT], prepare, ["prepare", "--check", tmp_path / "data"]):
+        assert run(*command) == 2
+        said = capsys.readouterr().err
+        assert "shard-00000.bin: has changed" in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_check_takes_the_folder_alone(tmp_path, capsys):
+    assert run("prepare", "x.txt", "--check", tmp_path) == 2
+    assert run("prepare", "x.txt") == 2
+    assert "Missing option '--out'" in capsys.readouterr().err
+    assert run("prepare", "--check", tmp_path / "nowhere") == 2
+
+
+def test_data_that_are_replaced_while_a_run_trains_are_not_taken_for_those_it_began_with(
+    uninterrupted, tmp_path, monkeypatch
+):
+    path, wanted = uninterrupted
+    root, honest = path.parent, pipeline.prepare_patching
+    shutil.copytree(root / "data", tmp_path / "data")
+    others = write_text(tmp_path / "other.txt", list(reversed(made_up_documents())))  # of the same length
+
+    def replace_and_patch(*arguments, **options):
+        prepare(PrepareConfig(inputs=(str(others),), out=str(tmp_path / "data"), validation=0.2, overwrite=True))
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "prepare_patching", replace_and_patch)
+    command = ["train", path, "--out", tmp_path / "run", "--data.train", tmp_path / "data", *LONG]
+    assert run(*command) == 0
+    assert_same_weights(weights_in(tmp_path / "run"), wanted)
+    assert run(*command) == 2  # the data are not those that the run began with
+
+
+def test_training_leaves_prepared_data_as_they_are(recipe, tmp_path):
+    def files():
+        return {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+
+    before = files()
+    assert run("train", recipe, *SHORT) == 0
+    assert files() == before
+    assert list((tmp_path / "run" / "entropies" / "train").glob("entropies-*.f32"))

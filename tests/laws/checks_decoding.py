@@ -20,7 +20,7 @@ def check_cached_step(
 ) -> None:
     """Byte by byte from the start of the rows, on any boundaries."""
     expected, rows = model(byte_ids, Patches(ends=ends)), np.arange(len(byte_ids))
-    state = BLTState(model, batch=len(byte_ids), ahead=AHEAD)
+    state = BLTState(model, batch=len(byte_ids), max_rollback=AHEAD)
     for position in range(byte_ids.shape[1]):
         found = state.read(byte_ids[:, position, None], ends[:, position, None], rows)[:, 0]
         assert_close(found, expected[:, position], f"cached step at byte {position}", tolerance=tolerance)
@@ -33,7 +33,7 @@ def check_reading_ahead(model: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Ten
     """
     expected, generator = model(byte_ids, Patches(ends=ends)), np.random.default_rng(seed)
     rows, length = np.arange(len(byte_ids)), byte_ids.shape[1]
-    state, read = BLTState(model, batch=len(byte_ids), ahead=AHEAD), np.zeros(len(byte_ids), dtype=np.int64)
+    state, read = BLTState(model, batch=len(byte_ids), max_rollback=AHEAD), np.zeros(len(byte_ids), dtype=np.int64)
     while True:
         going = rows[read < length]
         if not len(going):
@@ -59,7 +59,7 @@ def check_step_after_parallel_pass(
     """A parallel pass over the first `lengths[b]` bytes of row b, then byte by byte, every row from where it stands."""
     expected = model(byte_ids, Patches(ends=ends))
     rows = torch.arange(len(byte_ids))
-    state = BLTState(model, batch=len(byte_ids), ahead=AHEAD)
+    state = BLTState(model, batch=len(byte_ids), max_rollback=AHEAD)
     found = state.fill(rows.numpy(), byte_ids, ends, lengths=lengths)
     assert_close(found, expected[rows, lengths - 1], f"parallel pass over {lengths.tolist()} bytes")
     for step in range(int(byte_ids.shape[1] - lengths.max())):
@@ -71,7 +71,7 @@ def check_step_after_parallel_pass(
 def check_session(lm: ByteLM, byte_ids: Int[Tensor, "B T"], *, at_once: int = 1) -> None:
     """Entropy model and patcher included: logits byte by byte, or so many at once; half of each read is read twice."""
     expected = lm(byte_ids)
-    session = DecodingSession(lm, ahead=AHEAD)
+    session = DecodingSession(lm, max_rollback=AHEAD)
     rows = session.start(len(byte_ids))
     for first in range(0, byte_ids.shape[1], at_once):
         part = byte_ids[:, first : first + at_once]

@@ -78,7 +78,7 @@ def check_gradient(model: BLT, byte_ids: Int[Tensor, "1 T"], patches: Patches, *
 def gradient_strength(
     model: BLT, byte_ids: Int[Tensor, "1 T"], patches: Patches, *, position: int
 ) -> Float[Tensor, " T"]:
-    """Give the largest gradient of a random sum of the logits at one position in each byte's embedding."""
+    """Return the largest gradient of a random sum of the logits at one position in each byte's embedding."""
     caught: list[Tensor] = []
 
     def catch(_module: nn.Module, _inputs: object, embedded: Tensor) -> Tensor:

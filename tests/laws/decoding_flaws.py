@@ -11,16 +11,16 @@ import blt.entropy.incremental
 import blt.model.incremental
 from blt.model import BLTState
 from blt.model.patch_memory import OpenPatches, ReadablePatches
-from blt.nn import KeyValueCache, LocalConfig, Places, StackSteps, TransformerConfig
+from blt.nn import KeyValueCache, LocalConfig, StackSteps, StepInputs, TransformerConfig
 from blt.shapes import Tensor
 
 
-def _plant_cache(monkeypatch: pytest.MonkeyPatch, module: object, *, window: int = 0, ahead: int = 0) -> None:
+def _plant_cache(monkeypatch: pytest.MonkeyPatch, module: object, *, window: int = 0, max_rollback: int = 0) -> None:
     class Flawed(KeyValueCache):
         def __init__(self, config: TransformerConfig, **options: Any) -> None:
             if isinstance(config, LocalConfig):
                 config = dataclasses.replace(config, window=config.window + window)
-                options["ahead"] += ahead
+                options["max_rollback"] += max_rollback
             super().__init__(config, **options)
 
     monkeypatch.setattr(module, "KeyValueCache", Flawed)
@@ -40,13 +40,13 @@ def plant_a_wider_entropy_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant_mixed_rows_in_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """At every other byte, each row takes its neighbour's cache for its own."""
-    original = StackSteps.stand
+    original = StackSteps.prepare
 
-    def flawed(self: StackSteps, places: Places) -> Any:
+    def flawed(self: StackSteps, places: StepInputs) -> Any:
         odd = bool(places.positions[0] % 2)
         return original(self, places._replace(rows=places.rows.roll(1)) if odd else places)
 
-    monkeypatch.setattr(StackSteps, "stand", flawed)
+    monkeypatch.setattr(StackSteps, "prepare", flawed)
 
 
 def plant_mixed_rows_in_global_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def plant_bytes_before_documents(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant_rings_without_room_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read at once overwrites what its first bytes must still see."""
-    _plant_cache(monkeypatch, blt.model.incremental, ahead=-4)
+    _plant_cache(monkeypatch, blt.model.incremental, max_rollback=-4)
 
 
 def plant_patches_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ DOCUMENTS = (b"Tom had a ball.", b"", "Zoë ate 3".encode(), b"\xff\x00" * 5)
 
 
 def packed_batch(*, num_rows: int = 3) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Give rows of several documents, which start elsewhere in each, and boundaries that heed none of them."""
+    """Return rows of several documents, which start elsewhere in each, and boundaries that heed none of them."""
     row = packed_row(*DOCUMENTS)[0]
     ids = torch.stack([row.roll(7 * number) for number in range(num_rows)])
     return ids, random_ends(*ids.shape, seed=5)

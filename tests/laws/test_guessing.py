@@ -1,4 +1,4 @@
-"""Law: what is written does not depend on whether bytes are guessed ahead, nor on what stands beside it."""
+"""Law: what is written does not depend on whether bytes are drafted ahead, nor on what stands beside it."""
 
 import dataclasses
 
@@ -10,11 +10,11 @@ from tiny_models import RULES, tiny_lm
 from blt.codec import BYTE_OFFSET, encode
 from blt.errors import ConfigurationError
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request, drafting
-from blt.generation.request import Foresight
+from blt.generation.request import DraftSampler
 
 PROMPTS = (b"", b"Tom had a red ball.", "Zoë ".encode() * 5, b"\xff\x00")
-DRAFTS = [DraftConfig(by=by, max_guesses=most, min_probability=0.0) for by in ("entropy", "decoder") for most in (1, 5)]
-every_draft = pytest.mark.parametrize("draft", DRAFTS, ids=lambda draft: f"{draft.by}-{draft.max_guesses}")
+DRAFTS = [DraftConfig(by=by, max_draft=most, min_probability=0.0) for by in ("entropy", "decoder") for most in (1, 5)]
+every_draft = pytest.mark.parametrize("draft", DRAFTS, ids=lambda draft: f"{draft.by}-{draft.max_draft}")
 
 
 def written(lm, draft, *, prompts=PROMPTS, num_bytes=24, **options):
@@ -35,8 +35,8 @@ def written(lm, draft, *, prompts=PROMPTS, num_bytes=24, **options):
 def test_guessed_bytes_leave_the_text_as_it_is(draft, options, rule):
     lm = tiny_lm(rule, shape="three-queries-read-first")
     plain, _ = written(lm, None, **options)
-    guessed, _ = written(lm, draft, **options)
-    for one, other in zip(plain, guessed, strict=True):
+    drafted, _ = written(lm, draft, **options)
+    for one, other in zip(plain, drafted, strict=True):
         assert (one.data, one.stopped_by) == (other.data, other.stopped_by)
         for expected, found in zip(one.logprobs or (), other.logprobs or (), strict=True):
             assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)
@@ -70,7 +70,7 @@ def test_a_stop_string_within_guesses_stops_there():
 
 
 def test_right_guesses_save_steps(monkeypatch):
-    """A guesser that knows the text is believed; all of its guesses are read in one pass."""
+    """A drafter that knows the text is believed; all of its drafts are read in one pass."""
     lm = tiny_lm()
     plain, _ = written(lm, None, prompts=[b"Tom"], temperature=0)
     position = iter(range(0))
@@ -79,13 +79,13 @@ def test_right_guesses_save_steps(monkeypatch):
     def knows(self, logits):
         return text[next(position) + 1] if self._num_left >= 2 else None
 
-    def look_ahead(request):
+    def fork_sampler(request):
         nonlocal position
         position = iter(range(24 - request.num_left - 1, 100))
-        return Foresight(request._sampler.fork(), num_left=request.num_left)
+        return DraftSampler(request._sampler.fork(), num_left=request.num_left)
 
-    monkeypatch.setattr(Foresight, "choose", knows)
-    monkeypatch.setattr(Request, "look_ahead", look_ahead)
+    monkeypatch.setattr(DraftSampler, "choose", knows)
+    monkeypatch.setattr(Request, "fork_sampler", fork_sampler)
     found, num_steps = written(lm, DRAFTS[1], prompts=[b"Tom"], temperature=0)
     assert found == plain
     assert num_steps <= 24 // 5
@@ -93,7 +93,7 @@ def test_right_guesses_save_steps(monkeypatch):
 
 @torch.inference_mode()
 def chances_of_the_second_byte(lm, prompt, *, temperature):
-    """Give the exact chances of the 260 ids as second new id, summed over all that may come first."""
+    """Return the exact chances of the 260 ids as second new id, summed over all that may come first."""
     ids = encode(prompt, bos=True)
     first = sampled_from(lm(ids[None])[0, -1], temperature)
     rows = torch.cat([ids.expand(260, -1), torch.arange(260)[:, None]], dim=1)[first > 0]
@@ -129,21 +129,21 @@ def test_sampled_bytes_that_were_guessed_have_the_models_own_distribution(draft)
 
 
 def test_guesses_reach_further_while_they_are_right_and_less_far_after_wrong_ones():
-    drafter = Drafter(DraftConfig(max_guesses=6))
+    drafter = Drafter(DraftConfig(max_draft=6))
     for _ in range(9):
-        drafter.note(guessed=4, right=2)
+        drafter.note(drafted=4, right=2)
     assert drafter.num_ahead == 1
-    drafter.note(guessed=0, right=0)
+    drafter.note(drafted=0, right=0)
     assert drafter.num_ahead == 1
-    drafter.note(guessed=1, right=1)
+    drafter.note(drafted=1, right=1)
     assert drafter.num_ahead == 3
     for _ in range(9):
-        drafter.note(guessed=3, right=3)
+        drafter.note(drafted=3, right=3)
     assert drafter.num_ahead == 6
 
 
 def test_the_engine_tells_the_drafter_how_its_guesses_fared():
-    """Random models hardly agree, so that their guesses become few."""
+    """Random models hardly agree, so that their drafts become few."""
     lm, drafter = tiny_lm(), Drafter(DRAFTS[1])
     engine = Engine(lm, drafter=drafter)
     engine.add([Request(b"Tom", GenerationConfig(temperature=0, valid_utf8=False, max_new_bytes=24))])
@@ -161,7 +161,7 @@ def test_a_single_text_is_guessed_by_default_where_kernels_serve(monkeypatch):
     assert drafting.default_drafter(lm, num_requests=1) is None
 
 
-def test_guessing_by_entropy_needs_a_rule_that_looks_at_entropies():
+def test_drafting_by_entropy_needs_a_rule_that_looks_at_entropies():
     with pytest.raises(ConfigurationError, match="use 'decoder'"):
         written(tiny_lm("space"), DRAFTS[0])
 

@@ -67,12 +67,12 @@ TEXTS = (b"Tom had a red ball. ", "Zoë ate 3 crêpes, tout à coup – ok?".enc
 
 
 def tiny_blt(shape: str = "one-query", *, seed: int = 0) -> BLT:
-    """Give a BLT with random weights, norms included, so that each of them matters."""
+    """Return a BLT with random weights, norms included, so that each of them matters."""
     return _randomised(BLT(SHAPES[shape]), seed=seed)
 
 
 def tiny_entropy_model(*, seed: int = 0) -> EntropyModel:
-    """Give an entropy model with random weights, sharp enough that entropies vary by nats."""
+    """Return an entropy model with random weights, sharp enough that entropies vary by nats."""
     model = _randomised(EntropyModel(ENTROPY_SHAPE), seed=seed)
     with torch.no_grad():
         model.norm.weight.mul_(6)
@@ -80,25 +80,25 @@ def tiny_entropy_model(*, seed: int = 0) -> EntropyModel:
 
 
 def tiny_lm(rule: str = "entropy", *, shape: str = "one-query", seed: int = 0) -> ByteLM:
-    """Give a whole language model with random weights."""
+    """Return a whole language model with random weights."""
     entropy_model = tiny_entropy_model(seed=seed)
     return ByteLM(tiny_blt(shape, seed=seed), patch_rule=RULES[rule], entropy_model=entropy_model).eval()
 
 
 def typical_entropy() -> float:
-    """Give the median entropy of the entropy model of seed 0, which makes a threshold that many bytes cross."""
+    """Return the median entropy of the entropy model of seed 0, which makes a threshold that many bytes cross."""
     return float(tiny_entropy_model().entropies(text_row(200)).median())
 
 
 def text_row(length: int, *, seed: int = 0) -> Int[Tensor, "1 T"]:
-    """Give a row of one document: BOS, some text, then random bytes; no EOS."""
+    """Return a row of one document: BOS, some text, then random bytes; no EOS."""
     generator = torch.Generator().manual_seed(seed)
     noise = bytes(torch.randint(0, 256, (length,), generator=generator).tolist())
     return encode((b"".join(TEXTS) + noise)[: length - 1], bos=True)[None]
 
 
 def random_ends(*shape: int, seed: int = 0, share: float = 0.3) -> Bool[Tensor, "B T"]:
-    """Give hand-written boundaries that no rule would choose, also none at a BOS."""
+    """Return hand-written boundaries that no rule would choose, also none at a BOS."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < share
 
 

@@ -54,7 +54,7 @@ class Run:
     is_dry: bool = False
     """Change nothing."""
     seed: int | None = None
-    """Seed; unset: another one every time."""
+    """Seed; None means another one every time."""
     max_length: int | None = 512
     """Longest row; none: no limit."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -1,8 +1,14 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 from torch import nn
 
-from blt.distributed import World, choose_device, joined_world
+from blt.distributed import PATIENCE, World, choose_device, joined_world
 from blt.errors import ConfigurationError
 
 
@@ -27,3 +33,77 @@ def test_a_device_is_what_its_name_says():
 def test_a_device_that_is_not_there_is_one_clear_line(name):
     with pytest.raises(ConfigurationError, match=rf"device: '{name}' cannot be used \(.*\); try 'cpu' or 'auto'"):
         choose_device(name)
+
+
+PROGRAM = """
+import sys, time
+from datetime import timedelta
+import torch
+import blt.distributed as distributed
+distributed.PATIENCE = timedelta(seconds=4)
+distributed.LIFE_SECONDS = 0.2
+
+def work(show_life):
+    for _ in range(int(float(sys.argv[1]) / 0.1)):
+        time.sleep(0.1)
+        if sys.argv[2] == "lively":
+            show_life()
+    if sys.argv[2] == "fails":
+        raise ValueError("on purpose")
+    print("worked", flush=True)
+
+with distributed.joined_world(torch.device("cpu")) as world:
+    print(world.lead(work), flush=True)
+"""
+
+
+def run(*arguments):
+    """Run the program in two processes; returns what each has printed, and its status."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    return [(process.communicate(timeout=120)[0].split(), process.returncode) for process in processes]
+
+
+def test_the_main_process_may_work_longer_than_the_others_wait_if_it_shows_life():
+    assert run(7, "lively") == [(["worked", "True"], 0), (["True"], 0)]
+
+
+def test_a_main_process_that_shows_no_life_is_not_waited_for_for_ever():
+    started = time.monotonic()
+    (_, (said, status)) = run(20, "silent")
+    assert said == []
+    assert status != 0
+    assert time.monotonic() - started < 100
+
+
+def test_a_failure_of_the_main_process_is_told_to_the_others():
+    (main, (said, status)) = run(0.5, "fails")
+    assert main == ([], 1)
+    assert (said, status) == (["False"], 0)
+
+
+def test_patience_is_minutes_not_a_day():
+    assert PATIENCE.total_seconds() <= 1800
+
+
+def test_alone_the_work_is_just_done():
+    done = []
+    assert World().lead(lambda show_life: (show_life(), done.append(1)))
+    assert done == [1]
+    with pytest.raises(ZeroDivisionError):
+        World().lead(lambda show_life: 1 / 0)

@@ -113,7 +113,7 @@ def _check_places(headers: dict[str, TensorHeader], *, num_bytes: int) -> None:
 
 
 def _are_counts(values: Any) -> bool:
-    """Say whether that is a list of whole numbers from 0 to what 64 bits can count."""
+    """Whether that is a list of whole numbers from 0 to what 64 bits can count."""
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 

@@ -59,7 +59,7 @@ def _divide(tensors: Mapping[str, Tensor], *, max_bytes: int) -> list[list[str]]
 
 
 def index_of(path: Path) -> Path:
-    """Give the index that stands in place of a file that is divided into shards."""
+    """Return the index that stands in place of a file that is divided into shards."""
     return path.with_name(f"{path.name}.index.json")
 
 

@@ -21,7 +21,7 @@ from blt.generation.speed import (
     Limits,
     Speed,
     measure_decoding,
-    measure_guessing,
+    measure_drafting,
     measure_limits,
     measure_prefill,
 )
@@ -49,8 +49,8 @@ PROMPTS = ["Once upon a time", "Lily and Tom went to the park.", "The big dog wa
 @click.option(
     "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Rows; training has 8 at least."
 )
-@click.option("--draft", type=click.Choice(["entropy", "decoder"]), help="Decode: guess bytes ahead, on real prompts.")
-@click.option("--max-guesses", type=click.IntRange(1, 15), default=8, show_default=True, help="At once.")
+@click.option("--draft", type=click.Choice(["entropy", "decoder"]), help="Decode: draft bytes ahead, on real prompts.")
+@click.option("--max-draft", type=click.IntRange(1, 15), default=8, show_default=True, help="At once.")
 @click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Runs to take the median of.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; as many as PyTorch chooses if not given.")
 @device_option
@@ -64,7 +64,7 @@ def bench(
     after: int,
     batch: int,
     draft: str | None,
-    max_guesses: int,
+    max_draft: int,
     repeats: int,
     threads: int | None,
     device: str,
@@ -87,9 +87,9 @@ def bench(
     elif what == "prefill":
         speed = measure_prefill(lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, repeats=repeats)
     elif draft is not None:
-        drafter = Drafter(DraftConfig(by=draft, max_guesses=max_guesses))  # type: ignore[arg-type]
-        speed = measure_guessing(lm, drafter=drafter, prompts=PROMPTS, num_bytes=num_bytes)
-        plain = measure_guessing(lm, drafter=None, prompts=PROMPTS, num_bytes=num_bytes)
+        drafter = Drafter(DraftConfig(by=draft, max_draft=max_draft))  # type: ignore[arg-type]
+        speed = measure_drafting(lm, drafter=drafter, prompts=PROMPTS, num_bytes=num_bytes)
+        plain = measure_drafting(lm, drafter=None, prompts=PROMPTS, num_bytes=num_bytes)
     else:
         speed = measure_decoding(
             lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=batch, repeats=repeats, after=after
@@ -134,7 +134,7 @@ def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats
     for _ in range(repeats + 1):
         start = time.perf_counter()
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=bf16):
-            nats = objective.nats(batch_of_rows)
+            nats = objective.loss_sum(batch_of_rows)
         nats.backward()  # type: ignore[no-untyped-call]
         for optimizer in optimizers:
             optimizer.step()
@@ -159,7 +159,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _shown(found: dict[str, Any]) -> str:
-    """Give the figures as lines."""
+    """Return the figures as lines."""
     lines = [f"{found['bytes_per_second']:.0f} bytes/s, {found['mean_patch_bytes']:.2f} bytes per patch"]
     if "roofline_share" in found:
         lines.append(f"{found['roofline_share']:.0%} of what the machine allows:")

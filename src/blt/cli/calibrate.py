@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from blt.cli.options import json_option, model_option
+from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
 from blt.configuration import field_help, from_dict, to_dict
-from blt.data import Shards, read_documents
+from blt.data import Format, Shards, read_documents
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.evaluation import compute_entropies
 from blt.lm import ByteLM
@@ -33,7 +34,9 @@ _HELP = field_help(EntropyAndRiseRule)
 @click.option("--max-length", type=click.IntRange(min=1), help=_HELP["max_length"])
 @click.option("--rise-threshold", type=float, help=_HELP["rise_threshold"])
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N documents only.")
-@click.option("--text-field", default="text", show_default=True, metavar="NAME", help="JSON field, or column, to read.")
+@format_option
+@text_field_option
+@skip_bad_option
 @click.option("--out", metavar="FOLDER", help="Save the model with the calibrated rule there.")
 @json_option
 def calibrate(
@@ -44,7 +47,9 @@ def calibrate(
     max_length: int | None,
     rise_threshold: float | None,
     limit: int | None,
-    text_field: str,
+    format: Format,
+    text_field: str | None,
+    skip_bad: bool,
     out: str | None,
     as_json: bool,
 ) -> None:
@@ -54,7 +59,8 @@ def calibrate(
     """
     if out is not None:
         _check_out(Path(out))
-    shards = Shards.from_documents(list(itertools.islice(read_documents(data, text_field=text_field), limit)))
+    read = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
+    shards = Shards.from_documents(list(itertools.islice(read, limit)))
     lm = ByteLM.from_pretrained(model)
     own_rule = _rule_to_calibrate(lm, rule, max_length=max_length, rise_threshold=rise_threshold)
     calibrated, mean = _calibrated(lm, shards, own_rule, mean_patch=mean_patch)
@@ -99,7 +105,7 @@ def _calibrated(lm: ByteLM, shards: Shards, rule: ThresholdRule, *, mean_patch: 
 def _rule_to_calibrate(
     lm: ByteLM, tag: str | None, *, max_length: int | None, rise_threshold: float | None
 ) -> ThresholdRule:
-    """Give the rule that was asked for: the model's own where it fits, with the options set on top."""
+    """Return the rule that was asked for: the model's own where it fits, with the options set on top."""
     if lm.entropy_model is None:
         raise ConfigurationError("this model has no entropy model, so there is no threshold to find; give another one")
     if tag is None and not isinstance(lm.patch_rule, ThresholdRule):

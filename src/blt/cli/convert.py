@@ -82,7 +82,7 @@ def _format_of(folder: Path) -> str:
 
 
 def _stored_dtype(folder: Path) -> str:
-    """Give the precision of a model folder of ours: bfloat16 if it was saved so."""
+    """Return the precision of a model folder of ours: bfloat16 if it was saved so."""
     stored = {header.dtype for header in load_headers(folder / "model.safetensors").values()}
     return "bfloat16" if stored == {"BF16"} else "float32"
 

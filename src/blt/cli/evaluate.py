@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from blt.cli.options import device_option, json_option, model_option
-from blt.data import read_documents
+from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
+from blt.data import Format, read_documents
 from blt.evaluation import PROTOCOLS, Evaluation, Protocol
 from blt.evaluation import evaluate as evaluate_lm
 from blt.evaluation.evaluate import Progress as Report
@@ -30,7 +31,9 @@ from blt.lm import ByteLM
     help="Each document alone and whole, or cuts of 512 ids as a small training run sees them.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N documents only.")
-@click.option("--text-field", default="text", show_default=True, metavar="NAME", help="JSON field, or column, to read.")
+@format_option
+@text_field_option
+@skip_bad_option
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Draws; 0: no interval.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the bootstrap.")
 @device_option
@@ -42,7 +45,9 @@ def evaluate(
     model: str | None,
     protocol: str,
     limit: int | None,
-    text_field: str,
+    format: Format,
+    text_field: str | None,
+    skip_bad: bool,
     bootstrap: int,
     seed: int,
     device: str,
@@ -55,7 +60,8 @@ def evaluate(
     The bits of every byte and of every document's end count, and the bytes of the text alone divide them. With
     --protocol both, the JSON object has the figures of `documents`, and under the key "windows" those of `windows`.
     """
-    documents = list(itertools.islice(read_documents(data, text_field=text_field), limit))
+    read = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
+    documents = list(itertools.islice(read, limit))
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
     evaluations = []
     chosen: tuple[Protocol, ...] = PROTOCOLS if protocol == "both" else (protocol,)  # type: ignore[assignment]

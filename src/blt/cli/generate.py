@@ -26,7 +26,7 @@ def _default(field: str) -> Any:
 
 
 def _schema(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001
-    """Give the JSON of a schema that may be JSON or the name of a file."""
+    """Return the JSON of a schema that may be JSON or the name of a file."""
     if value is None or value.lstrip().startswith("{"):
         return value
     try:

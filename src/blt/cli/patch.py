@@ -65,7 +65,7 @@ def patch(
 
 
 def read_text_or_file(text: str) -> tuple[bytes, str]:
-    """Give the bytes that an argument means, and a title for them.
+    """Return the bytes that an argument means, and a title for them.
 
     Args:
         text: the name of a file, `-` for standard input, or else a text.
@@ -78,7 +78,7 @@ def read_text_or_file(text: str) -> tuple[bytes, str]:
 
 
 def _rule(own: PatchRule, settings: dict[str, Any]) -> PatchRule:
-    """Give the model's own rule with other settings, or another rule.
+    """Return the model's own rule with other settings, or another rule.
 
     Raises:
         ConfigurationError: a setting that the rule does not have, or lacks.

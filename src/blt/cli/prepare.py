@@ -1,44 +1,95 @@
 """`blt prepare`: text, JSONL, Parquet or a data set → shards and an index."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
 from blt.configuration import field_help
-from blt.data.documents import Format
+from blt.data.document_limit import MAX_DOCUMENT_BYTES
+from blt.data.index import read_index
 from blt.data.prepare import PrepareProgress, PrepareSummary, Report
 from blt.data.prepare import prepare as prepare_shards
 from blt.data.prepare_config import PrepareConfig
+from blt.data.shards import Shards
+from blt.errors import ConfigurationError
 
 _HELP = field_help(PrepareConfig)
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@click.option("--out", required=True, metavar="DIR", help=_HELP["out"])
+@click.option("--out", metavar="DIR", help=_HELP["out"])
+@click.option(
+    "--check",
+    metavar="DIR",
+    help="Compare every file of a prepared folder with its checksum, and prepare nothing.",
+)
 @click.option("--dataset", metavar="NAME", help=_HELP["dataset"])
 @click.option("--dataset-config", metavar="NAME", help=_HELP["dataset_config"])
-@click.option("--split", default="train", show_default=True, metavar="NAME", help=_HELP["split"])
-@click.option("--format", type=click.Choice(get_args(Format)), default="auto", show_default=True, help=_HELP["format"])
-@click.option("--text-field", default="text", show_default=True, metavar="NAME", help=_HELP["text_field"])
+@click.option("--split", metavar="NAME", help=_HELP["split"])
+@format_option
+@text_field_option
+@skip_bad_option
+@click.option(
+    "--max-document-mb",
+    type=float,
+    default=MAX_DOCUMENT_BYTES / 1e6,
+    show_default=True,
+    help="Refuse a longer document, in 10^6 bytes; one is held in memory at a time.",
+)
 @click.option("--validation", type=float, default=0.01, show_default=True, help=_HELP["validation"])
 @click.option("--shard-mb", type=float, default=256.0, show_default=True, help="Size of a shard, in 10^6 bytes.")
 @click.option("--seed", type=int, default=0, show_default=True, help=_HELP["seed"])
 @click.option("--overwrite", is_flag=True, help=_HELP["overwrite"])
-def prepare(inputs: tuple[str, ...], shard_mb: float, **options: Any) -> None:
+def prepare(
+    inputs: tuple[str, ...],
+    out: str | None,
+    check: str | None,
+    shard_mb: float,
+    max_document_mb: float,
+    **options: Any,
+) -> None:
     """Turn text, JSONL, Parquet or a data set into training shards.
 
-    Text is divided into documents by lines that are exactly <|endoftext|>. Inputs may end in .gz, .xz or .zst.
-    An interrupted run goes on when the same command is given again.
+    Text is divided into documents by lines <|endoftext|>. Inputs may end in .gz, .bz2, .xz or .zst; of a folder, the
+    files are read whose names end as text, JSONL or Parquet do. An interrupted run goes on when the same command is
+    given again.
     """
-    config = PrepareConfig(inputs=inputs, shard_bytes=round(shard_mb * 1e6), **options)
+    if check is not None:
+        if inputs or out is not None:
+            raise click.UsageError("--check takes nothing but the folder to check; leave out INPUT and --out")
+        _check(check)
+        return
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
+    config = PrepareConfig(
+        inputs=inputs,
+        out=out,
+        shard_bytes=_bytes_of("--shard-mb", shard_mb),
+        max_document_bytes=_bytes_of("--max-document-mb", max_document_mb),
+        **options,
+    )
     with _progress_bar() as report:
         summary = prepare_shards(config, progress=report)
     _print(summary)
+
+
+def _bytes_of(option: str, megabytes: float) -> int:
+    """Return a size in bytes.
+
+    Raises:
+        ConfigurationError: it is no finite number.
+    """
+    if not math.isfinite(megabytes):
+        raise ConfigurationError(f"{option}: expected a number, got {megabytes}")
+    return round(megabytes * 1e6)
 
 
 @contextmanager
@@ -62,6 +113,15 @@ def _progress_bar() -> Iterator[Report]:
             bar.update(tasks[progress.stage], completed=progress.num_bytes, documents=progress.num_documents)
 
         yield report
+
+
+def _check(folder: str) -> None:
+    splits = read_index(Path(folder))["splits"]
+    for split, entry in splits.items():
+        if entry["num_documents"]:
+            Shards.open(folder, split=split).verify()
+    _print(PrepareSummary(out=folder, splits=splits, was_already_prepared=False))
+    click.echo("every file is what index.json says")
 
 
 def _print(summary: PrepareSummary) -> None:

@@ -6,8 +6,9 @@ whole documents (`document_batches`), with stored entropies where there are any.
 """
 
 from blt.data.document_batches import DocumentBatch, document_batches
-from blt.data.documents import Format, read_documents
-from blt.data.entropies import EntropyStore, EntropyWriter
+from blt.data.documents import read_documents
+from blt.data.entropies import EntropyStore, EntropyWriter, entropies_path
+from blt.data.kinds import Format
 from blt.data.named_datasets import read_dataset
 from blt.data.prepare import PrepareProgress, PrepareSummary, prepare
 from blt.data.prepare_config import PrepareConfig
@@ -27,6 +28,7 @@ __all__ = [
     "Shards",
     "Windows",
     "document_batches",
+    "entropies_path",
     "prepare",
     "read_dataset",
     "read_documents",

@@ -25,7 +25,7 @@ class DocumentBatch:
 
 
 def document_batches(shards: Shards, *, max_ids_per_batch: int) -> Iterator[DocumentBatch]:
-    """Give every document of a split once, longest first, so that little is filled up and memory peaks at the start.
+    """Return every document of a split once, longest first, so that little is filled up and memory peaks at the start.
 
     Args:
         shards: the split.

@@ -1,8 +1,7 @@
-"""Entropies computed once and kept beside the shards: one float32 per id of the stream.
+"""Entropies computed once and kept in a file: one float32 per id of the stream.
 
-The file is `entropies-<fingerprint>.f32` in the split's folder; the fingerprint names the entropy model's weights. A
-file that is being written has another name and NaN where nothing was written yet, so that it can be gone on with and
-is never taken for whole.
+The name of the file has a fingerprint in it, of the entropy model's weights. While it is being written, it has another
+name, and NaN where nothing was written yet, so that it can be gone on with and is never taken for whole.
 """
 
 import re
@@ -13,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blt.data.durable import sync
-from blt.data.shards import Shards
 from blt.errors import DataError
 
 _CHUNK = 1 << 22
@@ -36,32 +34,38 @@ class EntropyStore:
         return len(self._values)
 
     @classmethod
-    def open(cls, folder: str | Path, *, split: str, fingerprint: str) -> "EntropyStore | None":
-        """Map the finished entropies of a split; None if they were never computed to the end.
+    def open(cls, path: Path, *, num_ids: int) -> "EntropyStore | None":
+        """Map finished entropies; None if they were never computed to the end.
+
+        Args:
+            path: as `entropies_path` names it.
+            num_ids: length of the id stream.
 
         Raises:
-            DataError: the folder cannot be read, or the file does not fit its shards.
+            DataError: the file does not fit the stream, or holds what no entropy can be.
         """
-        num_ids = Shards.open(folder, split=split).num_ids
-        path = _path(folder, split, fingerprint)
         if not path.exists():
             return None
         if path.stat().st_size != 4 * num_ids:
             raise DataError(f"{path}: has {path.stat().st_size} bytes, its shards need {4 * num_ids}; delete it")
-        return cls(np.memmap(path, dtype=np.float32, mode="r", shape=(num_ids,)))
+        values = np.memmap(path, dtype=np.float32, mode="r", shape=(num_ids,))
+        for start in range(0, num_ids, _CHUNK):
+            if not np.isfinite(values[start : start + _CHUNK]).all():
+                raise DataError(f"{path}: is damaged, a value is not finite; delete it")
+        return cls(values)
 
     @classmethod
-    def create(cls, folder: str | Path, *, split: str, fingerprint: str) -> "EntropyWriter":
-        """Start to write the entropies of a split, or go on where an interrupted run stopped.
+    def create(cls, path: Path, *, num_ids: int) -> "EntropyWriter":
+        """Start to write entropies, or go on where an interrupted run stopped.
 
-        Raises:
-            DataError: the folder cannot be read.
+        Args:
+            path: where the finished file will be.
+            num_ids: length of the id stream.
         """
-        num_ids = Shards.open(folder, split=split).num_ids
-        return EntropyWriter(_path(folder, split, fingerprint), num_ids=num_ids)
+        return EntropyWriter(path, num_ids=num_ids)
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Give the entropies of a slice of the id stream.
+        """Return the entropies of a slice of the id stream.
 
         Raises:
             IndexError: the slice reaches outside the stream.
@@ -82,7 +86,7 @@ class EntropyWriter:
             num_ids: length of the id stream.
         """
         self._path = path
-        self._unfinished = path.with_name(f".{path.name}.unfinished")
+        self._unfinished = unfinished_path(path)
         if not self._unfinished.exists() or self._unfinished.stat().st_size != 4 * num_ids:
             _lay_out(self._unfinished, num_ids)
         self._values: NDArray[np.float32] = np.memmap(self._unfinished, np.float32, mode="r+", shape=(num_ids,))
@@ -101,7 +105,7 @@ class EntropyWriter:
         )
 
     def is_done(self, start: int, stop: int) -> bool:
-        """Say whether every value of a slice has been written."""
+        """Whether every value of a slice has been written."""
         return not np.isnan(self._values[start:stop]).any()
 
     def write(self, first_id: int, values: NDArray[np.float32]) -> None:
@@ -146,10 +150,20 @@ class EntropyWriter:
         self.close()
 
 
-def _path(folder: str | Path, split: str, fingerprint: str) -> Path:
+def entropies_path(folder: str | Path, *, split: str, fingerprint: str) -> Path:
+    """Return where a folder has the entropies of a split.
+
+    Raises:
+        DataError: the fingerprint cannot be part of a name.
+    """
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", fingerprint):
         raise DataError(f"fingerprint {fingerprint!r} cannot be part of a file name; use letters, digits, . _ -")
     return Path(folder) / split / f"entropies-{fingerprint}.f32"
+
+
+def unfinished_path(path: Path) -> Path:
+    """Return where entropies are until they are whole."""
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def _lay_out(path: Path, num_ids: int) -> None:

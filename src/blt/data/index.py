@@ -1,6 +1,7 @@
 """`index.json`: what a prepared folder holds."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{folder}: has no index.json; expected a folder that `blt prepare` wrote") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); prepare again") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise DataError(f"{path}: is no index of {FORMAT}; expected a folder that `blt prepare` wrote")
@@ -38,13 +39,16 @@ def read_index(folder: Path) -> dict[str, Any]:
 def _check_fields(path: Path, index: dict[str, Any]) -> None:
     """Refuse an index whose fields are not what `Shards.open` reads."""
     try:
-        for entry in index["splits"].values():
+        for split, entry in index["splits"].items():
             numbers = [entry["num_documents"], entry["num_bytes"]]
-            names = [entry["checksum"]]
-            for shard in entry["shards"]:
+            checksums = [entry["checksum"]]
+            for number, shard in enumerate(entry["shards"]):
                 numbers += [shard["num_documents"], shard["num_bytes"]]
-                names += [shard["file"], shard["sha256"], shard["ends_sha256"]]
-            is_sound = all(type(n) is int and n >= 0 for n in numbers) and all(isinstance(n, str) for n in names)
+                checksums += [shard["sha256"], shard["ends_sha256"]]
+                if shard["file"] != (expected := f"{split}/shard-{number:05d}.bin"):
+                    raise TypeError(f"its shard is {shard['file']!r}, not {expected!r}")
+            is_sound = all(type(n) is int and 0 <= n < 2**63 for n in numbers) and split in SPLITS
+            is_sound &= all(isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in checksums)
             is_sound &= entry["num_bytes"] == sum(shard["num_bytes"] for shard in entry["shards"])
             is_sound &= entry["num_documents"] == sum(shard["num_documents"] for shard in entry["shards"])
             if not is_sound:

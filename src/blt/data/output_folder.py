@@ -3,11 +3,9 @@
 out                  only ever a finished folder
 .out.unfinished      what is being written; renamed to `out` at the end
 .out.replaced        the old folder, for the moment in which an overwritten one gives way
-.out.stdin           a copy of standard input, so that it can be read twice
 """
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -37,7 +35,6 @@ class OutputFolder:
         self.out = Path(os.path.realpath(out))
         self.unfinished = self.out.with_name(f".{self.out.name}.unfinished")
         self.replaced = self.out.with_name(f".{self.out.name}.replaced")
-        self.stdin = self.out.with_name(f".{self.out.name}.stdin")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -54,14 +51,13 @@ class OutputFolder:
             try:
                 yield
             finally:
-                self.stdin.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     self.unfinished.rmdir()  # only if nothing was written
         finally:
             os.close(descriptor)
 
     def finished_index(self) -> dict[str, Any] | None:
-        """Give the index of the finished folder; None if there is nothing at its place.
+        """Return the index of the finished folder; None if there is nothing at its place.
 
         Raises:
             DataError: something else is there.
@@ -73,14 +69,6 @@ class OutputFolder:
         except DataError as error:
             raise DataError(f"{error}; nothing was changed: choose another --out") from None
 
-    def progress(self) -> dict[str, Any] | None:
-        """Give what an interrupted run noted last; None if there is nothing to go on with."""
-        try:
-            progress = json.loads((self.unfinished / PROGRESS_FILE).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return progress if isinstance(progress, dict) else None
-
     def start_over(self) -> None:
         """Delete what an interrupted run left, but not the folder itself, which holds the lock."""
         for path in self.unfinished.iterdir():
@@ -90,7 +78,7 @@ class OutputFolder:
                 path.unlink()
 
     def commit(self) -> None:
-        """Give the unfinished folder, whole by now, its name; an old one gives way only now."""
+        """Return the unfinished folder, whole by now, its name; an old one gives way only now."""
         (self.unfinished / PROGRESS_FILE).unlink(missing_ok=True)
         sync(self.unfinished)
         if self.out.exists():

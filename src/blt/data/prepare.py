@@ -5,19 +5,26 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
+import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from blt.data.durable import write_whole
 from blt.data.index import FORMAT, SPLITS, VERSION
+from blt.data.kinds import EmptyInputError
 from blt.data.output_folder import PROGRESS_FILE, OutputFolder
 from blt.data.prepare_config import PrepareConfig
+from blt.data.prepare_progress import read_progress, write_progress
 from blt.data.shard_writer import ShardWriter, SplitState
 from blt.data.shards import Shards
 from blt.data.sources import Source, find_sources
 from blt.errors import BLTError, DataError
+
+_LOGGER = logging.getLogger("blt.data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +69,10 @@ def prepare(config: PrepareConfig, *, progress: Report | None = None) -> Prepare
     """
     folder = OutputFolder(config.out)
     report = progress or (lambda _: None)
+    is_writable = _is_writable(folder.out.parent)
     try:
-        with folder.locked():
-            return _prepare(config, folder, report)
+        with folder.locked() if is_writable else nullcontext(), ExitStack() as copies:
+            return _prepare(config, folder, report, copies, is_writable=is_writable)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -84,9 +92,20 @@ def is_for_validation(document: bytes, *, fraction: float, seed: int) -> bool:
     return int.from_bytes(digest, "little") < int(fraction * (1 << 64))
 
 
-def _prepare(config: PrepareConfig, folder: OutputFolder, report: Report) -> PrepareSummary:
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made; not so on a mount that is read-only."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(there, os.W_OK)
+
+
+def _prepare(
+    config: PrepareConfig, folder: OutputFolder, report: Report, copies: ExitStack, *, is_writable: bool
+) -> PrepareSummary:
     finished = folder.finished_index()
-    sources = find_sources(config, folder.stdin, _Meter(report, "checking", None))
+    if not is_writable and (finished is None or config.overwrite):
+        raise DataError(f"{folder.out}: cannot be written, {folder.out.parent} is read-only; choose another --out")
+    spool = folder.out.parent if is_writable else None
+    sources = find_sources(config, spool, _Meter(report, "checking", None), copies)
     plan = _plan(config, sources)
     if finished is not None and not config.overwrite:
         if {key: finished.get(key) for key in plan} != plan:
@@ -110,12 +129,16 @@ def _prepare(config: PrepareConfig, folder: OutputFolder, report: Report) -> Pre
 
 
 def _plan(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
-    """Give everything that the result depends on, as it stands in the index."""
+    """Return everything that the result depends on, as it stands in the index."""
     names = ("format", "text_field", "validation", "seed", "shard_bytes")
+    settings = {name: getattr(config, name) for name in names}
+    settings["text_field"] = config.text_field or "text"
+    if config.skip_bad:  # absent otherwise, as in folders from before it
+        settings["skip_bad"] = True
     return {
         "format": FORMAT,
         "version": VERSION,
-        "settings": {name: getattr(config, name) for name in names},
+        "settings": settings,
         "sources": [
             {"name": source.name, "num_bytes": source.num_bytes, "sha256": source.sha256} for source in sources
         ],
@@ -124,9 +147,9 @@ def _plan(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
 
 def _differences(finished: dict[str, Any], plan: dict[str, Any]) -> str:
     """Name the settings that differ, or else the inputs."""
-    before = finished.get("settings") or {}
-    names = [name for name, value in plan["settings"].items() if before.get(name) != value]
-    return ", ".join(f"{name} ({before.get(name)!r}, now {plan['settings'][name]!r})" for name in names) or "inputs"
+    before, now = finished.get("settings") or {}, plan["settings"]
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} ({before.get(name)!r}, now {now.get(name)!r})" for name in names) or "inputs"
 
 
 class _Meter:
@@ -161,17 +184,34 @@ class _Run:
         self.source = 0
         self.documents = 0
         self._writers: dict[str, ShardWriter] = {}
-        progress = folder.progress()
+        self._empty: EmptyInputError | None = None
         try:
-            if progress is None or progress["plan"] != plan:
-                raise DataError("nothing to go on with")
-            self.source, self.documents = progress["source"], progress["documents"]
-            self._open_writers({split: SplitState(**progress["splits"][split]) for split in SPLITS})
-        except (DataError, KeyError, TypeError):
-            self.close()
-            folder.start_over()
-            self.source = self.documents = 0
-            self._open_writers({})
+            self._go_on(read_progress(folder.unfinished / PROGRESS_FILE))
+        except DataError as error:
+            _LOGGER.warning(
+                "%s: an interrupted run cannot be gone on with (%s); preparing from the start", folder.out, error
+            )
+            self._start_over()
+
+    def _go_on(self, progress: dict[str, Any] | None) -> None:
+        """Open the files where an interrupted run noted that they end.
+
+        Raises:
+            DataError: they are not what was noted, or were made of something else.
+        """
+        if progress is None:
+            self._start_over()
+            return
+        if progress["plan"] != self._plan:
+            raise DataError("it had other inputs or settings")
+        self.source, self.documents = progress["source"], progress["documents"]
+        self._open_writers({split: SplitState(**progress["splits"][split]) for split in SPLITS})
+
+    def _start_over(self) -> None:
+        self.close()
+        self._folder.start_over()
+        self.source = self.documents = 0
+        self._open_writers({})
 
     def write(self, sources: list[Source], meter: _Meter) -> None:
         """Write every document that is not in the shards yet."""
@@ -179,9 +219,14 @@ class _Run:
         for source in sources[: self.source]:
             meter(source.num_bytes)
         for source in sources[self.source :]:
-            for document in itertools.islice(source.read(meter), self.documents, None):
-                self._append(document)
-                meter.num_documents += 1
+            try:
+                for document in itertools.islice(source.read(meter), self.documents, None):
+                    self._append(document)
+                    meter.num_documents += 1
+            except EmptyInputError as error:
+                self._empty = error
+                if len(sources) > 1:
+                    _LOGGER.warning("%s; passed over", error)
             self.source, self.documents = self.source + 1, 0
             self._note()
 
@@ -194,8 +239,13 @@ class _Run:
                 entry[key] = sum(shard[key] for shard in entry["shards"])
             entry["checksum"] = Shards.map_shards(self._folder.unfinished, entry).compute_checksum()
             splits[split] = entry
+        if self._empty is not None and not any(entry["num_documents"] for entry in splits.values()):
+            raise self._empty
         if not splits["train"]["num_documents"]:
             raise DataError("every document fell to validation; give more, another --seed, or --validation 0")
+        if self._config.validation and not splits["validation"]["num_documents"]:
+            what = f"none of {splits['train']['num_documents']:,} documents fell to validation"
+            _LOGGER.warning("%s: %s; give more, another --seed, or a larger --validation", self._folder.out, what)
         index = json.dumps({**self._plan, "splits": splits}, indent=1) + "\n"
         write_whole(self._folder.unfinished / "index.json", index.encode())
         return splits
@@ -227,4 +277,4 @@ class _Run:
         """Make everything so far durable, then note it."""
         splits = {split: dataclasses.asdict(writer.sync()) for split, writer in self._writers.items()}
         progress = {"plan": self._plan, "source": self.source, "documents": self.documents, "splits": splits}
-        write_whole(self._folder.unfinished / PROGRESS_FILE, json.dumps(progress).encode())
+        write_progress(self._folder.unfinished / PROGRESS_FILE, progress)

@@ -1,15 +1,18 @@
 """Writes the shards of one split, and can go on after a stop at the last point that was made durable."""
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from blt.data.durable import sync
-from blt.data.shards import sha256_of
 from blt.errors import DataError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 @dataclass(kw_only=True)
@@ -22,6 +25,10 @@ class SplitState:
     """Bytes of the shard that is being written."""
     open_documents: int = 0
     """Documents of the shard that is being written."""
+    open_sha256: str = ""
+    """Of what is written of that shard."""
+    open_ends_sha256: str = ""
+    """Of its ends."""
 
 
 class ShardWriter:
@@ -37,7 +44,7 @@ class ShardWriter:
             state: what is there already; files are cut back to it.
 
         Raises:
-            DataError: the files hold less than the state says.
+            DataError: the files hold something else than the state says.
         """
         self.state = state or SplitState()
         self._folder = folder
@@ -45,6 +52,10 @@ class ShardWriter:
         self._shard_bytes = shard_bytes
         self._ends: list[int] = []
         (folder / split).mkdir(parents=True, exist_ok=True)
+        for shard in self.state.shards:
+            path = folder / shard["file"]
+            _check(path, _hash_of(path), shard["sha256"])
+            _check(path.with_suffix(".ends"), _hash_of(path.with_suffix(".ends")), shard["ends_sha256"])
         self._open_files()
 
     @property
@@ -53,12 +64,13 @@ class ShardWriter:
         return sum(shard["num_documents"] for shard in self.state.shards) + self.state.open_documents
 
     def is_full_for(self, document: bytes) -> bool:
-        """Say whether the open shard must be closed before this document."""
+        """Whether the open shard must be closed before this document."""
         return self.state.open_documents > 0 and self.state.open_bytes + len(document) > self._shard_bytes
 
     def append(self, document: bytes) -> None:
         """Write a document to the open shard."""
         self._text.write(document)
+        self._text_hash.update(document)
         self.state.open_bytes += len(document)
         self.state.open_documents += 1
         self._ends.append(self.state.open_bytes)
@@ -71,6 +83,8 @@ class ShardWriter:
         for file in (self._text, self._ends_file):
             file.flush()
             os.fsync(file.fileno())
+        self.state.open_sha256 = self._text_hash.hexdigest()
+        self.state.open_ends_sha256 = self._ends_hash.hexdigest()
         return self.state
 
     def close_shard(self) -> None:
@@ -79,13 +93,13 @@ class ShardWriter:
             return
         self.sync()
         self.close()
-        text, ends = self._paths()
+        text, _ = self._paths()
         shard = {
             "file": text.relative_to(self._folder).as_posix(),
             "num_bytes": self.state.open_bytes,
             "num_documents": self.state.open_documents,
-            "sha256": sha256_of(text),
-            "ends_sha256": sha256_of(ends),
+            "sha256": self._text_hash.hexdigest(),
+            "ends_sha256": self._ends_hash.hexdigest(),
         }
         self.state = SplitState(shards=[*self.state.shards, shard])
         self._open_files()
@@ -113,13 +127,37 @@ class ShardWriter:
         self._text = _open_cut(text, self.state.open_bytes)
         try:
             self._ends_file = _open_cut(ends, 8 * self.state.open_documents)
+            self._text_hash, self._ends_hash = _hash_of(text), _hash_of(ends)
+            if self.state.open_documents:
+                _check(text, self._text_hash, self.state.open_sha256)
+                _check(ends, self._ends_hash, self.state.open_ends_sha256)
         except DataError:
             self._text.close()
             raise
 
     def _write_ends(self) -> None:
-        self._ends_file.write(np.array(self._ends, dtype="<i8").tobytes())
+        ends = np.array(self._ends, dtype="<i8").tobytes()
+        self._ends_file.write(ends)
+        self._ends_hash.update(ends)
         self._ends.clear()
+
+
+def _hash_of(path: Path) -> "_Hash":
+    """Return the hash of a file's content, to be gone on with.
+
+    Raises:
+        DataError: the file is not there.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, hashlib.sha256)
+    except FileNotFoundError:
+        raise DataError(f"{path.name} is missing") from None
+
+
+def _check(path: Path, found: "_Hash", wanted: str) -> None:
+    if found.hexdigest() != wanted:
+        raise DataError(f"{path.name} has changed")
 
 
 def _open_cut(path: Path, length: int) -> BinaryIO:
@@ -132,6 +170,6 @@ def _open_cut(path: Path, length: int) -> BinaryIO:
     found = file.tell()
     if found < length:
         file.close()
-        raise DataError(f"{path}: has {found} bytes, {length} were written; start over")
+        raise DataError(f"{path.name} has {found} bytes, {length} were written")
     file.truncate(length)
     return file

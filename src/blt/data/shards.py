@@ -9,19 +9,19 @@ The *id stream* of a split is every document in order, each as BOS, its bytes, E
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blt.codec import BOS_ID, BYTE_OFFSET, EOS_ID
+from blt.data.checked_files import MappedFile, check_files
 from blt.data.index import read_index
+from blt.data.mapping import map_file
 from blt.errors import DataError
-
-Number = TypeVar("Number", bound=np.generic)
 
 _HASH_CHUNK = 1 << 22
 
@@ -52,15 +52,16 @@ class Shards:
         self._entry = entry
 
     @classmethod
-    def open(cls, folder: str | Path, *, split: str = "train") -> "Shards":
-        """Map a folder that `blt prepare` wrote.
+    def open(cls, folder: str | Path, *, split: str = "train", on_file: Callable[[], None] = lambda: None) -> "Shards":
+        """Map a folder that `blt prepare` wrote, and compare its files with their sha256 unless they were before.
 
         Args:
             folder: the folder with `index.json`.
             split: `train` or `validation`.
+            on_file: told after each file that was compared.
 
         Raises:
-            DataError: the folder is missing, foreign, truncated, or has no document in that split.
+            DataError: the folder is missing, foreign, damaged, or has no document in that split.
         """
         folder = Path(folder)
         splits = read_index(folder)["splits"]
@@ -69,26 +70,18 @@ class Shards:
         entry = splits[split]
         if not entry["num_documents"]:
             raise DataError(f"{folder}: the split {split!r} has no documents; choose another --validation")
-        return cls.map_shards(folder, entry)
+        files, shards = _map_shards(folder, entry)
+        check_files(folder, files, on_file=on_file)
+        return shards
 
     @classmethod
     def map_shards(cls, folder: Path, entry: dict[str, Any]) -> "Shards":
-        """Map the shards that a split's entry in `index.json` lists.
+        """Map the shards that a split's entry in `index.json` lists; their sha256 are not looked at.
 
         Raises:
-            DataError: a file is missing or has another size.
+            DataError: a file is missing, has another size or impossible ends of documents.
         """
-        texts, ends, start = [], [np.zeros(0, np.int64)], 0
-        for shard in entry["shards"]:
-            path = folder / shard["file"]
-            texts.append(_map(path, np.uint8, shard["num_bytes"]))
-            ends.append(_map(path.with_suffix(".ends"), np.int64, shard["num_documents"]) + start)
-            start += shard["num_bytes"]
-            if ends[-1][-1] != start:
-                raise DataError(
-                    f"{path.with_suffix('.ends')}: does not fit {path.name}; prepare again with --overwrite"
-                )
-        return cls(texts, np.concatenate(ends), folder=folder, entry=entry)
+        return _map_shards(folder, entry)[1]
 
     @classmethod
     def from_documents(cls, documents: Sequence[bytes]) -> "Shards":
@@ -124,7 +117,7 @@ class Shards:
         return self._byte_offsets + 2 * np.arange(self.num_documents + 1)
 
     def document(self, number: int) -> NDArray[np.uint8]:
-        """Give the bytes of one document, without BOS and EOS; they are not copied and cannot be written.
+        """Return the bytes of one document, without BOS and EOS; they are not copied and cannot be written.
 
         Raises:
             IndexError: there is no such document.
@@ -134,7 +127,7 @@ class Shards:
         return self._bytes(int(self._byte_offsets[number]), int(self._byte_offsets[number + 1]))
 
     def ids(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Give a slice of the id stream, across documents and shards.
+        """Return a slice of the id stream, across documents and shards.
 
         Raises:
             IndexError: the slice reaches outside the stream.
@@ -181,6 +174,8 @@ class Shards:
                 found = sha256_of(file)
                 if found != wanted:
                     raise DataError(f"{file}: has changed (sha256 {found[:12]}, was {wanted[:12]}); prepare it anew")
+        if self.compute_checksum() != self._entry["checksum"]:
+            raise DataError(f"{self.folder / 'index.json'}: the checksum is not that of the documents; prepare it anew")
 
     def _bytes_before(self, position: int) -> int:
         """Count the bytes of text before a position of the id stream."""
@@ -190,7 +185,7 @@ class Shards:
         return position - int(num_bos) - int(num_eos)
 
     def _bytes(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Give a slice of the text, across shards."""
+        """Return a slice of the text, across shards."""
         shard = int(np.searchsorted(self._text_offsets, start, side="right")) - 1
         pieces = []
         while start < stop:
@@ -203,22 +198,38 @@ class Shards:
 
 
 def sha256_of(path: Path) -> str:
-    """Give the sha256 of a file's content."""
+    """Return the sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _map(path: Path, dtype: type[Number], length: int) -> NDArray[Number]:
-    """Map a file that must hold exactly `length` numbers.
+def _map_shards(folder: Path, entry: dict[str, Any]) -> tuple[list[MappedFile], Shards]:
+    files, texts, ends, start = [], [], [np.zeros(0, np.int64)], 0
+    for shard in entry["shards"]:
+        name = shard["file"]
+        text = _map(folder, name, shard["num_bytes"], shard["sha256"])
+        stored = _map(folder, f"{name.removesuffix('.bin')}.ends", 8 * shard["num_documents"], shard["ends_sha256"])
+        local = stored.content.view("<i8").astype(np.int64)
+        if not (len(local) and local[0] > 0 and (np.diff(local) > 0).all() and local[-1] == shard["num_bytes"]):
+            raise DataError(f"{folder / stored.name}: does not fit {name}; prepare again with --overwrite")
+        files += [text, stored]
+        texts.append(text.content)
+        ends.append(local + start)
+        start += shard["num_bytes"]
+    return files, Shards(texts, np.concatenate(ends), folder=folder, entry=entry)
+
+
+def _map(folder: Path, name: str, size: int, sha256: str) -> MappedFile:
+    """Map a file that must hold exactly `size` bytes.
 
     Raises:
         DataError: it is missing or has another size.
     """
-    wanted = length * np.dtype(dtype).itemsize
+    path = folder / name
     try:
-        found = path.stat().st_size
+        content, stat = map_file(path)
     except FileNotFoundError:
         raise DataError(f"{path}: missing, though index.json lists it; prepare again with --overwrite") from None
-    if found != wanted:
-        raise DataError(f"{path}: has {found} bytes, index.json says {wanted}; prepare again with --overwrite")
-    return np.memmap(path, dtype=dtype, mode="r", shape=(length,))
+    if len(content) != size:
+        raise DataError(f"{path}: has {len(content)} bytes, index.json says {size}; prepare again with --overwrite")
+    return MappedFile(name=name, content=content, stat=stat, sha256=sha256)

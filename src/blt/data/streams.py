@@ -1,64 +1,59 @@
 """Input files as streams of bytes: decompressed by their name, refused when they are plainly something else."""
 
+import bz2
 import gzip
 import io
 import lzma
-import re
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
-from blt.errors import DataError, MissingExtraError
+from blt.data.kinds import check_first_bytes, compression_of
+from blt.data.zstandard_stream import ZstandardStream, ZstandardStreamError
+from blt.errors import DataError
 
-COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "Zstandard"}
-"""Name endings that are taken off, and what they stand for."""
-
-_BUFFER_BYTES = 1 << 20
-_MAGIC = {
-    "gzip": rb"\x1f\x8b\x08",
-    "xz": rb"\xfd7zXZ\x00",
-    "Zstandard": rb"\x28\xb5\x2f\xfd",
-    "Parquet": rb"PAR1",
-    "bzip2": rb"BZh[1-9]1AY&SY",
-    "zip": rb"PK\x03\x04",
-    "tar": rb".{257}ustar",
-    "PDF": rb"%PDF-",
-    "PNG": rb"\x89PNG\r\n",
-    "NumPy": rb"\x93NUMPY",
-    "Arrow": rb"ARROW1\x00\x00",
-    "SQLite": rb"SQLite format 3\x00",
-    "ELF": rb"\x7fELF[\x01\x02]",
-}
-_ENDINGS = {"gzip": ".gz", "xz": ".xz", "Zstandard": ".zst", "Parquet": ".parquet"}
+BUFFER_BYTES = 1 << 20
+"""How much is read at a time."""
 
 
 @contextmanager
 def open_stream(
-    path: str | Path, *, name: str, holds: str = "text", on_read: Callable[[int], None] | None = None
-) -> Iterator[io.BufferedIOBase]:
+    path: str | Path,
+    *,
+    name: str,
+    holds: str = "text",
+    is_given: bool = False,
+    copy: BinaryIO | None = None,
+    on_read: Callable[[int], None] | None = None,
+) -> Iterator[io.BufferedReader]:
     """Open an input and decompress it on the way.
 
     Args:
         path: a file, or `-` for standard input.
         name: what to call it in messages.
         holds: what is expected inside: "text" or "Parquet".
+        is_given: whether the user said what it holds; then anything passes for text.
+        copy: an open file to read instead, from its start, where the input itself can be read only once.
         on_read: told how many bytes of the file itself were read, whenever some are.
 
     Raises:
         DataError: it is missing, a folder, unreadable, empty, damaged, cut short, or of another kind.
         MissingExtraError: it needs the package `zstandard`, which is not installed.
     """
-    compression = COMPRESSIONS.get(Path(path).suffix)
+    compression = compression_of(path)
     with ExitStack() as stack, read_errors(name):
-        raw = _Counted(_open_raw(path, name, stack), on_read or (lambda _: None))
-        stream: io.BufferedIOBase = stack.enter_context(io.BufferedReader(raw, _BUFFER_BYTES))
-        _check_kind(stream, name, expected=compression or holds)
+        raw = _Counted(_rewound(copy) if copy else open_raw(path, name, stack), on_read or (lambda _: None))
+        stream: io.BufferedReader = stack.enter_context(io.BufferedReader(cast(io.RawIOBase, raw), BUFFER_BYTES))
+        check_first_bytes(stream.peek(512), name, expected=compression or holds, is_given=is_given)
         if compression:
-            stream = stack.enter_context(_decompress(stream, compression))
-            _check_kind(stream, name, expected=holds)
+            unpacked: io.RawIOBase = _Unpacked(stack.enter_context(_decompress(stream, compression)))
+            stream = stack.enter_context(io.BufferedReader(unpacked, BUFFER_BYTES))
+            check_first_bytes(stream.peek(512), name, expected=holds, is_given=is_given)
         yield stream
 
 
@@ -67,48 +62,77 @@ def read_errors(name: str) -> Iterator[None]:
     """Turn whatever goes wrong while an input is read into one line about it."""
     try:
         yield
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, _ZstandardError) as error:
+    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, ZstandardStreamError) as error:
         raise DataError(f"{name}: cannot be decompressed ({error}); fetch or pack it again") from None
     except EOFError:
         raise DataError(f"{name}: was cut short, its compressed data has no end; fetch or pack it again") from None
     except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror or error}); check the file") from None
+        if error.errno is None:  # the package bz2 says so
+            raise DataError(f"{name}: cannot be decompressed ({error}); fetch or pack it again") from None
+        raise DataError(f"{name}: cannot be read ({error.strerror}); check the file") from None
+    except MemoryError:
+        raise DataError(f"{name}: needs more memory than there is; divide it into smaller documents") from None
 
 
-def _open_raw(path: str | Path, name: str, stack: ExitStack) -> io.RawIOBase | io.BufferedIOBase:
+def open_raw(path: str | Path, name: str, stack: ExitStack) -> io.RawIOBase | io.BufferedIOBase:
+    """Open an input as it is, `-` for standard input.
+
+    Raises:
+        DataError: it is missing, a folder, or a device without end.
+    """
     if str(path) == "-":
+        if sys.stdin is None:
+            raise DataError(f"{name}: is closed; give a file")
         return cast(io.BufferedIOBase, sys.stdin.buffer)
-    if Path(path).is_dir():
-        raise DataError(f"{name}: is a folder; give the files in it, such as {name}/*.txt")
     try:
-        return stack.enter_context(Path(path).open("rb", buffering=0))
+        mode = Path(path).stat().st_mode
     except FileNotFoundError:
         raise DataError(f"{name}: does not exist; check the path") from None
+    except ValueError as error:
+        raise DataError(f"{name}: is no path ({error}); check the path") from None
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{name}: is a folder; give the files in it, such as {name}/*.txt")
+    file = stack.enter_context(Path(path).open("rb", buffering=0))  # noqa: SIM115 (the stack closes it)
+    if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not file.isatty() and not _is_null(file)):
+        raise DataError(f"{name}: is a device; give a file")
+    return file
 
 
-def _check_kind(stream: Any, name: str, *, expected: str) -> None:
-    """Refuse an empty stream, and one whose first bytes say that it is something else than its name says."""
-    head = stream.peek(512)
-    if not head:
-        raise DataError(f"{name}: is empty; expected documents")
-    found = next((kind for kind, magic in _MAGIC.items() if re.match(magic, head, re.DOTALL)), None)
-    if found in (None, expected):
-        return
-    ending = _ENDINGS.get(str(found))
-    way_out = f"end its name in {ending}" if ending else "extract its text first"
-    raise DataError(f"{name}: is {found} by its first bytes, where {expected} was expected; {way_out}")
+def _is_null(file: io.FileIO) -> bool:
+    return os.fstat(file.fileno()).st_rdev == Path(os.devnull).stat().st_rdev
 
 
-def _decompress(stream: io.BufferedIOBase, compression: str) -> io.BufferedIOBase:
+def _rewound(file: BinaryIO) -> io.BufferedIOBase:
+    file.seek(0)
+    return cast(io.BufferedIOBase, file)
+
+
+def _decompress(stream: io.BufferedReader, compression: str) -> Any:
     if compression == "gzip":
         return gzip.GzipFile(fileobj=stream, mode="rb")
+    if compression == "bzip2":
+        return bz2.BZ2File(cast(Any, stream), "rb")
     if compression == "xz":
         return lzma.LZMAFile(cast(Any, stream), "rb")
-    return io.BufferedReader(_Zstandard(stream), _BUFFER_BYTES)
+    return ZstandardStream(stream)
+
+
+class _Unpacked(io.RawIOBase):
+    """What comes out of a decompressor, to be read once; to seek in it would begin anew."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._file.readinto(buffer)
+        return count
 
 
 class _Counted(io.RawIOBase):
-    """A file that tells how much of it was read."""
+    """A file that tells how much of it was read; it is left open."""
 
     def __init__(self, file: io.RawIOBase | io.BufferedIOBase, on_read: Callable[[int], None]) -> None:
         self._file = file
@@ -131,50 +155,3 @@ class _Counted(io.RawIOBase):
         buffer[: len(data)] = data
         self._on_read(len(data))
         return len(data)
-
-
-class _ZstandardError(Exception):
-    """What `zstandard` raises, without importing it."""
-
-
-class _Zstandard(io.RawIOBase):
-    """Zstandard frames one after another; unlike the package's own reader, it notices a cut."""
-
-    def __init__(self, file: io.BufferedIOBase) -> None:
-        try:
-            import zstandard
-        except ImportError:
-            raise MissingExtraError("zstandard", extra="data", purpose="reading .zst files") from None
-        self._error = zstandard.ZstdError
-        self._new_frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
-        self._file = file
-        self._frame: Any = None
-        self._pending = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._pending:
-            packed = self._file.read(1 << 16)
-            if not packed and self._frame is not None:
-                raise EOFError
-            if not packed:
-                return 0
-            self._pending = self._unpack(packed)
-        count = min(len(buffer), len(self._pending))
-        buffer[:count] = self._pending[:count]
-        self._pending = self._pending[count:]
-        return count
-
-    def _unpack(self, packed: bytes) -> bytes:
-        pieces = []
-        while packed:
-            self._frame = self._frame or self._new_frame()
-            try:
-                pieces.append(self._frame.decompress(packed))
-            except self._error as error:
-                raise _ZstandardError(str(error)) from None
-            packed = self._frame.unused_data if self._frame.eof else b""
-            self._frame = None if self._frame.eof else self._frame
-        return b"".join(pieces)

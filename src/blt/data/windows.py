@@ -63,7 +63,7 @@ class Windows:
         self._starts_of_epochs: dict[int, NDArray[np.int64]] = {}
 
     def batch(self, step: int, *, rows: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """Give the batch of one step: the same for the same arguments, always.
+        """Return the batch of one step: the same for the same arguments, always.
 
         Args:
             step: number of the step, from 0; epochs follow each other without a gap.
@@ -89,7 +89,7 @@ class Windows:
         return Batch(byte_ids=torch.from_numpy(byte_ids), targets=torch.from_numpy(targets), entropies=entropies)
 
     def start_of(self, number: int) -> int:
-        """Give where in the id stream the window with this running number starts, over all epochs."""
+        """Return where in the id stream the window with this running number starts, over all epochs."""
         epoch, place = divmod(number, self.num_windows)
         if epoch not in self._starts_of_epochs:
             while len(self._starts_of_epochs) > 1:  # a batch may lie on the boundary of two epochs
@@ -110,7 +110,7 @@ class Windows:
         return (order * self.window + int(bits[0] % self.window)) % self._shards.num_ids
 
     def _ids(self, start: int) -> NDArray[np.int64]:
-        """Give the ids of a window and the one after it."""
+        """Return the ids of a window and the one after it."""
         if self._is_short:
             ids = self._shards.ids(0, self._shards.num_ids)
             return np.pad(ids, (0, self.window + 1 - len(ids)), constant_values=EOS_ID)
@@ -120,7 +120,7 @@ class Windows:
         return np.concatenate([ids, self._shards.ids(0, rest)]) if rest else ids
 
     def _entropies_from(self, start: int) -> NDArray[np.float32]:
-        """Give the entropies of a window's ids."""
+        """Return the entropies of a window's ids."""
         assert self._entropies is not None, "only called with a store"
         if self._is_short:
             values = self._entropies.read(0, self._shards.num_ids)

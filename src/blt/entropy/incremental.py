@@ -6,12 +6,12 @@ import torch
 from blt.codec import BOS_ID
 from blt.entropy.model import EntropyModel
 from blt.nn import (
+    HostInts,
     KeyValueCache,
+    KVRecorder,
     LinearSteps,
-    Numbers,
-    Places,
-    Recording,
     StackSteps,
+    StepInputs,
     WindowPattern,
     dtype_of_states,
     in_last_segment,
@@ -26,22 +26,22 @@ class EntropyState:
     Args:
         model: the entropy model.
         batch: rows, all at their start.
-        ahead: how many bytes can be read at once, and taken back.
+        max_rollback: how many bytes can be read at once, and taken back.
     """
 
-    def __init__(self, model: EntropyModel, *, batch: int, ahead: int) -> None:
+    def __init__(self, model: EntropyModel, *, batch: int, max_rollback: int) -> None:
         config, weight = model.config, model.bytes.weight
         like = weight.detach().new_empty(0, dtype=dtype_of_states(model))
         self.model = model
-        self.newest: Numbers = np.full(batch, -1)
+        self.newest: HostInts = np.full(batch, -1)
         """Position of each row's newest byte; −1 where its document has none."""
-        self._cache = KeyValueCache(config, batch=batch, like=like, ahead=ahead)
+        self._cache = KeyValueCache(config, batch=batch, like=like, max_rollback=max_rollback)
         head_dim = config.dim // config.num_heads
         self._layers = StackSteps(model.layers, cache=self._cache, head_dim=head_dim, theta=config.rope_theta)
         self._logits = LinearSteps(weight if model.output is None else model.output, norm=model.norm)
 
     @torch.inference_mode()
-    def read(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
+    def read(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
         """Read bytes of some rows; a BOS may only be the first of them.
 
         Returns:
@@ -51,21 +51,23 @@ class EntropyState:
         before = np.where(byte_ids[:, 0].cpu().numpy() == BOS_ID, -1, self.newest[rows])
         self.newest[rows] = newest = before + num_bytes
         positions = before[:, None] + np.arange(1, num_bytes + 1)
-        places = Places.of(rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=byte_ids.device)
+        places = StepInputs.of(
+            rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=byte_ids.device
+        )
         embedded = self.model.bytes(byte_ids.flatten()).to(self._cache.keys.dtype)
         return self._logits(self._layers.run(embedded, places)).float().view(*byte_ids.shape, -1)
 
-    def restart(self, rows: Numbers) -> None:
+    def restart(self, rows: HostInts) -> None:
         """Put some rows back at their start."""
         self.newest[rows] = -1
 
-    def rewind(self, rows: Numbers, *, taken_back: Numbers) -> None:
+    def rewind(self, rows: HostInts, *, taken_back: HostInts) -> None:
         """Take back the last bytes that were read, so many of each row."""
         self.newest[rows] -= taken_back
 
     @torch.inference_mode()
     def fill(
-        self, rows: Numbers, byte_ids: Int[Tensor, "R T"], *, lengths: Int[Tensor, " R"]
+        self, rows: HostInts, byte_ids: Int[Tensor, "R T"], *, lengths: Int[Tensor, " R"]
     ) -> Float[Tensor, "R T V"]:
         """Let some rows start anew with the first `lengths[r]` bytes of each, read in one parallel pass.
 
@@ -74,11 +76,11 @@ class EntropyState:
         """
         documents = (byte_ids == BOS_ID).long().cumsum(1)
         positions = run_positions(documents)
-        recording = Recording(WindowPattern(documents, window=self.model.config.window))
+        recording = KVRecorder(WindowPattern(documents, window=self.model.config.window))
         logits = self.model.predict(byte_ids, positions, recording)
         belongs = in_last_segment(documents, lengths=lengths)
         self._cache.fill(
-            torch.from_numpy(rows).to(byte_ids.device), recording.layers, positions=positions, belongs=belongs
+            torch.from_numpy(rows).to(byte_ids.device), recording.layers, positions=positions, mask=belongs
         )
         self.newest[rows] = positions.gather(1, lengths[:, None] - 1)[:, 0].cpu().numpy()
         return logits
@@ -89,5 +91,5 @@ class EntropyState:
         self._cache.add_rows(count)
 
     def num_bytes(self) -> int:
-        """Give the memory that it takes."""
+        """Return the memory that it takes."""
         return self._cache.nbytes()

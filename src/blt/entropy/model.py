@@ -60,11 +60,11 @@ class EntropyModel(nn.Module):
 
     @torch.no_grad()
     def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        """Give the uncertainty about the next byte after every byte, in nats."""
+        """Return the uncertainty about the next byte after every byte, in nats."""
         return entropy_of(self(byte_ids))
 
 
 def entropy_of(logits: Float[Tensor, "*lead V"]) -> Float[Tensor, "*lead"]:
-    """Give the entropy of the distribution that the logits describe, in nats."""
+    """Return the entropy of the distribution that the logits describe, in nats."""
     log_probabilities = logits.log_softmax(-1)
     return -(log_probabilities.exp() * log_probabilities).sum(-1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def ratio_interval(
     numerators: NDArray[np.float64], denominators: NDArray[np.int64], *, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Give the 95% percentile bootstrap interval of Σ numerators / Σ denominators (Efron and Tibshirani 1993, ch. 13).
+    """Return the 95% percentile bootstrap interval of Σ numerators / Σ denominators (Efron and Tibshirani 1993).
 
     Pairs are drawn with replacement, as many as there are. A draw whose denominators sum to 0 is left out.
 

@@ -30,7 +30,7 @@ def compute_entropies(model: EntropyModel, shards: Shards) -> EntropyStore:
 
 @torch.inference_mode()
 def entropies_of_rows(model: EntropyModel, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Give the entropies of rows, in pieces where they are long.
+    """Return the entropies of rows, in pieces where they are long.
 
     Each layer looks back window − 1 ids, so a piece is exact once it is led in by num_layers × (window − 1) ids.
     """

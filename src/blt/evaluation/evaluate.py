@@ -72,7 +72,7 @@ class Evaluation:
         return self.num_bytes / self.seconds
 
     def to_dict(self, *, units: bool = False) -> dict[str, Any]:
-        """Give plain values for JSON; a missing interval is null.
+        """Return plain values for JSON; a missing interval is null.
 
         Args:
             units: with the bits and the bytes of every unit.

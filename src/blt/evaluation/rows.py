@@ -47,7 +47,7 @@ class Rows:
 
 
 def document_rows(shards: Shards, *, entropy_model: EntropyModel | None, device: torch.device) -> Iterator[Rows]:
-    """Give the rows of the protocol `documents`, longest first."""
+    """Return the rows of the protocol `documents`, longest first."""
     for batch in document_batches(shards, max_ids_per_batch=MAX_IDS_PER_BATCH):
         byte_ids, lengths = batch.byte_ids.to(device), batch.lengths.to(device)
         entropies = None if entropy_model is None else entropies_of_rows(entropy_model, byte_ids)[:, :-1]
@@ -55,7 +55,7 @@ def document_rows(shards: Shards, *, entropy_model: EntropyModel | None, device:
 
 
 def window_rows(shards: Shards, *, entropy_model: EntropyModel | None, device: torch.device) -> Iterator[Rows]:
-    """Give the rows of the protocol `windows`, in order."""
+    """Return the rows of the protocol `windows`, in order."""
     store = None if entropy_model is None else compute_entropies(entropy_model, shards)
     rows_per_batch = MAX_IDS_PER_BATCH // WINDOW
     total = num_windows(shards)

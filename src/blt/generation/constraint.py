@@ -40,7 +40,7 @@ class Constraint:
         return self._is_over
 
     def penalties(self) -> npt.NDArray[np.float64]:
-        """Give what to add to the logits of all 260 ids: 0 for those that may come, −∞ elsewhere; not to be changed.
+        """Return what to add to the logits of all 260 ids: 0 for those that may come, −∞ elsewhere; not to be changed.
 
         EOS may come where the text matches, and where nothing else may.
 
@@ -72,7 +72,7 @@ class Constraint:
             self._refuse_if_too_complex()
 
     def fork(self) -> "Constraint":
-        """Give an independent copy."""
+        """Return an independent copy."""
         copy = Constraint(self._matcher.deep_copy())
         copy._penalties, copy._is_over = self._penalties, self._is_over
         return copy
@@ -90,7 +90,7 @@ _ONLY_EOS.setflags(write=False)
 
 
 def constraint_of(*, regex: str | None, json_schema: str | dict[str, Any] | None) -> Constraint | None:
-    r"""Give a constraint where nothing has been written yet; None where there is neither regex nor schema.
+    r"""Return a constraint where nothing has been written yet; None where there is neither regex nor schema.
 
     Args:
         regex: in the syntax of Rust's crate `regex`: no look-around, no back-references, and `\d` is a digit of
@@ -111,7 +111,7 @@ def constraint_of(*, regex: str | None, json_schema: str | dict[str, Any] | None
 
 
 def _schema_text(schema: Any) -> str:
-    """Give a schema as JSON text of an object."""
+    """Return a schema as JSON text of an object."""
     try:
         schema = json.loads(schema) if isinstance(schema, str) else schema
         schema = {} if schema is True else schema
@@ -125,7 +125,7 @@ def _schema_text(schema: Any) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(kind: str, text: str) -> Any:
-    """Give a matcher that has read nothing, to be copied."""
+    """Return a matcher that has read nothing, to be copied."""
     llguidance = _llguidance()
     make = llguidance.LLMatcher
     try:
@@ -144,7 +144,7 @@ def _compiled(kind: str, text: str) -> Any:
 
 @functools.cache
 def _tokenizer() -> Any:
-    """Give the vocabulary to llguidance: 256 bytes, EOS, and special ids that no grammar asks for."""
+    """Return the vocabulary to llguidance: 256 bytes, EOS, and special ids that no grammar asks for."""
     llguidance = _llguidance()
     return llguidance.LLTokenizer(
         llguidance.TokenizerWrapper(_Vocabulary()), n_vocab=VOCABULARY_SIZE, eos_token=EOS_ID, slices=[]
@@ -173,7 +173,7 @@ def _llguidance() -> ModuleType:
 
 
 def _reason(message: str) -> str:
-    """Give the one line of a message that says what was wrong."""
+    """Return the one line of a message that says what was wrong."""
     stated = re.search(r"^error: (.+)$", message, flags=re.MULTILINE)
     first = message.strip().partition("\n")[0]
     return stated[1] if stated else re.sub(r"^at \d+\(\d+\): (invalid regex \".*\" \(in regex\): )?", "", first)

@@ -1,4 +1,4 @@
-"""Guessing the bytes that follow, so that the model reads several at once and only checks them."""
+"""Drafting the bytes that follow, so that the model reads several at once and only checks them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 from blt.codec import BYTE_OFFSET
 from blt.configuration import check
 from blt.errors import ConfigurationError
-from blt.generation.request import Foresight, Request
+from blt.generation.request import DraftSampler, Request
 from blt.lm import ByteLM, DecodingSession
 from blt.nn import are_native
 from blt.shapes import Int, Tensor
@@ -22,19 +22,19 @@ _Predict = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class DraftConfig:
-    """How bytes are guessed."""
+    """How bytes are drafted."""
 
     by: Literal["entropy", "decoder"] = "decoder"
-    """What guesses: encoder and decoder on the patch that was complete last (BLT-S; arXiv 2605.08044); or the entropy
+    """What drafts: encoder and decoder on the patch that was complete last (BLT-S; arXiv 2605.08044); or the entropy
     model, which reads every byte anyway."""
-    max_guesses: int = 8
-    """Guess at most so many bytes at once; how many, up to this, follows from how many were right before."""
+    max_draft: int = 8
+    """Draft at most so many bytes at once; how many, up to this, follows from how many were right before."""
     min_probability: float | None = None
-    """Guess on only while the guesser finds its likeliest byte at least so likely; unset: 0.4 for the decoder, 0.8 for
-    the entropy model, whose guesses are worse."""
+    """Draft on only while the likeliest byte has at least this probability; None means 0.4 for the decoder, 0.8 for the
+    entropy model, whose drafts are worse."""
 
     def __post_init__(self) -> None:
-        check(self.max_guesses >= 1, f"max_guesses: at least 1, got {self.max_guesses}")
+        check(self.max_draft >= 1, f"max_draft: at least 1, got {self.max_draft}")
         least = self.least_probability
         check(0 <= least <= 1, f"min_probability: from 0 to 1, got {least}")
 
@@ -46,7 +46,7 @@ class DraftConfig:
 
 
 class Drafter:
-    """Guesses, further ahead while guesses are right and less far after wrong ones.
+    """Drafts, further ahead while drafts are right and less far after wrong ones.
 
     Args:
         config: how.
@@ -54,15 +54,15 @@ class Drafter:
 
     def __init__(self, config: DraftConfig) -> None:
         self.config = config
-        self.num_ahead = config.max_guesses
-        """How many bytes are guessed at once, at most."""
+        self.num_ahead = config.max_draft
+        """How many bytes are drafted at once, at most."""
 
-    def note(self, *, guessed: int, right: int) -> None:
-        """Learn how many of a row's guesses were right."""
-        if guessed == right == 0:
+    def note(self, *, drafted: int, right: int) -> None:
+        """Learn how many of a row's drafts were right."""
+        if drafted == right == 0:
             return
-        change = 2 if right == guessed else -1
-        self.num_ahead = min(max(1, self.num_ahead + change), self.config.max_guesses)
+        change = 2 if right == drafted else -1
+        self.num_ahead = min(max(1, self.num_ahead + change), self.config.max_draft)
 
     def draft(
         self,
@@ -71,63 +71,65 @@ class Drafter:
         requests: Sequence[Request],
         rows: npt.NDArray[np.int64],
     ) -> list[list[int]]:
-        """Let the session foresee the chosen bytes and some that are guessed to follow.
+        """Let the session foresee the chosen bytes and some that are drafted to follow.
 
         Returns:
-            The guesses for each row; rows of fewer guesses than others have read something more, which must be taken
+            The drafts for each row; rows of fewer drafts than others have read something more, which must be taken
             back.
         """
-        most = min(self.num_ahead, session.ahead - 1)
+        most = min(self.num_ahead, session.max_rollback - 1)
         if self.config.by == "entropy":
 
-            def foresee(byte_ids: Tensor) -> Tensor:
-                logits = session.foresee(byte_ids, rows)
+            def advance_patcher(byte_ids: Tensor) -> Tensor:
+                logits = session.advance_patcher(byte_ids, rows)
                 if logits is None:
                     raise ConfigurationError(
-                        "guessing by entropy needs a patch rule that looks at entropies; use 'decoder'"
+                        "drafting by entropy needs a patch rule that looks at entropies; use 'decoder'"
                     )
                 return logits
 
-            return self._guess(foresee, chosen, requests, most=most)
-        guesses = self._guess(lambda byte_ids: session.guess(byte_ids, rows), chosen, requests, most=most)
-        session.forget_guesses()
-        longest = max(len(guessed) for guessed in guesses)
+            return self._draft_next(advance_patcher, chosen, requests, most=most)
+        drafts = self._draft_next(lambda byte_ids: session.draft(byte_ids, rows), chosen, requests, most=most)
+        session.discard_draft()
+        longest = max(len(drafted) for drafted in drafts)
         padded = [
-            guessed + [int(first)] * (longest - len(guessed)) for first, guessed in zip(chosen, guesses, strict=True)
+            drafted + [int(first)] * (longest - len(drafted)) for first, drafted in zip(chosen, drafts, strict=True)
         ]
-        session.foresee(torch.cat([chosen, torch.tensor(padded, dtype=torch.long, device=chosen.device)], dim=1), rows)
-        return guesses
+        session.advance_patcher(
+            torch.cat([chosen, torch.tensor(padded, dtype=torch.long, device=chosen.device)], dim=1), rows
+        )
+        return drafts
 
-    def _guess(
+    def _draft_next(
         self, predict: _Predict, chosen: Int[Tensor, "R 1"], requests: Sequence[Request], *, most: int
     ) -> list[list[int]]:
-        """Guess byte by byte, for as long as any row's guesses are good enough."""
-        foresights = [request.look_ahead() for request in requests]
-        guesses: list[list[int]] = [[] for _ in requests]
+        """Draft byte by byte, for as long as any row's drafts are good enough."""
+        foresights = [request.fork_sampler() for request in requests]
+        drafts: list[list[int]] = [[] for _ in requests]
         going, byte_ids = [True] * len(requests), chosen
         for number in range(most + 1):
             logits = predict(byte_ids)[:, -1]
             if number == most:
                 break
             scores = logits.cpu().numpy()
-            for row, foresight in enumerate(foresights):
-                guess = self._next(foresight, scores[row]) if going[row] else None
-                going[row] = guess is not None
-                if guess is not None:
-                    guesses[row].append(guess)
+            for row, sampler in enumerate(foresights):
+                draft = self._next(sampler, scores[row]) if going[row] else None
+                going[row] = draft is not None
+                if draft is not None:
+                    drafts[row].append(draft)
             if not any(going):
                 break
-            byte_ids = torch.tensor([guessed[-1:] or [BYTE_OFFSET] for guessed in guesses], device=chosen.device)
-        return guesses
+            byte_ids = torch.tensor([drafted[-1:] or [BYTE_OFFSET] for drafted in drafts], device=chosen.device)
+        return drafts
 
-    def _next(self, foresight: Foresight, logits: npt.NDArray[np.float32]) -> int | None:
+    def _next(self, sampler: DraftSampler, logits: npt.NDArray[np.float32]) -> int | None:
         if _largest_probability(logits) < self.config.least_probability:
             return None
-        return foresight.choose(logits)
+        return sampler.choose(logits)
 
 
 def default_drafter(lm: ByteLM, *, num_requests: int) -> Drafter | None:
-    """Give what guesses where nothing else is said: the decoder, where that is faster, else nothing.
+    """Return what drafts where nothing else is said: the decoder, where that is faster, else nothing.
 
     It is where a text is written alone, by the kernels, which read several bytes in hardly more time than one.
     """

@@ -17,12 +17,12 @@ class Engine:
     """Continues requests, each as it would be continued alone.
 
     A step writes at least one byte of every request: the byte that its newest logits lead to, and those that were
-    guessed right after it. A guess is right when it is what would have been chosen; so requests are continued in the
-    same way whether bytes are guessed or not, and whatever stands beside them.
+    drafted right after it. A draft is right when it is what would have been chosen; so requests are continued in the
+    same way whether bytes are drafted or not, and whatever stands beside them.
 
     Args:
         lm: the model; its weights and its patch rule must stay the same while the engine lives.
-        drafter: what guesses bytes; None for one byte per step.
+        drafter: what drafts bytes; None for one byte per step.
     """
 
     def __init__(self, lm: ByteLM, *, drafter: Drafter | None = None) -> None:
@@ -66,20 +66,20 @@ class Engine:
         return [one.request for one in running]
 
     def _read(self, running: "Sequence[_Running]", rows: npt.NDArray[np.int64]) -> None:
-        """Read the bytes that were chosen, and those that are guessed to follow."""
+        """Read the bytes that were chosen, and those that are drafted to follow."""
         chosen = self._ids([[one.chosen] for one in running])
-        guesses: list[list[int]] = [[] for _ in running]
+        drafts: list[list[int]] = [[] for _ in running]
         if self.drafter is None:
-            self.session.foresee(chosen, rows)
+            self.session.advance_patcher(chosen, rows)
         else:
-            guesses = self.drafter.draft(self.session, chosen, [one.request for one in running], rows)
-        logits = self.session.think().cpu().numpy()  # R M V
+            drafts = self.drafter.draft(self.session, chosen, [one.request for one in running], rows)
+        logits = self.session.forward().cpu().numpy()  # R M V
         taken_back = np.array(
-            [one.check(guessed, scores) for one, guessed, scores in zip(running, guesses, logits, strict=True)]
+            [one.check(drafted, scores) for one, drafted, scores in zip(running, drafts, logits, strict=True)]
         )
         if self.drafter is not None:
-            for guessed, num_vain in zip(guesses, taken_back.tolist(), strict=True):
-                self.drafter.note(guessed=len(guessed), right=min(len(guessed), logits.shape[1] - 1 - num_vain))
+            for drafted, num_vain in zip(drafts, taken_back.tolist(), strict=True):
+                self.drafter.note(drafted=len(drafted), right=min(len(drafted), logits.shape[1] - 1 - num_vain))
         if taken_back.any():
             self.session.rewind(taken_back)
 
@@ -104,18 +104,18 @@ class _Running:
         if self._logits is not None:
             self.chosen, self._logits = self.request.choose(self._logits), None
 
-    def check(self, guessed: Sequence[int], logits: npt.NDArray[np.float32]) -> int:
-        """Choose one byte after another while they are what was guessed; say how many were read in vain.
+    def check(self, drafted: Sequence[int], logits: npt.NDArray[np.float32]) -> int:
+        """Choose one byte after another while they are what was drafted; say how many were read in vain.
 
         Args:
-            guessed: the bytes that were read after the one that was chosen, those of no other row.
+            drafted: the bytes that were read after the one that was chosen, those of no other row.
             logits: `M V`; of what follows the chosen byte and each that was read after it.
         """
-        for number, guess in enumerate(guessed):
+        for number, draft in enumerate(drafted):
             if self.request.stopped_by is not None:
                 break
             self.chosen = self.request.choose(logits[number])
-            if self.chosen != guess:
+            if self.chosen != draft:
                 return len(logits) - 1 - number
-        self._logits = logits[len(guessed)]
-        return len(logits) - 1 - len(guessed)
+        self._logits = logits[len(drafted)]
+        return len(logits) - 1 - len(drafted)

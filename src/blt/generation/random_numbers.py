@@ -12,19 +12,19 @@ class RandomNumbers:
     Python's own generator has 2.5 kB of state, so that a copy of it takes longer than choosing a byte.
 
     Args:
-        seed: at least 0; unset: another sequence every time.
+        seed: at least 0; None means another sequence every time.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self._state = secrets.randbits(64) if seed is None else seed & _MASK
 
     def draw(self) -> float:
-        """Give the next number, from 0 to below 1."""
+        """Return the next number, from 0 to below 1."""
         self._state = mixed = (self._state + _STEP) & _MASK
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
         return float((mixed ^ (mixed >> 31)) >> 11) * 2**-53
 
     def fork(self) -> "RandomNumbers":
-        """Give an independent copy with the same numbers to come."""
+        """Return an independent copy with the same numbers to come."""
         return RandomNumbers(self._state)

@@ -11,7 +11,7 @@ class RepetitionPenalty:
 
     Args:
         penalty: positive logits are divided by it, negative ones multiplied.
-        window: only the last so many bytes count; unset: all.
+        window: only the last so many bytes count; None means all.
         prompt: what has been read.
     """
 
@@ -24,7 +24,7 @@ class RepetitionPenalty:
         self._counts[BYTE_OFFSET:] = np.bincount(counted, minlength=256)
 
     def apply(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Give new logits, in which what has occurred is lower (or, with a penalty below 1, higher)."""
+        """Return new logits, in which what has occurred is lower (or, with a penalty below 1, higher)."""
         lowered = np.where(logits > 0, logits / self._penalty, logits * self._penalty)
         return np.where(self._counts > 0, lowered, logits)
 
@@ -38,7 +38,7 @@ class RepetitionPenalty:
             self._counts[self._recent.pop(0) + BYTE_OFFSET] -= 1
 
     def fork(self) -> "RepetitionPenalty":
-        """Give an independent copy."""
+        """Return an independent copy."""
         copy = RepetitionPenalty(self._penalty, window=self._window)
         copy._recent = bytearray(self._recent)
         copy._counts = self._counts.copy()

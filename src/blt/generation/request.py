@@ -44,7 +44,7 @@ class GenerationConfig(SamplingConfig):
     stop: str | bytes | Sequence[str | bytes] = ()
     """Stop where one of these would come, which is left out."""
     logprobs: int | None = None
-    """Also tell how likely each new byte was, and the so many likeliest in its place (0 to 257); unset: neither."""
+    """Also tell how likely each new byte was, and the so many likeliest in its place (0 to 257); None means neither."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,12 +135,12 @@ class Request:
             self._stop("length")
         return chosen
 
-    def look_ahead(self) -> "Foresight":
-        """Give what chooses as this request would, without taking note here."""
-        return Foresight(self._sampler.fork(), num_left=self._num_left)
+    def fork_sampler(self) -> "DraftSampler":
+        """Return what chooses as this request would, without taking note here."""
+        return DraftSampler(self._sampler.fork(), num_left=self._num_left)
 
     def generation(self) -> Generation:
-        """Give the result, once the request is over."""
+        """Return the result, once the request is over."""
         assert self.stopped_by is not None
         new_bytes = bytes(self.new_bytes)
         logprobs = None if self._num_alternatives is None else tuple(self._logprobs[: len(new_bytes)])
@@ -151,11 +151,11 @@ class Request:
         self.new_bytes += self._watch.finish()
 
 
-class Foresight:
+class DraftSampler:
     """Chooses as a request would if the logits of a cheaper model were the model's own.
 
-    It has the request's random numbers to come. So a guess is right exactly when both models' logits lead to the same
-    choice, and what is written never depends on whether it was guessed.
+    It has the request's random numbers to come. So a draft is right exactly when both models' logits lead to the same
+    choice, and what is written never depends on whether it was drafted.
 
     Args:
         sampler: a fork of the request's.
@@ -166,7 +166,7 @@ class Foresight:
         self._sampler, self._num_left = sampler, num_left
 
     def choose(self, logits: npt.NDArray[np.float32]) -> int | None:
-        """Guess the next id; None where no further byte would be read."""
+        """Draft the next id; None where no further byte would be read."""
         if self._num_left < 2 or self._sampler.is_over:
             return None
         chosen = self._sampler.choose(logits, room=self._num_left)

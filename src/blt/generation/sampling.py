@@ -30,24 +30,24 @@ class SamplingConfig:
     temperature: float | int = 0.7
     """Below 1: safer; above 1: wilder; 0: always the likeliest byte."""
     top_k: int | None = None
-    """Choose among the k likeliest bytes only; unset: among all."""
+    """Choose among the k likeliest bytes only; None means among all."""
     top_p: float | int | None = None
-    """Choose among the fewest likeliest bytes that together reach this probability; unset: among all."""
+    """Choose among the fewest likeliest bytes that together reach this probability; None means among all."""
     min_p: float | int | None = None
-    """Choose among bytes at least this fraction as likely as the likeliest; unset: among all."""
+    """Choose among bytes at least this fraction as likely as the likeliest; None means among all."""
     repetition_penalty: float | int = 1.0
     """Above 1: bytes that occurred in prompt or text become less likely, as in CTRL and transformers; blunt on bytes,
     since soon every letter has occurred: stay near 1, or set a window."""
     repetition_window: int | None = None
-    """Let the penalty see only the last so many bytes; unset: all."""
+    """Let the penalty see only the last so many bytes; None means all."""
     valid_utf8: bool | None = None
-    """Whether only bytes may come that keep the text UTF-8; unset: if the prompt is UTF-8."""
+    """Whether only bytes may come that keep the text UTF-8; None means if the prompt is UTF-8."""
     regex: str | None = None
     """Write what this regular expression matches as a whole (no look-around, no back-references)."""
     json_schema: str | dict[str, Any] | None = None
     """Write JSON that this schema admits; {} admits any JSON."""
     seed: int | None = None
-    """Equal seeds give equal texts; unset: another text every time."""
+    """Equal seeds give equal texts; None means another text every time."""
 
     def __post_init__(self) -> None:
         is_temperature = math.isfinite(self.temperature) and self.temperature >= 0
@@ -92,7 +92,7 @@ class Sampler:
         return self._constraint is not None and not self._completes_prompt and self._constraint.is_over
 
     def probabilities(self, logits: npt.NDArray[np.float32], *, room: int | None = None) -> npt.NDArray[np.float64]:
-        """Give the distribution that the next id is drawn from, given all that was read.
+        """Return the distribution that the next id is drawn from, given all that was read.
 
         Args:
             logits: of all 260 ids.
@@ -127,7 +127,7 @@ class Sampler:
         return drawn
 
     def random(self) -> float:
-        """Give one of the row's random numbers, from 0 to below 1."""
+        """Return one of the row's random numbers, from 0 to below 1."""
         return self._random.draw()
 
     def read(self, byte_id: int) -> None:
@@ -144,7 +144,7 @@ class Sampler:
             self._repetition.read(byte)
 
     def fork(self) -> "Sampler":
-        """Give an independent copy, which may look ahead: same random numbers to come, and what it reads is its own."""
+        """Return an independent copy: same random numbers to come, and what it reads is its own."""
         copy = object.__new__(type(self))
         copy.config = self.config
         copy._random = self._random.fork()
@@ -155,14 +155,14 @@ class Sampler:
         return copy
 
     def _scores(self, logits: npt.NDArray[np.float32], room: int | None) -> npt.NDArray[np.float64]:
-        """Give the logits in float64, after the repetition penalty, −∞ for what may not come."""
+        """Return the logits in float64, after the repetition penalty, −∞ for what may not come."""
         allowed = self._penalties(room)
         if self._repetition is None:
             return logits + allowed
         return self._repetition.apply(logits.astype(np.float64)) + allowed
 
     def _penalties(self, room: int | None) -> npt.NDArray[np.float64]:
-        """Give 0 for ids that may come, −∞ for those that may not."""
+        """Return 0 for ids that may come, −∞ for those that may not."""
         allowed = _NO_PENALTIES if self._utf8 is None else self._utf8.penalties(room=room)
         if self._constraint is None or self._completes_prompt:
             return allowed
@@ -173,7 +173,7 @@ class Sampler:
         return admitted  # whatever fits is not admitted: the constraint goes before the room; it keeps UTF-8 itself
 
     def _weights(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Give numbers in proportion to the chances, at a temperature above 0; the largest is 1."""
+        """Return numbers in proportion to the chances, at a temperature above 0; the largest is 1."""
         config = self.config
         scores -= _finite(float(scores[scores.argmax()]))  # faster than max()
         scores /= max(config.temperature, _LOWEST_TEMPERATURE)

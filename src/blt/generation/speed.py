@@ -17,7 +17,7 @@ from blt.generation.request import GenerationConfig, Request
 from blt.generation.sampling import Sampler, SamplingConfig
 from blt.lm import ByteLM, DecodingSession
 from blt.model.cost import Cost, cost_of
-from blt.nn import CheapLinear
+from blt.nn import QuantizedLinear
 from blt.patching import count_text
 
 TEXT = (
@@ -51,7 +51,7 @@ class Speed:
     seconds_per_byte: dict[str, float] = field(default_factory=dict)
     """Part by part; the rest is the host's."""
     bytes_per_step: float | None = None
-    """Written per pass of the whole model, where bytes are guessed."""
+    """Written per pass of the whole model, where bytes are drafted."""
 
 
 def measure_limits(device: torch.device, *, dtype: torch.dtype | None = None) -> Limits:
@@ -120,7 +120,7 @@ def measure_decoding(
     )
 
 
-def measure_guessing(
+def measure_drafting(
     lm: ByteLM, *, drafter: Drafter | None, prompts: list[str], num_bytes: int, **options: Any
 ) -> Speed:
     """Continue prompts, one after another, each byte the model's own; all without EOS, so that lengths are equal."""
@@ -163,7 +163,7 @@ def measure_prefill(lm: ByteLM, *, limits: Limits, text: bytes, num_bytes: int, 
 
 
 def _limit(lm: ByteLM, limits: Limits, *, mean_patch: float, batch: int, context: int) -> float:
-    """Give the bytes per second that reading each needed weight once per pass, or computing with it, allows."""
+    """Return the bytes per second that reading each needed weight once per pass, or computing with it, allows."""
     cost = _cost(lm, mean_patch=mean_patch, context=context)
     parts = [*cost.parts, *([] if cost.entropy_model is None else [cost.entropy_model])]
     patch_ends = 1 - (1 - 1 / mean_patch) ** batch  # how often a pass needs the global transformer
@@ -185,7 +185,7 @@ def _cost(lm: ByteLM, *, mean_patch: float, context: int) -> Cost:
 
 def _bytes_per_weight(lm: ByteLM) -> int:
     weight = lm.blt.local_decoder.from_global
-    assert isinstance(weight, (torch.nn.Linear, CheapLinear))
+    assert isinstance(weight, (torch.nn.Linear, QuantizedLinear))
     return weight.weight.element_size()
 
 
@@ -242,7 +242,7 @@ __all__ = [
     "Limits",
     "Speed",
     "measure_decoding",
-    "measure_guessing",
+    "measure_drafting",
     "measure_limits",
     "measure_prefill",
 ]

@@ -18,7 +18,7 @@ class StopWatch:
         self.has_stopped = False
 
     def feed(self, data: bytes) -> bytes:
-        """Give what may be shown once one more byte has come."""
+        """Return what may be shown once one more byte has come."""
         assert len(data) == 1
         assert not self.has_stopped
         self._held += data
@@ -30,7 +30,7 @@ class StopWatch:
         return self._release(len(self._held) - beginning)
 
     def finish(self) -> bytes:
-        """Give what was held back, once nothing more will come."""
+        """Return what was held back, once nothing more will come."""
         return b"" if self.has_stopped else self._release(len(self._held))
 
     def _overlap(self, stop: bytes) -> int:

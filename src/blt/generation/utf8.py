@@ -51,7 +51,7 @@ _NEXT = _next_states()
 
 
 def _penalties(state: int, room: int) -> npt.NDArray[np.float64]:
-    """Give what is added to the logits: 0 for what may follow and fits into `room` bytes, −∞ for everything else."""
+    """Return what is added to the logits: 0 for what may follow and fits into `room` bytes, −∞ for everything else."""
     added = np.full(VOCABULARY_SIZE, -np.inf)
     is_inside = state != _BETWEEN  # a character that has begun goes on, whether it fits or not
     for byte, following in enumerate(_NEXT[state]):
@@ -86,7 +86,7 @@ class Utf8State:
         return self._state == _BETWEEN
 
     def penalties(self, *, room: int | None = None) -> npt.NDArray[np.float64]:
-        """Give what to add to the logits of all 260 ids: 0 where UTF-8 allows the id, −∞ elsewhere; not to be changed.
+        """Return what to add to the logits of all 260 ids: 0 where UTF-8 allows the id, −∞ elsewhere; read-only.
 
         Args:
             room: bytes left; no character begins that does not fit. Unset: any number.
@@ -101,7 +101,7 @@ class Utf8State:
         self._state = _BETWEEN if following is None else following
 
     def fork(self) -> "Utf8State":
-        """Give an independent copy."""
+        """Return an independent copy."""
         copy = object.__new__(Utf8State)
         copy._state = self._state
         return copy

@@ -28,7 +28,7 @@ class LawReport:
     """Where the largest was seen; empty when there was none at all."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON, which knows no infinity: None."""
+        """Return plain values for JSON, which knows no infinity: None."""
         deviation = self.deviation if math.isfinite(self.deviation) else None
         return {
             "law": self.law,
@@ -71,5 +71,5 @@ class Witness:
         self.note(torch.where(broken, math.inf, 0.0), what)
 
     def report(self) -> LawReport:
-        """Say whether the law held."""
+        """Whether the law held."""
         return LawReport(self.law, self.worst <= self.tolerance, self.worst, self.tolerance, self.where)

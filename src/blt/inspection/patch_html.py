@@ -91,7 +91,7 @@ def _patch(view: PatchView, number: int) -> str:
 
 
 def _glyph(view: PatchView, glyph: Glyph) -> str:
-    """Give one glyph, with its bar above it and its bytes and entropies as a tooltip."""
+    """Return one glyph, with its bar above it and its bytes and entropies as a tooltip."""
     shown = html.escape(glyph.text)
     if glyph.is_sign:
         shown = f'<span class="sign">{shown}</span>'
@@ -173,7 +173,7 @@ def _label(height: float, text: str) -> str:
 
 
 def _ends(view: PatchView) -> Iterator[int]:
-    """Give the last byte of each complete patch."""
+    """Return the last byte of each complete patch."""
     position = -1
     for patch in view.patches:
         position += len(patch.data)

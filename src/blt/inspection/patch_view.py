@@ -105,7 +105,7 @@ class PatchView:
         return figures
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON; `hex` holds the bytes as they are, `text` has U+FFFD for what is no UTF-8."""
+        """Return plain values for JSON; `hex` holds the bytes as they are, `text` has U+FFFD for what is no UTF-8."""
         return {
             "num_bytes": self.num_bytes,
             "num_patches": len(self.patches),
@@ -132,7 +132,7 @@ def view_patches(lm: ByteLM, text: str | bytes, *, limit: int | None = None) -> 
     Args:
         lm: the model, with the patch rule to be shown.
         text: anything but nothing.
-        limit: read this many bytes at most; unset: all.
+        limit: read this many bytes at most; None means all.
 
     Raises:
         DataError: the text is empty.
@@ -176,7 +176,7 @@ def glyphs(patch: ShownPatch) -> Iterator[Glyph]:
 
 
 def _character_at(data: bytes, start: int) -> str:
-    """Give the character that starts there, or the empty string for bytes that are none."""
+    """Return the character that starts there, or the empty string for bytes that are none."""
     for length in (1, 2, 3, 4):
         try:
             return data[start : start + length].decode()
@@ -186,7 +186,7 @@ def _character_at(data: bytes, start: int) -> str:
 
 
 def _shown(character: str) -> str:
-    """Give a character, or a sign for one that would not be seen or would steer the terminal."""
+    """Return a character, or a sign for one that would not be seen or would steer the terminal."""
     if character in NAMED:
         return NAMED[character]
     if character.isprintable():
@@ -195,7 +195,7 @@ def _shown(character: str) -> str:
 
 
 def heat(entropy: float, *, highest: float) -> tuple[int, int, int]:
-    """Give the colour of an uncertainty between 0 and the highest, red, green and blue."""
+    """Return the colour of an uncertainty between 0 and the highest, red, green and blue."""
     share = min(max(entropy / highest, 0.0), 1.0)
     low, high, part = (COOL, WARM, share * 2) if share < 0.5 else (WARM, HOT, share * 2 - 1)
     red, green, blue = (round(a + (b - a) * part) for a, b in zip(low, high, strict=True))

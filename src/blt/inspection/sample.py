@@ -84,7 +84,7 @@ class Sample:
         return (max(byte_id, BYTE_OFFSET) - BYTE_OFFSET + offset) % 256 + BYTE_OFFSET
 
     def batch(self) -> tuple[Int[Tensor, "B T"], list[int]]:
-        """Give the row's start and the documents as a batch filled up with EOS, and the length of each row."""
+        """Return the row's start and the documents as a batch filled up with EOS, and the length of each row."""
         rows = [self.row[0, :200], *self.documents]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=EOS_ID)
         return padded, [len(row) for row in rows]

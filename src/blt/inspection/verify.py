@@ -31,7 +31,7 @@ class _Reading(NamedTuple):
     logits: Float[Tensor, "B T V"]
 
     def part(self, row: int, bytes_of_row: slice) -> "_Reading":
-        """Give one row's part."""
+        """Return one row's part."""
         cut = (slice(row, row + 1), bytes_of_row)
         entropies = None if self.entropies is None else self.entropies[cut]
         return _Reading(self.byte_ids[cut], entropies, self.ends[cut], self.logits[cut])
@@ -219,7 +219,7 @@ def _first(broken: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
 
 
 def _near_tie(lm: ByteLM, byte_ids: Int[Tensor, "B T"], tolerance: float) -> Bool[Tensor, "B T"]:
-    """Say where rounding of the entropies may move a patch end."""
+    """Return where rounding of the entropies may move a patch end."""
     entropies = lm.entropies(byte_ids)
     near = torch.zeros_like(byte_ids, dtype=torch.bool)
     if entropies is None:

@@ -50,7 +50,7 @@ def byteify(llama: Llama, local: BLTConfig, *, donor: ByteLM, seed: int = 0) -> 
 
 
 def _patch_states(lm: ByteLM) -> Float[Tensor, "1 P G"]:
-    """Give the patch states of a paragraph."""
+    """Return the patch states of a paragraph."""
     byte_ids = encode(PARAGRAPH, bos=True)[None]
     layout = lay_out(byte_ids, lm.patches(byte_ids))
     hashes = ngram_hashes(byte_ids, layout.positions, lm.blt.config.hash_embedding)
@@ -59,5 +59,5 @@ def _patch_states(lm: ByteLM) -> Float[Tensor, "1 P G"]:
 
 
 def _size(states: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """Give the root of the mean square."""
+    """Return the root of the mean square."""
     return states.square().mean().sqrt()

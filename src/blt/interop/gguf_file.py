@@ -49,7 +49,7 @@ class GGUFFile:
         return list(self._stored)
 
     def tensor(self, name: str) -> Float[Tensor, "*shape"]:
-        """Give a tensor as float32.
+        """Return a tensor as float32.
 
         Raises:
             ModelFolderError: it reaches past the end of the file, or is quantised in a way that is not known.
@@ -126,22 +126,22 @@ class _Cursor:
         self.position = 0
 
     def take(self, count: int) -> bytes:
-        """Give the next bytes."""
+        """Return the next bytes."""
         if count > len(self._data) - self.position:
             raise _cut_off(self._path)
         self.position += count
         return self._data[self.position - count : self.position].tobytes()
 
     def number(self, code: str) -> Any:
-        """Give a number; `code` as in `struct`."""
+        """Return a number; `code` as in `struct`."""
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
     def string(self) -> str:
-        """Give a string."""
+        """Return a string."""
         return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
     def value(self, kind: int) -> Any:
-        """Give a number, a string, or a list of either."""
+        """Return a number, a string, or a list of either."""
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
@@ -153,7 +153,7 @@ class _Cursor:
         return self.number(self._code(kind))
 
     def tensor_info(self) -> _Stored:
-        """Give shape (outermost first, as in PyTorch), type, and the offset after the header."""
+        """Return shape (outermost first, as in PyTorch), type, and the offset after the header."""
         num_dimensions = self.number("I")
         if not 1 <= num_dimensions <= MAX_DIMENSIONS:
             raise ModelFolderError(f"{self._path}: a tensor of {num_dimensions} dimensions; expected 1 to 4")

@@ -155,7 +155,7 @@ def _from_gguf(file: GGUFFile) -> Llama:
 
 
 def _table(values: Mapping[str, Any], path: Path, *, column: int, num_tensors: int) -> dict[str, str]:
-    """Give the file's name of every tensor, by ours."""
+    """Return the file's name of every tensor, by ours."""
     count = _integer(values, "num_hidden_layers", path)
     if count > num_tensors:
         raise ModelFolderError(f"{path}: speaks of {count:,} layers, and holds {num_tensors:,} tensors")

@@ -109,7 +109,7 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         return results
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Give the nats of each text from its start, negative, however long it is; with `count_eos`, of its end too."""
+        """Return the negative nats of each text from its start, of any length; with `count_eos`, of its end too."""
         texts = [to_bytes(request.args[0]) for request in requests]
         if self.count_eos:
             results = self._documents(texts)

@@ -164,7 +164,7 @@ def read_published(folder: str | Path, *, entropy: str | Path | None = None) -> 
 
 
 def published_name(name: str) -> str:
-    """Give the published name of a tensor of transformers; the entropy model's lies in a folder of its own."""
+    """Return the published name of a tensor of transformers; the entropy model's lies in a folder of its own."""
     if name == "lm_head.weight":
         name = HEAD
     is_entropy = name.startswith("model.patcher.")

@@ -21,7 +21,7 @@ Shape = TypeVar("Shape", bound=TransformerConfig)
 
 
 def double_residual(config: LMConfig, weights: dict[str, Tensor]) -> tuple[LMConfig, dict[str, Tensor]]:
-    """Give a model that adds states twice and predicts the same; see this module for how nearly.
+    """Return a model that adds states twice and predicts the same; see this module for how nearly.
 
     Args:
         config: shape of the model.

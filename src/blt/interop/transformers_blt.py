@@ -201,7 +201,7 @@ def _check_names(
 
 
 def _shapes(lm: ByteLM, key_value_heads: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Give the shape that each tensor has in transformers, where heads of keys and values may be shared."""
+    """Return the shape that each tensor has in transformers, where heads of keys and values may be shared."""
     shapes = {}
     for name, tensor in lm.state_dict().items():
         shapes[name] = tuple(tensor.shape)

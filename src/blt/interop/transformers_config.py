@@ -110,7 +110,7 @@ class Stack:
         self.refuse("hidden_act", allowed="silu")
 
     def integer(self, key: str) -> int:
-        """Give a whole number of at least 1."""
+        """Return a whole number of at least 1."""
         return whole_number(self.values[key], where=f"{self.path}: {self.name}.{key}")
 
     def refuse(self, key: str, *, allowed: object) -> None:
@@ -146,7 +146,7 @@ class Stack:
         return parameters.get("rope_theta", self.values["rope_theta"])
 
     def shape(self) -> dict[str, Any]:
-        """Give the fields of a `TransformerConfig`."""
+        """Return the fields of a `TransformerConfig`."""
         width = self.values["intermediate_size"]
         hidden = 8 * self.integer("hidden_size") // 3 if width in (None, 0) else self.integer("intermediate_size")
         return {
@@ -159,7 +159,7 @@ class Stack:
 
 
 def whole_number(value: Any, *, where: str) -> int:
-    """Give a value that is a whole number of at least 1.
+    """Return a value that is a whole number of at least 1.
 
     Raises:
         ModelFolderError: it is none.
@@ -251,7 +251,7 @@ def _check_agreement(root: Mapping[str, Any], encoder: Stack, decoder: Stack, la
 
 
 def _window(window: Any, stack: Stack) -> Any:
-    """Give the window; one of all positions where attention is not windowed."""
+    """Return the window; one of all positions where attention is not windowed."""
     return stack.integer("max_position_embeddings") if window is None else window
 
 

@@ -12,7 +12,7 @@ SPECIAL = {BOE_ID: "<|boe|>", BOS_ID: "<|bos|>", EOS_ID: "<|eos|>", BPE_ID: "<|b
 
 
 def tokenizer_files() -> dict[str, dict[str, Any]]:
-    """Give the content of `tokenizer.json` and `tokenizer_config.json`."""
+    """Return the content of `tokenizer.json` and `tokenizer_config.json`."""
     bos, eos = SPECIAL[BOS_ID], SPECIAL[EOS_ID]
     added = [
         {"id": number, "content": text, "special": True}
@@ -53,7 +53,7 @@ def tokenizer_files() -> dict[str, dict[str, Any]]:
 
 
 def byte_characters() -> list[str]:
-    """Give the printable character that stands for each byte: itself where it is one, else one from 256 on."""
+    """Return the printable character that stands for each byte: itself where it is one, else one from 256 on."""
     shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     rest = iter(range(256, 512))
     return [chr(byte if byte in shown else next(rest)) for byte in range(256)]

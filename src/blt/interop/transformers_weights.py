@@ -32,7 +32,7 @@ _CROSS_ATTENTION = {
 
 
 def names(config: LMConfig, *, encoder_cross_attention: int = 0) -> dict[str, str]:
-    """Give the name in transformers of every tensor of a `ByteLM`.
+    """Return the name in transformers of every tensor of a `ByteLM`.
 
     Args:
         config: shape of the model.
@@ -79,7 +79,7 @@ def _inside(ours: str, theirs: str, table: Mapping[str, str]) -> dict[str, str]:
 def from_transformers(
     name: str, weight: Float[Tensor, "*shape"], config: LMConfig, *, key_value_heads: Mapping[str, int]
 ) -> Float[Tensor, "*shape2"]:
-    """Give a tensor of transformers the layout of ours.
+    """Return a tensor of transformers the layout of ours.
 
     Args:
         name: ours.
@@ -102,7 +102,7 @@ def from_transformers(
 
 
 def to_transformers(name: str, weight: Float[Tensor, "*shape"], config: LMConfig) -> Float[Tensor, "*shape"]:
-    """Give a tensor of ours the layout of transformers; the inverse of `from_transformers`."""
+    """Return a tensor of ours the layout of transformers; the inverse of `from_transformers`."""
     if not _is_rotated(name):
         return weight
     num_heads, inputs = module_of(name, config)[1].num_heads, weight.shape[1]
@@ -115,7 +115,7 @@ def _is_rotated(name: str) -> bool:
 
 
 def module_of(name: str, config: LMConfig) -> tuple[str, TransformerConfig]:
-    """Give the module that a tensor lies in, and the shape that its heads have."""
+    """Return the module that a tensor lies in, and the shape that its heads have."""
     blt = config.blt
     shapes: dict[str, TransformerConfig | None] = {
         "blt.local_encoder": blt.local_encoder,

@@ -20,7 +20,7 @@ from blt.lm.hub import upload
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
 from blt.model import BLT
-from blt.nn import CheapLinear, make_cheap
+from blt.nn import QuantizedLinear, quantize_weights_
 from blt.patching import Patches, PatchRule, patch
 from blt.shapes import Float, Int, Tensor
 
@@ -137,7 +137,7 @@ class ByteLM(nn.Module):
         """
         _check_loaded_as(dtype)
         if dtype == "int8":
-            make_cheap(self.blt, stored_as="int8")
+            quantize_weights_(self.blt, stored_as="int8")
             return self
         return self.to(DTYPES[dtype])
 
@@ -155,7 +155,7 @@ class ByteLM(nn.Module):
 
     def _write(self, folder: Path, *, card: str, dtype: str | None, max_shard_bytes: int) -> None:
         check(dtype is None or dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
-        is_whole = not any(isinstance(part, CheapLinear) for part in self.blt.modules())
+        is_whole = not any(isinstance(part, QuantizedLinear) for part in self.blt.modules())
         check(is_whole, "dtype: a model that was loaded as int8 has lost its weights; save the one it was loaded from")
         check(max_shard_bytes >= 1, f"max_shard_bytes: {max_shard_bytes}; at least 1")
         write_lm(
@@ -229,7 +229,7 @@ class ByteLM(nn.Module):
 
     @torch.no_grad()
     def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"] | None:
-        """Give the uncertainty about the next byte, in nats; None where the rule needs none."""
+        """Return the uncertainty about the next byte, in nats; None where the rule needs none."""
         if self.entropy_model is None or not self.patch_rule.needs_entropies:
             return None
         return self.entropy_model.entropies(byte_ids)
@@ -239,7 +239,7 @@ class ByteLM(nn.Module):
         return patch(byte_ids, self.patch_rule, entropies=self.entropies(byte_ids))
 
     def forward(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
-        """Give the logits of the next byte after every byte, float32."""
+        """Return the logits of the next byte after every byte, float32."""
         return self.blt(byte_ids, self.patches(byte_ids))
 
     @torch.inference_mode()
@@ -252,7 +252,7 @@ class ByteLM(nn.Module):
 
     @torch.inference_mode()
     def patch(self, text: str | bytes) -> list[ShownPatch]:
-        """Give the patches of a text, with their bytes and entropies."""
+        """Return the patches of a text, with their bytes and entropies."""
         byte_ids = encode(text, bos=True).to(self.device)[None]
         entropies = None if self.entropy_model is None else self.entropy_model.entropies(byte_ids)
         patches = patch(byte_ids, self.patch_rule, entropies=entropies)
@@ -285,7 +285,7 @@ def _check_loaded_as(dtype: str) -> None:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Give a short name for a module's weights: equal weights, equal names."""
+    """Return a short name for a module's weights: equal weights, equal names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())

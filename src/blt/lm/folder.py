@@ -56,7 +56,7 @@ class LMConfig:
 
 
 def download(name: str | Path | None, **hub: Any) -> Path:
-    """Give the local folder of a model: the bundled one, a folder, one of a clone's `checkpoints`, or from the Hub.
+    """Return the local folder of a model: the bundled one, a folder, one of a clone's `checkpoints`, or from the Hub.
 
     Raises:
         ModelFolderError: no such folder, and no such model on the Hub or no way to it.

@@ -16,12 +16,12 @@ LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token"
 
 
 def is_hub_name(name: str) -> bool:
-    """Say whether a name is of the form that models on the Hub have: owner/model."""
+    """Whether a name is of the form that models on the Hub have: owner/model."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
 
 
 def fetch(name: str, **hub: Any) -> Path:
-    """Give the local copy of a model, downloaded where it is not in the cache.
+    """Return the local copy of a model, downloaded where it is not in the cache.
 
     Args:
         name: owner/model.

@@ -10,8 +10,8 @@ from blt.codec import BOS_ID, EOS_ID
 from blt.configuration import check
 from blt.entropy import EntropyState, entropy_of
 from blt.lm.byte_lm import ByteLM
-from blt.model import BLTState, Standing
-from blt.nn import Numbers
+from blt.model import BLTState, RowPosition
+from blt.nn import HostInts
 from blt.patching import OnlinePatcher, PatcherState, patch
 from blt.shapes import Bool, Float, Int, Tensor
 
@@ -24,20 +24,22 @@ class DecodingSession:
 
     Args:
         lm: the model; its weights and its patch rule must stay the same while the session lives.
-        ahead: how many bytes can be taken back (`rewind`).
+        max_rollback: how many bytes can be taken back (`rewind`).
     """
 
-    def __init__(self, lm: ByteLM, *, ahead: int = 16) -> None:
-        self.lm, self.ahead = lm, ahead
+    def __init__(self, lm: ByteLM, *, max_rollback: int = 16) -> None:
+        self.lm, self.max_rollback = lm, max_rollback
         entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
-        self._entropy = None if entropy_model is None else EntropyState(entropy_model, batch=0, ahead=ahead)
+        self._entropy = (
+            None if entropy_model is None else EntropyState(entropy_model, batch=0, max_rollback=max_rollback)
+        )
         self._patcher = OnlinePatcher(lm.patch_rule, batch=0, device=lm.device)
-        self._blt = BLTState(lm.blt, batch=0, ahead=ahead)
+        self._blt = BLTState(lm.blt, batch=0, max_rollback=max_rollback)
         self._free: list[int] = []
-        self._rows: Numbers = np.empty(0, dtype=np.int64)  # that read last
+        self._rows: HostInts = np.empty(0, dtype=np.int64)  # that read last
         self._steps: list[PatcherState] = []  # before what they read at once, and after each byte
-        self._foreseen: list[tuple[Int[Tensor, " R"], Bool[Tensor, " R"]]] = []  # bytes, and whether they end a patch
-        self._before_guess: Standing | None = None
+        self._pending: list[tuple[Int[Tensor, " R"], Bool[Tensor, " R"]]] = []  # bytes, and whether they end a patch
+        self._before_draft: RowPosition | None = None
         self.ends: Bool[Tensor, "R M"] = torch.zeros(0, 0, dtype=torch.bool, device=lm.device)
         """Whether each byte that was read last has completed a patch."""
 
@@ -47,7 +49,7 @@ class DecodingSession:
         return len(self._blt.newest_byte) - len(self._free)
 
     @torch.inference_mode()
-    def add(self, prompts: Sequence[Int[Tensor, " _"]]) -> tuple[Numbers, Float[Tensor, "R V"]]:
+    def add(self, prompts: Sequence[Int[Tensor, " _"]]) -> tuple[HostInts, Float[Tensor, "R V"]]:
         """Let rows join that have read a prompt each, all in one parallel pass.
 
         Args:
@@ -73,7 +75,7 @@ class DecodingSession:
         self._patcher.put(patcher.of(None), self._there(rows))
         return rows, self._blt.fill(rows, byte_ids, ends, lengths=lengths)
 
-    def start(self, num_rows: int) -> Numbers:
+    def start(self, num_rows: int) -> HostInts:
         """Let rows join that have read nothing."""
         rows = self._take_rows(num_rows)
         self._blt.restart(rows)
@@ -82,12 +84,12 @@ class DecodingSession:
             self._entropy.restart(rows)
         return rows
 
-    def remove(self, rows: Numbers) -> None:
+    def remove(self, rows: HostInts) -> None:
         """Let rows leave; their numbers will be given to others."""
         self._free.extend(int(row) for row in rows)
 
     @torch.inference_mode()
-    def read(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
+    def read(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
         """Read the next bytes of some rows, as many of each.
 
         Args:
@@ -99,8 +101,8 @@ class DecodingSession:
         """
         logits, ends = [], []
         for part in self._parts(byte_ids):
-            self.foresee(part, rows)
-            logits.append(self.think())
+            self.advance_patcher(part, rows)
+            logits.append(self.forward())
             ends.append(self.ends)
         if len(logits) == 1:
             return logits[0]
@@ -108,52 +110,53 @@ class DecodingSession:
         return torch.cat(logits, dim=1)
 
     @torch.inference_mode()
-    def foresee(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"] | None:
-        """Let entropy model and patcher alone read the next bytes of some rows; `think` must follow.
+    def advance_patcher(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"] | None:
+        """Let entropy model and patcher alone read the next bytes of some rows; `forward` must follow.
 
-        May be called again for the same rows before `think`, which then reads all of it at once, at most `ahead` bytes.
+        May be called again for the same rows before `forward`, which then reads all of it at once: at most
+        `max_rollback` bytes.
 
         Returns:
             The entropy model's logits of the byte that follows each, float32; None without entropy model.
         """
         logits = None if self._entropy is None else self._entropy.read(byte_ids, rows)
         there = None if self._is_all(rows) else self._there(rows)
-        if not self._foreseen:
+        if not self._pending:
             self._rows, self._steps = rows, [self._patcher.of(there)]
         entropies = None if logits is None else entropy_of(logits)
         for at in range(byte_ids.shape[1]):
             entropy = None if entropies is None else entropies[:, at]
-            self._foreseen.append((byte_ids[:, at], self._patcher.step(byte_ids[:, at], entropy, rows=there)))
+            self._pending.append((byte_ids[:, at], self._patcher.step(byte_ids[:, at], entropy, rows=there)))
             self._steps.append(self._patcher.of(there))
         return logits
 
     @torch.inference_mode()
-    def think(self) -> Float[Tensor, "R M V"]:
+    def forward(self) -> Float[Tensor, "R M V"]:
         """Let the BLT read what was foreseen; give the logits of the byte that follows each, float32."""
-        byte_ids, ends = (torch.stack(parts, dim=1) for parts in zip(*self._foreseen, strict=True))
-        self._foreseen, self.ends = [], ends
+        byte_ids, ends = (torch.stack(parts, dim=1) for parts in zip(*self._pending, strict=True))
+        self._pending, self.ends = [], ends
         return self._blt.read(byte_ids, ends, self._rows)
 
     @torch.inference_mode()
-    def guess(self, byte_ids: Int[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
+    def draft(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
         """Predict what follows each of some bytes as if they ended no patch, without the global transformer.
 
-        The bytes are not read: `forget_guesses` goes back to where the first guess began.
+        The bytes are not read: `discard_draft` goes back to where the first draft began.
         """
-        if self._before_guess is None:
-            self._before_guess = self._blt.standing(rows)
+        if self._before_draft is None:
+            self._before_draft = self._blt.snapshot(rows)
         return self._blt.read(byte_ids, torch.zeros_like(byte_ids, dtype=torch.bool), rows)
 
-    def forget_guesses(self) -> None:
-        """Go back to where the first guess began."""
-        if self._before_guess is not None:
-            self._blt.stand_as(self._before_guess)
-            self._before_guess = None
+    def discard_draft(self) -> None:
+        """Go back to where the first draft began."""
+        if self._before_draft is not None:
+            self._blt.restore(self._before_draft)
+            self._before_draft = None
 
-    def rewind(self, taken_back: Numbers) -> None:
+    def rewind(self, taken_back: HostInts) -> None:
         """Take back the last bytes that were read, so many of each row that read.
 
-        Only what was read at once can be taken back, at most `ahead` bytes, only once, and no BOS.
+        Only what was read at once can be taken back, at most `max_rollback` bytes, only once, and no BOS.
         """
         rows, kept = self._rows, len(self._steps) - 1 - taken_back
         self._blt.rewind(taken_back=taken_back)
@@ -165,24 +168,24 @@ class DecodingSession:
         self._steps = []
 
     def num_bytes(self) -> dict[str, int]:
-        """Give the memory that the rows take, part by part; the weights are not counted."""
+        """Return the memory that the rows take, part by part; the weights are not counted."""
         entropy = 0 if self._entropy is None else self._entropy.num_bytes()
         return {"entropy model": entropy} | self._blt.num_bytes()
 
     def _parts(self, byte_ids: Int[Tensor, "R M"]) -> Sequence[Int[Tensor, "R m"]]:
-        """Cut bytes into what can be read at once: at most `ahead`, and each BOS the first of its part."""
+        """Cut bytes into what can be read at once: at most `max_rollback`, and each BOS the first of its part."""
         if byte_ids.shape[1] == 1:
             return [byte_ids]
         starts = (byte_ids == BOS_ID).any(0).nonzero()[:, 0].tolist()
         cuts = sorted({0, *starts, byte_ids.shape[1]})
         spans = [
-            (first, min(first + self.ahead, end))
+            (first, min(first + self.max_rollback, end))
             for start, end in pairwise(cuts)
-            for first in range(start, end, self.ahead)
+            for first in range(start, end, self.max_rollback)
         ]
         return [byte_ids[:, first:last] for first, last in spans]
 
-    def _take_rows(self, count: int) -> Numbers:
+    def _take_rows(self, count: int) -> HostInts:
         missing, present = count - len(self._free), len(self._blt.newest_byte)
         if missing > 0:
             self._free.extend(range(present, present + missing))
@@ -194,8 +197,8 @@ class DecodingSession:
         taken, self._free = self._free[:count], self._free[count:]
         return np.array(taken, dtype=np.int64)
 
-    def _is_all(self, rows: Numbers) -> bool:
+    def _is_all(self, rows: HostInts) -> bool:
         return len(rows) == self._patcher.batch and bool((rows == np.arange(len(rows))).all())
 
-    def _there(self, numbers: Numbers) -> Int[Tensor, " R"]:
+    def _there(self, numbers: HostInts) -> Int[Tensor, " R"]:
         return torch.from_numpy(numbers).to(self.lm.device)

@@ -6,7 +6,7 @@ Next: `blt.lm`, which joins it with an entropy model and a patch rule.
 
 from blt.model.blt import BLT
 from blt.model.configuration import BLTConfig, HashConfig
-from blt.model.incremental import BLTState, Standing
+from blt.model.incremental import BLTState, RowPosition
 from blt.model.presets import PRESETS, preset
 from blt.nn import LocalConfig, TransformerConfig
 
@@ -17,7 +17,7 @@ __all__ = [
     "BLTState",
     "HashConfig",
     "LocalConfig",
-    "Standing",
+    "RowPosition",
     "TransformerConfig",
     "preset",
 ]

@@ -55,7 +55,7 @@ class LocalEncoder(nn.Module):
         return byte_states, self.patch_states(vectors)
 
     def angles(self, positions: Int[Tensor, "B T"]) -> RotaryTable:
-        """Give the angles of bytes in their documents."""
+        """Return the angles of bytes in their documents."""
         return _angles(positions, self.config.local_encoder, theta=self.config.rope_theta)
 
     def queries(self, pooled: Float[Tensor, "B P D"]) -> Float[Tensor, "B P K D"]:
@@ -88,11 +88,11 @@ class GlobalTransformer(nn.Module):
 
     def _packed(self, patch_states: Float[Tensor, "B P G"], layout: Layout) -> Float[Tensor, "B P G"]:
         """Compute all rows' complete patches as one row, so that slots which hold none cost nothing."""
-        flat, held = patch_states.flatten(0, 1), layout.held
+        flat, held = patch_states.flatten(0, 1), layout.nonempty
         if not len(held):
             return torch.zeros_like(patch_states)
         table = self.angles(layout.patch_positions.flatten()[None, held])
-        latents = self.layers(flat[None, held], table, CausalPattern(layout.held_documents[None]))
+        latents = self.layers(flat[None, held], table, CausalPattern(layout.nonempty_documents[None]))
         return latents.new_zeros(flat.shape).index_copy(0, held, latents[0]).view(patch_states.shape)
 
     @property
@@ -101,7 +101,7 @@ class GlobalTransformer(nn.Module):
         return self.config.global_transformer.dim // self.config.global_transformer.num_heads
 
     def angles(self, positions: Int[Tensor, "B P"]) -> RotaryTable:
-        """Give the angles of patches in their documents."""
+        """Return the angles of patches in their documents."""
         theta = self.config.global_rope_theta or self.config.rope_theta
         return _angles(positions, self.config.global_transformer, theta=theta)
 

@@ -132,7 +132,7 @@ def cost_of(
 
 
 def mean_keys(length: int | float, *, window: int | float = math.inf) -> float:
-    """Give how many keys a position sees, itself included, on average over a document of that many positions."""
+    """Return how many keys a position sees, itself included, on average over a document of that many positions."""
     seen_by_the_last = min(length, window)
     return seen_by_the_last * (1 - (seen_by_the_last - 1) / (2 * length))
 

@@ -31,26 +31,26 @@ class CrossAttention(nn.Module):
         self.output = Linear(dim, dim)
 
     @property
-    def num_kept(self) -> int:
+    def residual_scale(self) -> int:
         """How often a state is added to what it reads."""
         return 1 if self.residual == "once" else 2
 
     def queries(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead H E"]:
-        """Give the scaled queries of the states that ask."""
+        """Return the scaled queries of the states that ask."""
         projected = self.query(self.query_norm(states)).unflatten(-1, (self.num_heads, -1))
         return projected * projected.shape[-1] ** -0.5
 
     def keys_values(
         self, source: Float[Tensor, "*lead D"]
     ) -> tuple[Float[Tensor, "*lead H E"], Float[Tensor, "*lead H E"]]:
-        """Give keys and values of the states that answer."""
+        """Return keys and values of the states that answer."""
         normed = self.source_norm(source)
         split = (self.num_heads, -1)
         return self.key(normed).unflatten(-1, split), self.value(normed).unflatten(-1, split)
 
     def add(self, states: Float[Tensor, "*lead D"], values: Float[Tensor, "*lead H E"]) -> Float[Tensor, "*lead D"]:
         """Add what was gathered, projected, to the states that asked."""
-        kept = states if self.num_kept == 1 else self.num_kept * states
+        kept = states if self.residual_scale == 1 else self.residual_scale * states
         return kept + self.output(values.flatten(-2))
 
 

@@ -32,7 +32,7 @@ PRIMES = (
 def ngram_hashes(
     byte_ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"], config: HashConfig
 ) -> Int[Tensor, "B T N"]:
-    """Give the table row of every n-gram that ends at each byte.
+    """Return the table row of every n-gram that ends at each byte.
 
     h_n(t) = Σ_j id(t−n+1+j)·p^j in wrapping int64, oldest byte first; so h_n(t) = id(t−n+1) + p·h_{n−1}(t).
 
@@ -52,12 +52,12 @@ def ngram_hashes(
 
 
 def longest_ngram(config: HashConfig) -> int:
-    """Give the number of ids that the n-grams of a byte reach over, the byte included; 1 without n-grams."""
+    """Return the number of ids that the n-grams of a byte reach over, the byte included; 1 without n-grams."""
     return max(config.ngram_sizes, default=1)
 
 
 def hash_rows(preceding: Sequence[Int[Tensor, "*S"]], config: HashConfig) -> Int[Tensor, "*S N"]:
-    """Give table rows from the ids themselves: `preceding[j]` holds the id j bytes back; see `ngram_hashes`."""
+    """Return table rows from the ids themselves: `preceding[j]` holds the id j bytes back; see `ngram_hashes`."""
     rows = []
     for function in range(config.num_functions):
         hashed = preceding[0]
@@ -87,7 +87,7 @@ class NgramHashes:
             self._powers[:n, table] = np.array(powers, dtype=np.uint64).astype(np.int64)
 
     def __call__(self, preceding: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Give table rows (… × N) from ids (… × longest), newest first; see `ngram_hashes`."""
+        """Return table rows (… × N) from ids (… × longest), newest first; see `ngram_hashes`."""
         hashed = (preceding[..., None] * self._powers).sum(-2)  # wraps, as it should
         return hashed % self._num_rows + self._first_rows
 

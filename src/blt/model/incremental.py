@@ -13,12 +13,12 @@ from blt.model.layout import Layout, lay_out
 from blt.model.patch_memory import OpenPatches, ReadablePatches
 from blt.nn import (
     CausalPattern,
+    HostInts,
     KeyValueCache,
+    KVRecorder,
     LinearSteps,
-    Numbers,
-    Places,
-    Recording,
     StackSteps,
+    StepInputs,
     Transformer,
     TransformerConfig,
     WindowPattern,
@@ -30,15 +30,15 @@ from blt.patching.patches import Patches
 from blt.shapes import Bool, Float, Int, Tensor
 
 
-class Standing(NamedTuple):
+class RowPosition(NamedTuple):
     """How far some rows have come in their documents."""
 
-    rows: Numbers
-    newest_byte: Numbers
+    rows: HostInts
+    newest_byte: HostInts
     """Position of each row's newest byte; −1 where there is none."""
-    newest_patch: Numbers
+    newest_patch: HostInts
     """Number of each row's newest complete patch; −1 where there is none."""
-    patch_start: Numbers
+    patch_start: HostInts
     """Position of the first byte of the patch that is open, or that the next byte opens."""
 
 
@@ -51,37 +51,39 @@ class BLTState:
     Args:
         blt: the model; its weights must stay as they are.
         batch: rows, all at their start.
-        ahead: how many bytes can be read at once, and taken back.
+        max_rollback: how many bytes can be read at once, and taken back.
     """
 
-    def __init__(self, blt: BLT, *, batch: int, ahead: int) -> None:
+    def __init__(self, blt: BLT, *, batch: int, max_rollback: int) -> None:
         config = blt.config
         like = blt.hash_embedding.bytes.weight.detach().new_empty(0, dtype=dtype_of_states(blt))
-        self.blt, self.ahead, self._like = blt, ahead, like
-        self.newest_byte: Numbers = np.full(batch, -1)
-        """See `Standing`, for these three."""
-        self.newest_patch: Numbers = np.full(batch, -1)
-        self.patch_start: Numbers = np.zeros(batch, dtype=np.int64)
+        self.blt, self.max_rollback, self._like = blt, max_rollback, like
+        self.newest_byte: HostInts = np.full(batch, -1)
+        """See `RowPosition`, for these three."""
+        self.newest_patch: HostInts = np.full(batch, -1)
+        self.patch_start: HostInts = np.zeros(batch, dtype=np.int64)
         self._hashes = NgramHashes(config.hash_embedding)
-        self._ids: Numbers = np.zeros((batch, self._hashes.longest + ahead), dtype=np.int64)  # a ring by position
+        self._ids: HostInts = np.zeros(
+            (batch, self._hashes.longest + max_rollback), dtype=np.int64
+        )  # a ring by position
         theta = config.rope_theta
         self._encoder = self._stack(blt.local_encoder.layers, config.local_encoder, batch=batch, theta=theta)
         self._decoder = self._stack(blt.local_decoder.layers, config.local_decoder, batch=batch, theta=theta)
         theta = config.global_rope_theta or theta
         self._global = self._stack(blt.global_transformer.layers, config.global_transformer, batch=batch, theta=theta)
         self._open_patches = OpenPatches(blt.local_encoder, batch=batch, like=like)
-        self._readable = ReadablePatches(blt.local_decoder, batch=batch, like=like, ahead=ahead)
+        self._readable = ReadablePatches(blt.local_decoder, batch=batch, like=like, max_rollback=max_rollback)
         weight = blt.hash_embedding.bytes.weight if blt.output is None else blt.output
         self._logits = LinearSteps(weight, norm=blt.local_decoder.norm)
-        self._last: tuple[Standing, npt.NDArray[np.bool_]] | None = None  # before what was read last, and its ends
+        self._last: tuple[RowPosition, npt.NDArray[np.bool_]] | None = None  # before what was read last, and its ends
 
     def _stack(self, layers: Transformer, shape: TransformerConfig, *, batch: int, theta: float) -> StackSteps:
-        cache = KeyValueCache(shape, batch=batch, like=self._like, ahead=self.ahead)
+        cache = KeyValueCache(shape, batch=batch, like=self._like, max_rollback=self.max_rollback)
         return StackSteps(layers, cache=cache, head_dim=shape.dim // shape.num_heads, theta=theta)
 
     @torch.inference_mode()
-    def read(self, byte_ids: Int[Tensor, "R M"], ends: Bool[Tensor, "R M"], rows: Numbers) -> Float[Tensor, "R M V"]:
-        """Read bytes of some rows, at most `ahead` of each; a BOS may only be the first of them.
+    def read(self, byte_ids: Int[Tensor, "R M"], ends: Bool[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
+        """Read bytes of some rows, at most `max_rollback` of each; a BOS may only be the first of them.
 
         Args:
             byte_ids: the bytes.
@@ -93,9 +95,9 @@ class BLTState:
         """
         num, ended = byte_ids.shape[1], ends.cpu().numpy()  # the one wait for the device
         ids = byte_ids.cpu().numpy()
-        assert num <= self.ahead
+        assert num <= self.max_rollback
         self.restart(rows[ids[:, 0] == BOS_ID])
-        self._last = self.standing(rows), ended
+        self._last = self.snapshot(rows), ended
         positions = self.newest_byte[rows][:, None] + np.arange(1, num + 1)  # R M
         places = self._places(rows.repeat(num), positions.ravel(), positions[:, -1].repeat(num))
         embedded = self._embed(ids, positions, rows)
@@ -110,7 +112,7 @@ class BLTState:
         sources = self._on_device(self._readable.sources(rows.repeat(num), numbers.ravel()))
         return self._decode(byte_states, places, sources).view(*byte_ids.shape, -1)
 
-    def rewind(self, *, taken_back: Numbers) -> None:
+    def rewind(self, *, taken_back: HostInts) -> None:
         """Take back the last bytes of what was read last, so many of each row that read; not twice, and no BOS."""
         assert self._last is not None
         (before, ends), self._last = self._last, None
@@ -123,23 +125,23 @@ class BLTState:
             newest_patch=before.newest_patch + ends.sum(1),
             patch_start=np.where(ends.any(1), after_end, before.patch_start),
         )
-        self.stand_as(after)
+        self.restore(after)
 
-    def standing(self, rows: Numbers) -> Standing:
+    def snapshot(self, rows: HostInts) -> RowPosition:
         """Say how far some rows have come."""
-        return Standing(rows, self.newest_byte[rows], self.newest_patch[rows], self.patch_start[rows])
+        return RowPosition(rows, self.newest_byte[rows], self.newest_patch[rows], self.patch_start[rows])
 
-    def stand_as(self, standing: Standing) -> None:
-        """Go back to where rows stood, at most `ahead` bytes ago; no BOS may have come since."""
+    def restore(self, standing: RowPosition) -> None:
+        """Go back to where rows stood, at most `max_rollback` bytes ago; no BOS may have come since."""
         rows, *numbers = standing
         self.newest_byte[rows], self.newest_patch[rows], self.patch_start[rows] = numbers
 
-    def restart(self, rows: Numbers) -> None:
+    def restart(self, rows: HostInts) -> None:
         """Put some rows back at their start."""
         self.newest_byte[rows] = self.newest_patch[rows] = -1
         self.patch_start[rows] = 0
 
-    def _embed(self, ids: Numbers, positions: Numbers, rows: Numbers) -> Float[Tensor, "N D"]:
+    def _embed(self, ids: HostInts, positions: HostInts, rows: HostInts) -> Float[Tensor, "N D"]:
         num_slots = self._ids.shape[1]
         self._ids[rows[:, None], positions % num_slots] = ids
         back = positions[:, :, None] - np.arange(self._hashes.longest)  # R M n
@@ -149,7 +151,7 @@ class BLTState:
         return embedded[:, 0].to(self._like.dtype)
 
     def _complete_patches(
-        self, ended: npt.NDArray[np.bool_], positions: Numbers, numbers: Numbers, rows: Numbers
+        self, ended: npt.NDArray[np.bool_], positions: HostInts, numbers: HostInts, rows: HostInts
     ) -> None:
         """Think about every patch that has ended, and make it readable."""
         which, at = ended.nonzero()
@@ -163,8 +165,10 @@ class BLTState:
         self.patch_start[patch_rows] = lasts + 1  # of the patches of one row the last one stays
         self.newest_patch[rows] = numbers[:, -1]
 
-    def _decode(self, states: Float[Tensor, "N D"], places: Places, sources: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
-        standing = self._decoder.stand(places)
+    def _decode(
+        self, states: Float[Tensor, "N D"], places: StepInputs, sources: Int[Tensor, " N"]
+    ) -> Float[Tensor, "N V"]:
+        standing = self._decoder.prepare(places)
         for index in range(self.blt.config.local_decoder.num_layers):
             states = self._decoder.layer(index, self._readable.read(index, states, sources), standing)
         return self._logits(states).float()
@@ -172,7 +176,7 @@ class BLTState:
     @torch.inference_mode()
     def fill(
         self,
-        rows: Numbers,
+        rows: HostInts,
         byte_ids: Int[Tensor, "R T"],
         ends: Bool[Tensor, "R T"],
         *,
@@ -190,7 +194,7 @@ class BLTState:
         in_document = in_last_segment(layout.documents, lengths=lengths)
         is_open = in_document & (patches.ids == patches.num_complete[:, None])
         patch_in_document = layout.patch_documents == layout.documents.gather(1, last)
-        self._stand(rows, byte_ids, layout, is_open=is_open, patch_in_document=patch_in_document, last=last)
+        self._set_positions(rows, byte_ids, layout, is_open=is_open, patch_in_document=patch_in_document, last=last)
         states = self._run_whole(
             rows,
             byte_ids,
@@ -203,9 +207,9 @@ class BLTState:
         final = states.gather(1, last[:, :, None].expand(-1, -1, states.shape[2]))  # R 1 D
         return self.blt.logits(final)[:, 0]
 
-    def _stand(
+    def _set_positions(
         self,
-        rows: Numbers,
+        rows: HostInts,
         byte_ids: Int[Tensor, "R T"],
         layout: Layout,
         *,
@@ -224,7 +228,7 @@ class BLTState:
 
     def _run_whole(
         self,
-        rows: Numbers,
+        rows: HostInts,
         byte_ids: Int[Tensor, "R T"],
         layout: Layout,
         *,
@@ -236,10 +240,10 @@ class BLTState:
         """Run the full forward up to the decoder's states, keeping what goes on after each row's last byte."""
         blt, config = self.blt, self.blt.config
         window_of_encoder, window_of_decoder = (
-            Recording(WindowPattern(layout.documents, window=shape.window))
+            KVRecorder(WindowPattern(layout.documents, window=shape.window))
             for shape in (config.local_encoder, config.local_decoder)
         )
-        causal = Recording(CausalPattern(layout.patch_documents))
+        causal = KVRecorder(CausalPattern(layout.patch_documents))
         embedded = blt.hash_embedding(byte_ids, ngram_hashes(byte_ids, layout.positions, config.hash_embedding))
         byte_states, patch_states = blt.local_encoder(embedded, layout, attend=window_of_encoder)
         latents = blt.global_transformer(patch_states, layout, attend=causal)
@@ -247,8 +251,8 @@ class BLTState:
 
         rows_there, positions = self._on_device(rows), layout.positions
         for stack, recording in ((self._encoder, window_of_encoder), (self._decoder, window_of_decoder)):
-            stack.cache.fill(rows_there, recording.layers, positions=positions, belongs=in_document)
-        self._global.cache.fill(rows_there, causal.layers, positions=layout.patch_positions, belongs=patch_in_document)
+            stack.cache.fill(rows_there, recording.layers, positions=positions, mask=in_document)
+        self._global.cache.fill(rows_there, causal.layers, positions=layout.patch_positions, mask=patch_in_document)
         self._open_patches.make_room(int(is_open.sum(1).max()), newest=self.newest_byte)
         numbers, times = is_open.nonzero(as_tuple=True)
         self._open_patches.write(rows_there[numbers], positions[numbers, times], byte_states[numbers, times])
@@ -271,15 +275,15 @@ class BLTState:
         self._readable.add_rows(count)
 
     def num_bytes(self) -> dict[str, int]:
-        """Give the memory that each part takes."""
+        """Return the memory that each part takes."""
         return {
             "local encoder": self._encoder.cache.nbytes() + self._open_patches.states.nbytes,
             "global transformer": self._global.cache.nbytes(),
             "local decoder": self._decoder.cache.nbytes() + self._readable.keys.nbytes + self._readable.values.nbytes,
         }
 
-    def _places(self, rows: Numbers, positions: Numbers, newest: Numbers) -> Places:
-        return Places.of(rows, positions, newest, device=self._like.device)
+    def _places(self, rows: HostInts, positions: HostInts, newest: HostInts) -> StepInputs:
+        return StepInputs.of(rows, positions, newest, device=self._like.device)
 
-    def _on_device(self, numbers: Numbers) -> Int[Tensor, "*S"]:
+    def _on_device(self, numbers: HostInts) -> Int[Tensor, "*S"]:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self._like.device)

@@ -34,15 +34,15 @@ class Layout:
         return self.patch_documents.shape[1]
 
     @cached_property
-    def held(self) -> Int[Tensor, " N"]:
+    def nonempty(self) -> Int[Tensor, " N"]:
         """Those of all rows' slots, B·P in all, that hold a patch."""
         return (self.patch_documents.flatten() >= 0).nonzero()[:, 0]
 
     @cached_property
-    def held_documents(self) -> Int[Tensor, " N"]:
+    def nonempty_documents(self) -> Int[Tensor, " N"]:
         """Numbers of their documents, no two rows' alike."""
         rows = torch.arange(len(self.documents), device=self.documents.device)[:, None]
-        return (self.patch_documents + rows * (self.documents.shape[1] + 1)).flatten()[self.held]
+        return (self.patch_documents + rows * (self.documents.shape[1] + 1)).flatten()[self.nonempty]
 
 
 def lay_out(byte_ids: Int[Tensor, "B T"], patches: Patches) -> Layout:

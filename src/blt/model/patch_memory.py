@@ -5,7 +5,7 @@ import torch
 
 from blt.model.blt import LocalDecoder, LocalEncoder
 from blt.model.cross_attention import BytesReadPatch
-from blt.nn import LinearSteps, Numbers, are_native
+from blt.nn import HostInts, LinearSteps, are_native
 from blt.nn.native.kernels import NativeCrossAttention
 from blt.shapes import Float, Int, Tensor
 
@@ -31,7 +31,7 @@ class OpenPatches:
         self._output = LinearSteps(cross.output)
         self._to_global = None if encoder.to_global is None else LinearSteps(encoder.to_global)
 
-    def make_room(self, longest: int, *, newest: Numbers) -> None:
+    def make_room(self, longest: int, *, newest: HostInts) -> None:
         """Be able to hold so many bytes of a patch.
 
         Args:
@@ -52,8 +52,8 @@ class OpenPatches:
         """Add bytes at positions of their documents."""
         self.states[rows, positions % self.states.shape[1]] = states.to(self.states.dtype)
 
-    def pool(self, rows: Numbers, *, firsts: Numbers, lasts: Numbers) -> Float[Tensor, "P G"]:
-        """Give the states of complete patches, from the first byte of each to its last."""
+    def pool(self, rows: HostInts, *, firsts: HostInts, lasts: HostInts) -> Float[Tensor, "P G"]:
+        """Return the states of complete patches, from the first byte of each to its last."""
         device, cross = self.states.device, self.encoder.cross_attention
         heads, k = cross.num_heads, self.encoder.config.queries_per_patch
         positions = firsts[:, None] + np.arange(int((lasts - firsts).max()) + 1)
@@ -69,7 +69,7 @@ class OpenPatches:
         scores = queries @ keys.transpose(2, 3) * keys.shape[-1] ** -0.5  # P H K T
         weights = scores.float().masked_fill(outside[:, None, None], -torch.inf).softmax(-1).to(values.dtype)
         gathered = (weights @ values).transpose(1, 2).reshape(num * k, dim)
-        vectors = asking * cross.num_kept + self._output(gathered)
+        vectors = asking * cross.residual_scale + self._output(gathered)
         joined = vectors.view(num, k * dim)
         return joined if self._to_global is None else self._to_global(joined)
 
@@ -88,13 +88,13 @@ class ReadablePatches:
         decoder: the local decoder.
         batch: rows.
         like: a tensor of the wanted device and type.
-        ahead: how many patches can be completed at once, and taken back.
+        max_rollback: how many patches can be completed at once, and taken back.
     """
 
-    def __init__(self, decoder: LocalDecoder, *, batch: int, like: Tensor, ahead: int) -> None:
+    def __init__(self, decoder: LocalDecoder, *, batch: int, like: Tensor, max_rollback: int) -> None:
         shape, num_vectors = decoder.config.local_decoder, decoder.config.queries_per_patch
         heads = (shape.num_heads, shape.dim // shape.num_heads)
-        self.num_slots = ahead + 1
+        self.num_slots = max_rollback + 1
         self.keys: Float[Tensor, "L Z K H E"] = like.new_zeros(
             len(decoder.cross_attentions), batch * (self.num_slots + 1), num_vectors, *heads
         )
@@ -107,8 +107,8 @@ class ReadablePatches:
         ]
         self._native = [_native(cross) for cross in self._crosses] if are_native(decoder, like) else None
 
-    def sources(self, rows: Numbers, patches: Numbers) -> Numbers:
-        """Say where the patches of those numbers lie; number −1 means that there is none."""
+    def sources(self, rows: HostInts, patches: HostInts) -> HostInts:
+        """Return where the patches of those numbers lie; number −1 means that there is none."""
         slots = np.where(patches >= 0, patches % self.num_slots, self.num_slots)
         return rows * (self.num_slots + 1) + slots
 
@@ -142,5 +142,5 @@ def _native(cross: BytesReadPatch) -> NativeCrossAttention:
         query=cross.query,
         output=cross.output,
         num_heads=cross.num_heads,
-        kept=cross.num_kept,
+        kept=cross.residual_scale,
     )

@@ -37,7 +37,7 @@ PRESETS = {
 
 
 def preset(name: str) -> BLTConfig:
-    """Give the shape of that name.
+    """Return the shape of that name.
 
     Raises:
         ConfigurationError: no such preset.

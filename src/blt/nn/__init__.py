@@ -1,7 +1,7 @@
 """Bricks: attention, transformer layers, segment reductions, caches. Nothing here knows of bytes or patches."""
 
 from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern, computes_runs
-from blt.nn.cache import KeyValueCache, Numbers, Places, Recording
+from blt.nn.cache import HostInts, KeyValueCache, KVRecorder, StepInputs
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
 from blt.nn.rotary import RotaryTable, rotary_table, rotate
@@ -19,24 +19,24 @@ from blt.nn.segments import (
 )
 from blt.nn.steps import LinearSteps, StackSteps, are_native, dtype_of_states
 from blt.nn.transformer import FeedForward, Layer, Transformer, initialise
-from blt.nn.weights import CheapLinear, WeightType, make_cheap
+from blt.nn.weights import QuantizedLinear, WeightType, quantize_weights_
 
 __all__ = [
     "Attend",
     "CausalPattern",
-    "CheapLinear",
     "FeedForward",
+    "HostInts",
+    "KVRecorder",
     "KeyValueCache",
     "Layer",
     "Linear",
     "LinearSteps",
     "LocalConfig",
-    "Numbers",
-    "Places",
-    "Recording",
+    "QuantizedLinear",
     "RotaryTable",
     "SelfAttention",
     "StackSteps",
+    "StepInputs",
     "Transformer",
     "TransformerConfig",
     "WeightType",
@@ -50,7 +50,7 @@ __all__ = [
     "embedding_bag",
     "in_last_segment",
     "initialise",
-    "make_cheap",
+    "quantize_weights_",
     "rotary_table",
     "rotate",
     "run_positions",

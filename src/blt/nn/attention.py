@@ -64,7 +64,7 @@ class RunPattern(ABC):
 
 
 def computes_runs(states: Float[Tensor, "B T D"], *, head_dim: int) -> bool:
-    """Say whether a `RunPattern` computes nothing but its runs, so that many segments can share one row for free."""
+    """Whether a `RunPattern` computes nothing but its runs, so that many segments can share one row for free."""
     return fits(states, widths=(head_dim,))
 
 

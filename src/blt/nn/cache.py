@@ -4,7 +4,7 @@ A cache serves all layers of one stack, for rows that stand at positions of thei
 segment. Position p lies in slot p mod the number of slots. A cache does not know how far its rows have come: that is
 one number per row, which its user keeps. So to start a new segment is to set that number to −1, and to take back what
 was read last is to lower it: what lies beyond is not seen, and overwritten in time. A ring (a stack with a window) has
-room for `ahead` positions beyond its window, which is how many can be read at once, and taken back.
+room for `max_rollback` positions beyond its window, which is how many can be read at once, and taken back.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from blt.nn.attention import Attend, Heads
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.shapes import Bool, Float, Int, Tensor
 
-Numbers = npt.NDArray[np.int64]
+HostInts = npt.NDArray[np.int64]
 """Whole numbers on the host, where they steer what is computed without waiting for a device."""
 
 
-class Places(NamedTuple):
+class StepInputs(NamedTuple):
     """What is computed at once: some positions of some rows, in ascending order within a row."""
 
     rows: Int[Tensor, " N"]
@@ -36,13 +36,13 @@ class Places(NamedTuple):
     """The largest position."""
 
     @classmethod
-    def of(cls, rows: Numbers, positions: Numbers, newest: Numbers, *, device: torch.device) -> "Places":
+    def of(cls, rows: HostInts, positions: HostInts, newest: HostInts, *, device: torch.device) -> "StepInputs":
         """Bring places to the device that computes."""
         there = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (rows, positions, newest)]
         return cls(there[0], there[1], there[2], longest=int(positions.max()))
 
 
-class Recording:
+class KVRecorder:
     """An `Attend` over whole rows that remembers the keys and values of every layer, to fill a cache with."""
 
     def __init__(self, attend: Attend) -> None:
@@ -63,12 +63,12 @@ class KeyValueCache:
         config: shape of the stack.
         batch: rows.
         like: a tensor of the wanted device and type.
-        ahead: how many positions can be read at once, and taken back.
+        max_rollback: how many positions can be read at once, and taken back.
     """
 
-    def __init__(self, config: TransformerConfig, *, batch: int, like: Tensor, ahead: int) -> None:
+    def __init__(self, config: TransformerConfig, *, batch: int, like: Tensor, max_rollback: int) -> None:
         self.window = config.window if isinstance(config, LocalConfig) else None
-        num_slots = 16 if self.window is None else self.window + ahead
+        num_slots = 16 if self.window is None else self.window + max_rollback
         shape = (config.num_layers, batch, config.num_heads, num_slots, config.dim // config.num_heads)
         self.keys: Float[Tensor, "L B H S E"] = like.new_zeros(shape)
         self.values: Float[Tensor, "L B H S E"] = like.new_zeros(shape)
@@ -78,8 +78,8 @@ class KeyValueCache:
         """S: how many positions a row can hold."""
         return self.keys.shape[3]
 
-    def attend(self, layer: int, places: Places) -> Attend:
-        """Give a layer the `Attend` that stores these places' keys and values and shows what each may see.
+    def attend(self, layer: int, places: StepInputs) -> Attend:
+        """Return a layer the `Attend` that stores these places' keys and values and shows what each may see.
 
         Queries, keys and values have one row per place, each of length 1.
         """
@@ -90,13 +90,15 @@ class KeyValueCache:
 
         return step
 
-    def write(self, layer: int, places: Places, keys: Float[Tensor, "N H E"], values: Float[Tensor, "N H E"]) -> None:
+    def write(
+        self, layer: int, places: StepInputs, keys: Float[Tensor, "N H E"], values: Float[Tensor, "N H E"]
+    ) -> None:
         """Store one layer's keys and values."""
         slots = places.positions % self.num_slots
         self.keys[layer][places.rows, :, slots] = keys.to(self.keys.dtype)
         self.values[layer][places.rows, :, slots] = values.to(self.values.dtype)
 
-    def read(self, layer: int, places: Places, queries: Float[Tensor, "N 1 H E"]) -> Float[Tensor, "N 1 H E"]:
+    def read(self, layer: int, places: StepInputs, queries: Float[Tensor, "N 1 H E"]) -> Float[Tensor, "N 1 H E"]:
         """Let each place's query meet all that the place may see."""
         num_seen = self.num_slots if self.window is not None else places.longest + 1
         slots = torch.arange(num_seen, device=places.rows.device)
@@ -130,19 +132,19 @@ class KeyValueCache:
         layers: Sequence[tuple[Heads, Heads]],
         *,
         positions: Int[Tensor, "R T"],
-        belongs: Bool[Tensor, "R T"],
+        mask: Bool[Tensor, "R T"],
     ) -> None:
         """Take over what a pass over whole rows has computed, as if it had come step by step.
 
         Args:
             rows: which rows they are here.
-            layers: keys and values of each layer, from a `Recording`.
+            layers: keys and values of each layer, from a `KVRecorder`.
             positions: of each entry in its segment.
-            belongs: which entries lie in the segment that goes on.
+            mask: which entries lie in the segment that goes on.
         """
-        newest = torch.where(belongs, positions, -1).amax(1)
+        newest = torch.where(mask, positions, -1).amax(1)
         self.make_room(int(newest.max()))
-        kept = belongs & (positions > newest[:, None] - self.num_slots)
+        kept = mask & (positions > newest[:, None] - self.num_slots)
         numbers, times = kept.nonzero(as_tuple=True)
         slots = positions[numbers, times] % self.num_slots
         for layer, (keys, values) in enumerate(layers):
@@ -150,5 +152,5 @@ class KeyValueCache:
             self.values[layer][rows[numbers], :, slots] = values[numbers, times].to(self.values.dtype)
 
     def nbytes(self) -> int:
-        """Give the memory that it takes."""
+        """Return the memory that it takes."""
         return self.keys.nbytes + self.values.nbytes

@@ -19,7 +19,7 @@ class TransformerConfig:
     num_heads: int
     """Attention heads; each is dim / num_heads wide."""
     feed_forward_dim: int | None = None
-    """Hidden width of the SwiGLU layers; unset: 8/3 of dim, rounded up to a multiple of 64."""
+    """Hidden width of the SwiGLU layers; None means 8/3 of dim, rounded up to a multiple of 64."""
     norm_epsilon: float = 1e-5
     """Added to the mean square that a norm divides by."""
 

@@ -16,7 +16,7 @@ class RotaryTable(NamedTuple):
 
 
 def rotary_table(positions: Int[Tensor, "B T"], *, head_dim: int, theta: float) -> RotaryTable:
-    """Give the angles of each position, in float32.
+    """Return the angles of each position, in float32.
 
     Args:
         positions: counted from the start of each segment.

@@ -10,7 +10,7 @@ from blt.shapes import Bool, Float, Int, Tensor
 
 
 def take(rows: Float[Tensor, "B P *rest"], slots: Int[Tensor, "B T"]) -> Float[Tensor, "B T *rest"]:
-    """Give each position its slot's row; slot P, one past the last, is a row of zeros."""
+    """Return each position its slot's row; slot P, one past the last, is a row of zeros."""
     batch, num_slots = rows.shape[:2]
     flat = rows.reshape(batch, num_slots, -1)
     padded = torch.cat([flat, flat.new_zeros(batch, 1, flat.shape[2])], dim=1)
@@ -31,7 +31,7 @@ def segment_sum(
 def segment_max(
     states: Float[Tensor, "B T *rest"], slots: Int[Tensor, "B T"], *, num_slots: int
 ) -> Float[Tensor, "B P *rest"]:
-    """Give the largest value of each slot, feature by feature; 0 where a slot has no position."""
+    """Return the largest value of each slot, feature by feature; 0 where a slot has no position."""
     flat = states.reshape(*states.shape[:2], -1)
     if fits(flat, widths=()):
         return FusedMaximum.of(flat, slots, num_slots).view(len(states), num_slots, *states.shape[2:])

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from blt.nn.cache import KeyValueCache, Places
+from blt.nn.cache import KeyValueCache, StepInputs
 from blt.nn.native.kernels import NativeLayer, NativeLinear, serves
 from blt.nn.rotary import RotaryTable, rotary_frequencies
 from blt.nn.transformer import Layer, RMSNorm, Transformer
-from blt.nn.weights import CheapLinear
+from blt.nn.weights import QuantizedLinear
 from blt.shapes import Float, Tensor
 
 
-class Standing(NamedTuple):
+class LayerInputs(NamedTuple):
     """Where a stack's positions stand."""
 
-    places: Places
+    places: StepInputs
     """Rows and positions."""
     table: RotaryTable
     """Angles of the positions, as `N 1 1 E`."""
@@ -42,22 +42,22 @@ class StackSteps:
         self._frequencies = rotary_frequencies(head_dim=head_dim, theta=theta, device=cache.keys.device)
         self._native = [NativeLayer(layer) for layer in self._layers] if are_native(stack, cache.keys) else None
 
-    def stand(self, places: Places) -> Standing:
+    def prepare(self, places: StepInputs) -> LayerInputs:
         """Work out once what all layers need to know of these places."""
         self.cache.make_room(places.longest)
         angles = places.positions[:, None, None, None].float() * self._frequencies
-        return Standing(places, RotaryTable(angles.cos(), angles.sin()))
+        return LayerInputs(places, RotaryTable(angles.cos(), angles.sin()))
 
-    def run(self, states: Float[Tensor, "N D"], places: Places) -> Float[Tensor, "N D"]:
+    def run(self, states: Float[Tensor, "N D"], places: StepInputs) -> Float[Tensor, "N D"]:
         """Run all layers; one state per place."""
-        standing = self.stand(places)
+        inputs = self.prepare(places)
         for index in range(len(self._layers)):
-            states = self.layer(index, states, standing)
+            states = self.layer(index, states, inputs)
         return states
 
-    def layer(self, index: int, states: Float[Tensor, "N D"], standing: Standing) -> Float[Tensor, "N D"]:
+    def layer(self, index: int, states: Float[Tensor, "N D"], inputs: LayerInputs) -> Float[Tensor, "N D"]:
         """Run one layer."""
-        places, table = standing
+        places, table = inputs
         if self._native is None:
             return self._layers[index](states[:, None], table, self.cache.attend(index, places))[:, 0]
         keys, values = self.cache.keys[index], self.cache.values[index]
@@ -90,12 +90,12 @@ class LinearSteps:
 
 
 def are_native(module: nn.Module, *further: Tensor) -> bool:
-    """Say whether the kernels serve a module: all of its linear layers, and caches in float32."""
-    weights = [part.weight for part in module.modules() if isinstance(part, (nn.Linear, CheapLinear))]
+    """Whether the kernels serve a module: all of its linear layers, and caches in float32."""
+    weights = [part.weight for part in module.modules() if isinstance(part, (nn.Linear, QuantizedLinear))]
     return all(part.dtype == torch.float32 for part in further) and serves([*weights, *further])
 
 
 def dtype_of_states(module: nn.Module) -> torch.dtype:
-    """Give the type of states and caches of a module: float32 wherever the kernels serve, else that of its norms."""
+    """Return the type of states and caches of a module: float32 wherever the kernels serve, else that of its norms."""
     norms = [part.weight.dtype for part in module.modules() if isinstance(part, nn.RMSNorm)]
     return torch.float32 if are_native(module) or not norms else norms[0]

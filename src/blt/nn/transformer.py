@@ -69,7 +69,7 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(shape.dim, hidden=shape.feed_forward_width)
 
     def forward(self, states: Float[Tensor, "B T D"], table: RotaryTable, attend: Attend) -> Float[Tensor, "B T D"]:
-        """Give the states after this layer."""
+        """Return the states after this layer."""
         dropout = self.dropout if self.training else 0.0
         states = add(states, self.attention(self.attention_norm(states), table, attend), dropout=dropout)
         return add(states, self.feed_forward(self.feed_forward_norm(states)), dropout=dropout)

@@ -11,7 +11,7 @@ from blt.shapes import Float, Tensor
 WeightType = Literal["bfloat16", "int8"]
 
 
-class CheapLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A linear layer whose weight is stored in fewer bytes; what enters and leaves keeps its precision.
 
     Args:
@@ -39,10 +39,10 @@ class CheapLinear(nn.Module):
         return product if self.scale is None else product * self.scale.to(states.dtype)
 
 
-def make_cheap(module: nn.Module, *, stored_as: WeightType) -> None:
+def quantize_weights_(module: nn.Module, *, stored_as: WeightType) -> None:
     """Replace every linear layer within, in place; embeddings and norms stay as they are."""
     for name, part in list(module.named_children()):
         if isinstance(part, nn.Linear):
-            setattr(module, name, CheapLinear(part, stored_as=stored_as))
+            setattr(module, name, QuantizedLinear(part, stored_as=stored_as))
         else:
-            make_cheap(part, stored_as=stored_as)
+            quantize_weights_(part, stored_as=stored_as)

@@ -32,7 +32,7 @@ def count_text(patches: Patches, byte_ids: Int[Tensor, "B T"]) -> tuple[int, int
 
 
 def mean_patch_bytes(patches: Patches, byte_ids: Int[Tensor, "B T"]) -> float:
-    """Give the mean patch length: bytes of text ÷ patches that hold any of them (see `count_text`); 0 without text."""
+    """Return the mean patch length: bytes of text ÷ patches with any of them (see `count_text`); 0 without text."""
     num_bytes, num_patches = count_text(patches, byte_ids)
     return num_bytes / num_patches if num_patches else 0.0
 
@@ -97,7 +97,7 @@ class _Sample:
             raise DataError(f"{rule} ends no patch in these documents, whatever its threshold; give it more text")
 
     def rule_at(self, index: int) -> ThresholdRule:
-        """Give the rule with a threshold between the scores `index` and `index + 1`; −1 is below them all."""
+        """Return the rule with a threshold between the scores `index` and `index + 1`; −1 is below them all."""
         if index == -1:
             threshold = float(self.scores[0]) - 1
         else:

@@ -45,7 +45,7 @@ class OnlinePatcher:
         rule: PatchRule,
         entropies: Float[Tensor, "B T"] | None = None,
     ) -> "OnlinePatcher":
-        """Give the patcher that has read the first `lengths[b]` bytes of each row b; later bytes do not matter.
+        """Return the patcher that has read the first `lengths[b]` bytes of each row b; later bytes do not matter.
 
         Raises:
             ConfigurationError: the rule needs entropies, and there are none, or not one per byte.
@@ -106,7 +106,7 @@ class OnlinePatcher:
         return ends
 
     def of(self, rows: Int[Tensor, " R"] | None) -> "PatcherState":
-        """Give what is remembered of some rows, or of all."""
+        """Return what is remembered of some rows, or of all."""
         return self._state if rows is None else PatcherState(*(values[rows] for values in self._state))
 
     def put(self, state: "PatcherState", rows: Int[Tensor, " R"] | None) -> None:

@@ -41,7 +41,7 @@ class _Rule:
     """What all rules share."""
 
     max_length: int | None = None
-    """Cut patches that are longer than this many bytes; unset: patches may be of any length."""
+    """Cut patches that are longer than this many bytes; None means patches may be of any length."""
 
     needs_entropies: ClassVar[bool] = False
     """Whether the rule looks at entropies."""
@@ -53,7 +53,7 @@ class _Rule:
         )
 
     def completes(self, seen: Seen) -> Bool[Tensor, "*S"]:
-        """Say where the rule itself ends a patch, document boundaries and `max_length` aside."""
+        """Return where the rule itself ends a patch, document boundaries and `max_length` aside."""
         raise NotImplementedError
 
 
@@ -71,11 +71,11 @@ class _ThresholdRule(_Rule):
         _check_finite("threshold", self.threshold)
 
     def score(self, seen: Seen) -> Float[Tensor, "*S"]:
-        """Give what is compared with the threshold; −inf where the rule ends no patch at any threshold."""
+        """Return what is compared with the threshold; −inf where the rule ends no patch at any threshold."""
         raise NotImplementedError
 
     def completes(self, seen: Seen) -> Bool[Tensor, "*S"]:
-        """Say where the score exceeds the threshold."""
+        """Return where the score exceeds the threshold."""
         return self.score(seen) > self.threshold
 
 
@@ -85,7 +85,7 @@ class EntropyRule(_ThresholdRule):
     """End a patch wherever the next byte will be hard to predict: H_t > θ (paper, section 2.3)."""
 
     def score(self, seen: Seen) -> Float[Tensor, "*S"]:
-        """Give H_t."""
+        """Return H_t."""
         return seen.entropies
 
 
@@ -98,7 +98,7 @@ class EntropyRiseRule(_ThresholdRule):
     """
 
     def score(self, seen: Seen) -> Float[Tensor, "*S"]:
-        """Give H_t − H_{t−1}."""
+        """Return H_t − H_{t−1}."""
         return _rise(seen)
 
 
@@ -115,7 +115,7 @@ class EntropyAndRiseRule(_ThresholdRule):
         _check_finite("rise_threshold", self.rise_threshold)
 
     def score(self, seen: Seen) -> Float[Tensor, "*S"]:
-        """Give H_t where it has risen enough."""
+        """Return H_t where it has risen enough."""
         return torch.where(_rise(seen) > self.rise_threshold, seen.entropies, -math.inf)
 
 
@@ -129,7 +129,7 @@ class SpaceRule(_Rule):
     """
 
     def completes(self, seen: Seen) -> Bool[Tensor, "*S"]:
-        """Say where a space-like byte follows one that is not."""
+        """Return where a space-like byte follows one that is not."""
         return _is_space_like(seen.byte_ids) & ~_is_space_like(seen.previous_ids)
 
 
@@ -146,7 +146,7 @@ class StaticRule(_Rule):
         check(self.length >= 1, f"length: a patch holds at least 1 byte, got {self.length}")
 
     def completes(self, seen: Seen) -> Bool[Tensor, "*S"]:
-        """Say where another `length` bytes have been read."""
+        """Return where another `length` bytes have been read."""
         return seen.since_boundary % self.length == 0
 
 
@@ -193,7 +193,7 @@ def patch(
 
 
 def is_boundary(byte_ids: Int[Tensor, "*S"]) -> Bool[Tensor, "*S"]:
-    """Say where a document starts or ends: at a BOS or EOS, where every rule ends a patch."""
+    """Return where a document starts or ends: at a BOS or EOS, where every rule ends a patch."""
     return (byte_ids == BOS_ID) | (byte_ids == EOS_ID)
 
 
@@ -219,7 +219,7 @@ def open_lengths(ends: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
 
 
 def checked_entropies(byte_ids: Int[Tensor, "*S"], rule: PatchRule, *, entropies: Tensor | None) -> Float[Tensor, "*S"]:
-    """Give the entropies in float32, in which all rules compare; zeros for a rule that needs none.
+    """Return the entropies in float32, in which all rules compare; zeros for a rule that needs none.
 
     Raises:
         ConfigurationError: the rule needs entropies, and there are none, or not one per byte.

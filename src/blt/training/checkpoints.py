@@ -44,7 +44,7 @@ class Progress:
     """Whether it did all its steps; a recipe with more of them goes on."""
 
     def is_better(self, bits_per_byte: float) -> bool:
-        """Say whether a held-out figure is the lowest so far."""
+        """Whether a held-out figure is the lowest so far."""
         return math.isfinite(bits_per_byte) and (
             self.best_bits_per_byte is None or bits_per_byte < self.best_bits_per_byte
         )
@@ -106,7 +106,7 @@ class Checkpoints:
         return progress
 
     def progress(self) -> Progress:
-        """Say where the last checkpoint stands."""
+        """Return where the last checkpoint stands."""
         folder = self.pointed("last")
         return Progress() if folder is None else _read_progress(folder)
 

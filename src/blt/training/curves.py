@@ -9,7 +9,7 @@ MISSING = "curves.png needs matplotlib: pip install 'blt-llm[track]'; the figure
 
 
 def can_draw() -> bool:
-    """Say whether matplotlib (extra `track`), which draws the curves, is installed."""
+    """Whether matplotlib (extra `track`), which draws the curves, is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 

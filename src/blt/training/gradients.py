@@ -9,8 +9,8 @@ from blt.shapes import Float, Tensor
 
 
 @torch.no_grad()
-def clip_gradients(weights: Iterable[Tensor], *, largest: float) -> Float[Tensor, ""]:
-    """Shorten the gradients, all by one factor, to a norm of at most `largest`; weights without one are left out.
+def clip_gradients(weights: Iterable[Tensor], *, max_norm: float) -> Float[Tensor, ""]:
+    """Shorten the gradients, all by one factor, to a norm of at most `max_norm`; weights without one are left out.
 
     Returns:
         The norm before.
@@ -23,6 +23,6 @@ def clip_gradients(weights: Iterable[Tensor], *, largest: float) -> Float[Tensor
         elif weight.grad is not None:
             numbers.append(weight.grad)
     norm = nn.utils.get_total_norm(numbers)
-    if not norm + 1e-6 <= largest:  # seldom: a pass over all gradients
-        torch._foreach_mul_(numbers, largest / (norm + 1e-6))
+    if not norm + 1e-6 <= max_norm:  # seldom: a pass over all gradients
+        torch._foreach_mul_(numbers, max_norm / (norm + 1e-6))
     return norm

@@ -83,10 +83,10 @@ class Trainer:
         factor = config.schedule.factor(progress.step, num_steps=config.num_steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-        with clear_about_memory(self.monitor.stage, config):
+                group["lr"] = group["base_lr"] * factor
+        with explain_out_of_memory(self.monitor.stage, config):
             loss = self.accumulate_gradients()
-        norm = float(clip_gradients(module.parameters(), largest=config.clip))
+        norm = float(clip_gradients(module.parameters(), max_norm=config.clip))
         if not (math.isfinite(loss.nats) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {progress.step + 1}: loss {loss.nats / loss.num_targets:.4g}, gradient norm {norm:.4g}; "
@@ -110,7 +110,7 @@ class Trainer:
         nats = 0.0
         for part in parts_of(batch, self.config.accumulation):
             with autocast(self.config, self.device):
-                loss = self.objective.nats(to_device(part, self.device))
+                loss = self.objective.loss_sum(to_device(part, self.device))
             torch.autograd.backward(loss / num_targets)
             nats += loss.item()
         world.sum_gradients(self.objective.module.parameters())
@@ -151,12 +151,12 @@ class Trainer:
 
 
 def step_seed(seed: int, *, step: int, rank: int) -> int:
-    """Give the seed of what a rank drops in a step, which so does not hang on where a run was stopped."""
+    """Return the seed of what a rank drops in a step, which so does not hang on where a run was stopped."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
-def clear_about_memory(stage: str, config: LoopConfig) -> Iterator[None]:
+def explain_out_of_memory(stage: str, config: LoopConfig) -> Iterator[None]:
     """Say what helps when memory does not suffice.
 
     Raises:
@@ -184,6 +184,6 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
-    """Give the precision of matrix products: bfloat16 where asked for, or by itself where the hardware has it."""
+    """Return the precision of matrix products: bfloat16 where asked for, or by itself where the hardware has it."""
     by_itself = config.precision == "auto" and has_fast_bfloat16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=by_itself or config.precision == "bfloat16")

@@ -22,8 +22,8 @@ class Objective(Protocol):
     def module(self) -> nn.Module:
         """The module."""
 
-    def nats(self, batch: Batch) -> Tensor:
-        """Give the summed nats of the batch's targets."""
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """Return the summed nats of the batch's targets."""
 
     def compile(self) -> None:
         """Compile the parts that pay."""
@@ -35,9 +35,9 @@ class EntropyObjective:
     def __init__(self, module: EntropyModel) -> None:
         self.module = module
 
-    def nats(self, batch: Batch) -> Float[Tensor, ""]:
-        """Give the summed nats of the batch's targets."""
-        return summed_nats(self.module(batch.byte_ids), batch.targets)
+    def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
+        """Return the summed nats of the batch's targets."""
+        return summed_loss(self.module(batch.byte_ids), batch.targets)
 
     def compile(self) -> None:
         """Compile the layers."""
@@ -52,10 +52,10 @@ class BLTObjective:
         self.rule = rule
         self.slots_multiple = slots_multiple
 
-    def nats(self, batch: Batch) -> Float[Tensor, ""]:
-        """Give the summed nats of the batch's targets."""
+    def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
+        """Return the summed nats of the batch's targets."""
         patches = patch(batch.byte_ids, self.rule, entropies=batch.entropies, slots_multiple=self.slots_multiple)
-        return summed_nats(self.module(batch.byte_ids, patches), batch.targets)
+        return summed_loss(self.module(batch.byte_ids, patches), batch.targets)
 
     def compile(self) -> None:
         """Compile the three stages; patch structure and hashes stay outside."""
@@ -63,7 +63,7 @@ class BLTObjective:
             part.compile(dynamic=False)
 
 
-def summed_nats(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
+def summed_loss(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
     """Add up the cross-entropy of all targets but those that are not predicted."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_PREDICTED, reduction="sum")
 

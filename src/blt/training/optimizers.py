@@ -64,7 +64,7 @@ OptimizerConfig = AdamWConfig | MuonConfig
 def build_optimizers(
     module: nn.Module, config: OptimizerConfig, *, parts: PartsConfig | None = None
 ) -> list[Optimizer]:
-    """Give the optimisers; each group remembers its peak rate as `peak`, which the schedule scales.
+    """Return the optimisers; each group remembers its peak rate as `base_lr`, which the schedule scales.
 
     Args:
         module: all of whose weights they hold, so that their places stay the same whatever is frozen when. Tables
@@ -96,7 +96,7 @@ def build_optimizers(
         optimizers.append(RowAdam(groups, lr=adamw.learning_rate, betas=betas, eps=adamw.epsilon))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["peak"] = group["lr"] * group["factor"]
+            group["base_lr"] = group["lr"] * group["factor"]
     return optimizers
 
 

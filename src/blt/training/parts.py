@@ -24,7 +24,7 @@ class PartConfig:
         check(steps >= 0, f"frozen_steps: {steps}; at least 0")
 
     def is_trained(self, step: int) -> bool:
-        """Say whether step `step`, from 0, moves the part."""
+        """Whether step `step`, from 0, moves the part."""
         return self.learning_rate_factor > 0 and step >= self.frozen_steps
 
 
@@ -48,7 +48,7 @@ class PartsConfig:
         )
 
     def all(self) -> dict[str, PartConfig]:
-        """Give every part by its name."""
+        """Return every part by its name."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class PartsConfig:
 
 
 def learning_rate_factors(module: nn.Module, parts: PartsConfig | None) -> dict[int, float]:
-    """Give the factor of every weight, by its `id`; 1 for all where there are no parts."""
+    """Return the factor of every weight, by its `id`; 1 for all where there are no parts."""
     if parts is None:
         return {id(weight): 1.0 for weight in module.parameters()}
     return {id(weight): part.learning_rate_factor for part, weight in _weights_by_part(module, parts)}

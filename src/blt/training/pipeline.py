@@ -7,11 +7,13 @@ recipe.json     what is trained here; another recipe is refused
 data.json       checksums of the documents; others are refused
 start.json      names the weights that the run started from, if any; others are refused
 entropy/        metrics.jsonl, curves.png, checkpoints/
+entropies/      of both splits, four bytes per byte of text
 threshold.json  the calibrated patch rule
 blt/            metrics.jsonl, curves.png, samples.txt, checkpoints/
 model/          the finished model, for `ByteLM.from_pretrained`
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.allocator import keep_freed_memory
 from blt.training.curves import MISSING, can_draw
-from blt.training.entropies import store_entropies
+from blt.training.entropies import place_of_entropies, store_entropies
 from blt.training.loop import Trainer, Validate
 from blt.training.objectives import BLTObjective, EntropyObjective, Objective
 from blt.training.parts import PartsConfig
@@ -105,7 +107,7 @@ def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
 
 
 def prepare_patching(run: Run, entropy_model: EntropyModel | None, *, start: ByteLM | None = None) -> Patching:
-    """Second stage: store the entropies beside the shards, once, and find the threshold."""
+    """Second stage: store the entropies, once, and find the threshold."""
     stage = run.recipe.patching
     if stage is None:
         assert start is not None, "a recipe has a patch rule or a model to start from"
@@ -115,12 +117,14 @@ def prepare_patching(run: Run, entropy_model: EntropyModel | None, *, start: Byt
         run.say(f"patches by the rule {tag_of(rule)!r}, which needs no threshold: mean_patch_bytes has no effect")
     if entropy_model is None or not rule.needs_entropies:
         return Patching(rule=rule, entropy_model=entropy_model)
-    splits = (run.recipe.data.train, "train"), held_out_split(run.recipe.data)
-    if run.world.is_main:
-        for folder, split in splits:
-            _store(run, entropy_model, folder, split)
-    run.world.wait()
-    train, held_out = (_store(run, entropy_model, folder, split) for folder, split in splits)
+    model = entropy_model
+
+    def compute(show_life: Callable[[], None]) -> None:
+        for name in ("train", "held_out"):
+            _store(run, model, name, show_life=show_life)
+
+    run.lead(compute)
+    train, held_out = (_store(run, model, name, show_life=lambda: None) for name in ("train", "held_out"))
     rule = _calibrated(run, stage, train)
     return Patching(rule=rule, entropy_model=entropy_model, train=train, held_out=held_out)
 
@@ -190,19 +194,22 @@ def _train(
     run.say(f"{stage}: the weights of step {best.step:,} are taken, the best ({figure})")
 
 
-def _store(run: Run, model: EntropyModel, folder: str, split: str) -> EntropyStore:
+def _store(run: Run, model: EntropyModel, name: str, *, show_life: Callable[[], None]) -> EntropyStore:
     """Store the entropies of a split, and say how far it is at every tenth."""
+    shards = run.train if name == "train" else run.held_out
+    split = "train" if name == "train" else held_out_split(run.recipe.data)[1]
     tenths_said = 0
 
     def on_progress(done: int, total: int) -> None:
         nonlocal tenths_said
         if 10 * done // total > tenths_said:
             tenths_said = 10 * done // total
-            run.say(f"entropies of {folder} ({split}): {10 * tenths_said}%")
+            run.say(f"entropies of {shards.folder} ({split}): {10 * tenths_said}%")
+        show_life()
         run.stop_if_asked()
 
-    name = fingerprint(model)
-    return store_entropies(model, folder, split=split, fingerprint=name, device=run.device, on_progress=on_progress)
+    path = place_of_entropies(run.folder, shards, name=name, split=split, fingerprint=fingerprint(model))
+    return store_entropies(model, shards, path, device=run.device, on_progress=on_progress)
 
 
 def _calibrated(run: Run, stage: PatchingStage, stored: EntropyStore) -> PatchRule:

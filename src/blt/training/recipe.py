@@ -23,7 +23,7 @@ class DataConfig:
     train: str
     """Folder written by `blt prepare`; its `train` split."""
     validation: str | None = None
-    """Folder whose documents are held out; unset: the `validation` split of `train`."""
+    """Folder whose documents are held out; None means the `validation` split of `train`."""
     validation_documents: int = 100
     """How many held-out documents each validation reads."""
 
@@ -62,7 +62,7 @@ class LoopConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints; there is always one at the end, and one when the run is stopped."""
     keep_every: int | None = None
-    """Steps between checkpoints that are never deleted; unset: only the last and the best are kept."""
+    """Steps between checkpoints that are never deleted; None means only the last and the best are kept."""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "rows", "window", "accumulation", "slots_multiple"):
@@ -93,7 +93,7 @@ class PatchingStage:
     rule: PatchRule = field(default_factory=lambda: EntropyRule(threshold=1.0))
     """The rule; its threshold is what calibration replaces."""
     mean_patch_bytes: float | None = 4.4
-    """Wanted mean patch length in bytes; unset: the rule's own threshold stays."""
+    """Wanted mean patch length in bytes; None means the rule's own threshold stays."""
     calibration_documents: int = 2000
     """Training documents on which the threshold is found."""
 
@@ -108,7 +108,7 @@ class BLTStage:
     """Third stage: the model proper."""
 
     model: BLTConfig | None = None
-    """Its shape, or `preset = "NAME"` with single fields changed; unset: that of `start_from`."""
+    """Its shape, or `preset = "NAME"` with single fields changed; None means that of `start_from`."""
     loop: LoopConfig
     """How it is trained."""
     parts: PartsConfig = field(default_factory=PartsConfig)
@@ -142,11 +142,11 @@ class Recipe:
     blt: BLTStage
     """The model proper."""
     start_from: str | None = None
-    """Model to go on from: a folder, a name in `checkpoints`, or one on the Hub; unset: new weights."""
+    """Model to go on from: a folder, a name in `checkpoints`, or one on the Hub; None means new weights."""
     entropy: EntropyStage | None = None
-    """The entropy model; unset: that of `start_from`, or none, for rules that need none."""
+    """The entropy model; None means that of `start_from`, or none, for rules that need none."""
     patching: PatchingStage | None = None
-    """Where patches end; unset: as in `start_from`, or an entropy rule at 4.4 bytes per patch."""
+    """Where patches end; None means as in `start_from`, or an entropy rule at 4.4 bytes per patch."""
     seed: int = 0
     """Of new weights, of the order of training windows and of what is dropped."""
     device: str = "auto"

@@ -14,7 +14,7 @@ from blt.checkpoint import load_json, write_json
 from blt.configuration import from_dict, to_dict
 from blt.data import Shards
 from blt.distributed import World
-from blt.errors import CheckpointError, ConfigurationError, DataError
+from blt.errors import CheckpointError, ConfigurationError, DataError, TrainingError
 from blt.training.checkpoints import Checkpoints
 from blt.training.monitor import Monitor
 from blt.training.recipe import DataConfig, LoopConfig, Recipe
@@ -43,11 +43,11 @@ class Run:
     held_out: Shards
 
     def checkpoints(self, stage: str) -> Checkpoints:
-        """Give a stage's checkpoints."""
+        """Return a stage's checkpoints."""
         return Checkpoints(self.folder / stage / "checkpoints", keep_every=loops_of(self.recipe)[stage].keep_every)
 
     def monitor(self, stage: str, *, mean_patch_bytes: float | None = None) -> Monitor:
-        """Give what follows a stage."""
+        """Return what follows a stage."""
         return Monitor(
             self.folder / stage,
             stage=stage,
@@ -62,6 +62,17 @@ class Run:
         """Show a line."""
         if self.world.is_main:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def lead(self, work: Callable[[Callable[[], None]], None]) -> None:
+        """Run what the main process alone does while the others wait; see `World.lead`.
+
+        Raises:
+            Stopped: a stop was asked for.
+            TrainingError: the main process has failed, and this is another.
+        """
+        if not self.world.lead(work):
+            self.stop_if_asked()
+            raise TrainingError("the first process has failed; see what it says")
 
     def stop_if_asked(self) -> None:
         """End here if that was asked for, between two pieces of work that are kept.
@@ -87,7 +98,7 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
             raise ConfigurationError(
                 f"{name}.loop.rows: {loop.rows} is no multiple of {world.size} ranks × {loop.accumulation} parts"
             )
-    train, held_out = open_data(recipe)
+    train, held_out = _open_data_together(recipe, world)
     folder = Path(recipe.out)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, is_needed=world.is_main):
@@ -110,19 +121,30 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
         )
 
 
-def open_data(recipe: Recipe) -> tuple[Shards, Shards]:
+def _open_data_together(recipe: Recipe, world: World) -> tuple[Shards, Shards]:
+    """Open the data in the main process first, which may compare them with their checksums, and then in all others."""
+    opened: list[tuple[Shards, Shards]] = []
+    world.lead(lambda show_life: opened.append(open_data(recipe, on_file=show_life)))
+    return opened[0] if opened else open_data(recipe)
+
+
+def open_data(recipe: Recipe, *, on_file: Callable[[], None] = lambda: None) -> tuple[Shards, Shards]:
     """Open the training split and the held-out one.
 
+    Args:
+        recipe: names the folders.
+        on_file: told after each file that was compared with its checksum.
+
     Raises:
-        DataError: one of them cannot be read or has no documents.
+        DataError: one of them cannot be read, is damaged or has no documents.
     """
     data = recipe.data
-    train = Shards.open(data.train, split="train")
+    train = Shards.open(data.train, split="train", on_file=on_file)
     folder, split = held_out_split(data)
     try:
-        return train, Shards.open(folder, split=split)
+        return train, Shards.open(folder, split=split, on_file=on_file)
     except DataError as error:
-        if data.validation is not None:
+        if data.validation is not None or "the split" not in str(error):
             raise
         raise DataError(
             f"{error}; or set data.validation to a folder of held-out documents, itself made by `blt prepare`"
@@ -130,7 +152,7 @@ def open_data(recipe: Recipe) -> tuple[Shards, Shards]:
 
 
 def held_out_split(data: DataConfig) -> tuple[str, str]:
-    """Give folder and split of the held-out documents."""
+    """Return folder and split of the held-out documents."""
     return (data.train, "validation") if data.validation is None else (data.validation, "train")
 
 
@@ -163,7 +185,7 @@ def check_data(checksums: dict[str, str], path: Path) -> None:
 
 
 def identity_of(tree: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Give what decides what is learnt, as dotted keys."""
+    """Return what decides what is learnt, as dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -174,7 +196,7 @@ def identity_of(tree: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
 
 
 def loops_of(recipe: Recipe) -> dict[str, LoopConfig]:
-    """Give the loop of each stage that trains."""
+    """Return the loop of each stage that trains."""
     loops = {} if recipe.entropy is None else {"entropy": recipe.entropy.loop}
     return loops | {"blt": recipe.blt.loop}
 

@@ -20,7 +20,7 @@ class CosineConfig:
         _check(self.warmup_steps, self.final_factor)
 
     def factor(self, step: int, *, num_steps: int) -> float:
-        """Give the factor for step `step` of `num_steps`, from 0."""
+        """Return the factor for step `step` of `num_steps`, from 0."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps)
@@ -44,7 +44,7 @@ class WSDConfig:
         check(0 < self.decay_fraction <= 1, f"decay_fraction: {self.decay_fraction}; above 0, at most 1")
 
     def factor(self, step: int, *, num_steps: int) -> float:
-        """Give the factor for step `step` of `num_steps`, from 0."""
+        """Return the factor for step `step` of `num_steps`, from 0."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         left = (num_steps - step) / max(1.0, self.decay_fraction * num_steps)
         return warm * (self.final_factor + (1 - self.final_factor) * min(1.0, left))

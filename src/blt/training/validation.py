@@ -29,7 +29,7 @@ class HeldOut:
         for documents in document_batches(self._sample, max_ids_per_batch=MAX_IDS_PER_BATCH):
             batch = _as_batch(documents, self._sample, entropies)
             num_bytes += int((batch.targets >= BYTE_OFFSET).sum())
-            nats += objective.nats(to_device(batch, device)).item()
+            nats += objective.loss_sum(to_device(batch, device)).item()
         return nats / math.log(2.0) / max(1, num_bytes)
 
 

@@ -1,42 +1,42 @@
 import numpy as np
 import pytest
 
-from blt.data import EntropyStore, PrepareConfig, prepare
+from blt.data import EntropyStore, entropies_path
 from blt.errors import DataError
 
-KEY = {"split": "train", "fingerprint": "1a2b"}
+KEY = {"num_ids": 9}
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Shards of two documents: 3 + 2 bytes, 9 ids."""
-    (tmp_path / "a.txt").write_bytes(b"abc\n<|endoftext|>\nde")
-    prepare(PrepareConfig(inputs=(str(tmp_path / "a.txt"),), out=str(tmp_path / "out"), validation=0.0))
-    return tmp_path / "out"
+def path(tmp_path):
+    """Of the entropies of 9 ids."""
+    path = entropies_path(tmp_path, split="train", fingerprint="1a2b")
+    path.parent.mkdir()
+    return path
 
 
-def file_of(folder):
-    return folder / "train" / "entropies-1a2b.f32"
+def test_the_file_is_named_by_the_model_that_it_is_of(path, tmp_path):
+    assert path == tmp_path / "train" / "entropies-1a2b.f32"
 
 
-def test_entropies_written_in_any_order_are_read_back_once_finished(folder):
-    assert EntropyStore.open(folder, **KEY) is None
-    with EntropyStore.create(folder, **KEY) as writer:
+def test_entropies_written_in_any_order_are_read_back_once_finished(path):
+    assert EntropyStore.open(path, **KEY) is None
+    with EntropyStore.create(path, **KEY) as writer:
         writer.write(5, np.arange(5, 9, dtype=np.float32))
         writer.write(0, np.arange(5, dtype=np.float32))
         finished = writer.finish()
-    store = EntropyStore.open(folder, **KEY)
+    store = EntropyStore.open(path, **KEY)
     assert store.num_ids == 9
     assert store.read(0, 9).tolist() == finished.read(0, 9).tolist() == list(range(9))
     assert store.read(3, 5).tolist() == [3, 4]
-    assert file_of(folder).stat().st_size == 36
+    assert path.stat().st_size == 36
 
 
-def test_a_half_written_file_is_gone_on_with_and_never_taken_for_whole(folder):
-    with EntropyStore.create(folder, **KEY) as writer:
+def test_a_half_written_file_is_gone_on_with_and_never_taken_for_whole(path):
+    with EntropyStore.create(path, **KEY) as writer:
         writer.write(2, np.zeros(3, np.float32))
-    assert EntropyStore.open(folder, **KEY) is None
-    writer = EntropyStore.create(folder, **KEY)
+    assert EntropyStore.open(path, **KEY) is None
+    writer = EntropyStore.create(path, **KEY)
     assert writer.num_done == 3
     assert writer.is_done(2, 5)
     assert not writer.is_done(2, 6)
@@ -45,24 +45,25 @@ def test_a_half_written_file_is_gone_on_with_and_never_taken_for_whole(folder):
         writer.finish()
     writer.write(0, np.ones(9, np.float32))
     writer.finish()
-    assert EntropyStore.open(folder, **KEY).read(0, 9).tolist() == [1] * 9
+    assert EntropyStore.open(path, **KEY).read(0, 9).tolist() == [1] * 9
 
 
-def test_a_file_whose_layout_was_interrupted_is_started_again(folder):
-    unfinished = folder / "train" / ".entropies-1a2b.f32.unfinished"
+def test_a_file_whose_layout_was_interrupted_is_started_again(path):
+    unfinished = path.with_name(".entropies-1a2b.f32.unfinished")
     unfinished.write_bytes(b"\0" * 8)
-    assert EntropyStore.create(folder, **KEY).num_done == 0
+    assert EntropyStore.create(path, **KEY).num_done == 0
 
 
-def test_entropies_of_another_model_are_not_found(folder):
-    with EntropyStore.create(folder, **KEY) as writer:
+def test_entropies_of_another_model_are_not_found(path):
+    with EntropyStore.create(path, **KEY) as writer:
         writer.write(0, np.ones(9, np.float32))
         writer.finish()
-    assert EntropyStore.open(folder, split="train", fingerprint="other") is None
+    other = entropies_path(path.parent.parent, split="train", fingerprint="other")
+    assert EntropyStore.open(other, **KEY) is None
 
 
-def test_bad_entropies_are_refused(folder):
-    writer = EntropyStore.create(folder, **KEY)
+def test_bad_entropies_are_refused(path):
+    writer = EntropyStore.create(path, **KEY)
     with pytest.raises(DataError, match="an entropy between ids 0 and 2 is not finite"):
         writer.write(0, np.array([1, np.nan], np.float32))
     with pytest.raises(IndexError, match="2 entropies from 8 on reach outside the 9 ids"):
@@ -72,9 +73,17 @@ def test_bad_entropies_are_refused(folder):
     assert writer.num_done == 0
 
 
-def test_a_file_that_does_not_fit_the_shards_or_has_an_impossible_name_is_refused(folder):
-    file_of(folder).write_bytes(b"\0" * 8)
+def test_a_file_that_does_not_fit_the_shards_or_has_an_impossible_name_is_refused(path):
+    path.write_bytes(b"\0" * 8)
     with pytest.raises(DataError, match=r"has 8 bytes, its shards need 36; delete it"):
-        EntropyStore.open(folder, **KEY)
+        EntropyStore.open(path, **KEY)
     with pytest.raises(DataError, match="cannot be part of a file name"):
-        EntropyStore.open(folder, split="train", fingerprint="../x")
+        entropies_path(path.parent.parent, split="train", fingerprint="../x")
+
+
+def test_a_file_with_a_value_that_no_entropy_has_is_refused(path):
+    values = np.ones(9, np.float32)
+    values[4] = np.inf
+    values.tofile(path)
+    with pytest.raises(DataError, match="is damaged, a value is not finite; delete it"):
+        EntropyStore.open(path, **KEY)

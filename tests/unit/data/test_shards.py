@@ -1,12 +1,19 @@
+import gc
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import blt.data.checked_files
 from blt.codec import encode
-from blt.data import Shards
+from blt.data import PrepareConfig, Shards, prepare
+from blt.data.mapping import map_file
 from blt.errors import DataError
 
 corpora = st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=12)
@@ -92,3 +99,147 @@ def test_a_folder_that_is_missing_foreign_or_a_file_is_refused(tmp_path):
     file.write_text(json.dumps({"format": "blt-shards", "version": 1, "splits": {"train": {"num_documents": 3}}}))
     with pytest.raises(DataError, match="is damaged"):
         Shards.open(tmp_path)
+
+
+DOCUMENTS = [f"document {number}".encode() for number in range(20)]
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A folder of three shards, and a cache folder of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "a.txt").write_bytes(b"\n<|endoftext|>\n".join(DOCUMENTS))
+    config = PrepareConfig(inputs=(str(tmp_path / "a.txt"),), out=str(tmp_path / "data"), validation=0.0)
+    prepare(PrepareConfig(**vars(config) | {"shard_bytes": 80}))
+    return tmp_path / "data"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["shard-00001.bin", "shard-00001.ends"])
+def test_a_shard_that_is_not_what_the_index_says_is_refused_where_it_is_opened(prepared, name):
+    Shards.open(prepared)
+    flip(prepared / "train" / name)
+    with pytest.raises(DataError, match=rf"{name}: (has changed|does not fit)"):
+        Shards.open(prepared)
+
+
+@pytest.mark.parametrize("value", [10**6, -7, 0, 20])
+def test_ends_that_no_documents_have_are_refused(prepared, value):
+    path = prepared / "train" / "shard-00000.ends"
+    ends = np.fromfile(path, "<i8")
+    assert ends[1] == 20
+    ends[2] = value
+    ends.tofile(path)
+    with pytest.raises(DataError, match=r"shard-00000.ends: does not fit"):
+        Shards.open(prepared)
+
+
+def test_what_was_compared_once_is_not_read_again_until_it_changes(prepared, monkeypatch):
+    compared = []
+
+    def count():
+        compared.append(1)
+        Shards.open(prepared, on_file=lambda: compared.append(1))
+        found = len(compared) - 1
+        compared.clear()
+        return found
+
+    num_files = len(list(prepared.glob("train/shard-*")))
+    assert [count(), count()] == [num_files, num_files]  # too new to be remembered
+    monkeypatch.setattr(blt.data.checked_files, "_SETTLED_SECONDS", -1.0)
+    assert [count(), count()] == [num_files, 0]
+    path = prepared / "train" / "shard-00001.bin"
+    os.utime(path, ns=(1, 1))
+    assert [count(), count()] == [1, 0]
+    flip(path)
+    with pytest.raises(DataError, match="has changed"):
+        Shards.open(prepared)
+
+
+def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(blt.data.checked_files, "_SETTLED_SECONDS", -1.0)
+    Shards.open(prepared)
+    (memory,) = (tmp_path / "cache" / "blt" / "checked").iterdir()
+    for content in (b"[", b"[]", b"\xff", b'{"train/shard-00000.bin": 3}'):
+        memory.write_bytes(content)
+        assert Shards.open(prepared).num_documents == 20
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert Shards.open(prepared).num_documents == 20
+
+
+@pytest.mark.parametrize("name", ["../other.bin", "/etc/passwd", "a\0b", "a\ud800b", "train/shard-00001.bin", 3, None])
+def test_an_index_names_its_own_shards_and_no_other_files(prepared, name):
+    path = prepared / "index.json"
+    index = json.loads(path.read_text())
+    index["splits"]["train"]["shards"][0]["file"] = name
+    path.write_text(json.dumps(index))
+    with pytest.raises(DataError, match=r"index.json: is damaged \(TypeError: its shard is"):
+        Shards.open(prepared)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "1" + "0" * 5000, "\0", ""])
+def test_an_index_that_is_too_deep_or_no_json_is_refused(prepared, content):
+    (prepared / "index.json").write_text(content)
+    with pytest.raises(DataError, match=r"index.json: is not JSON"):
+        Shards.open(prepared)
+
+
+def test_shards_keep_no_file_open(prepared):
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("no /proc here")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    shards = Shards.open(prepared)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert shards.document(19).tobytes() == DOCUMENTS[19]
+
+
+def test_more_shards_than_files_may_be_open_can_be_prepared_and_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\n<|endoftext|>\n".join(b"document %d" % number for number in range(150)))
+    program = """
+import resource, sys
+from blt.data import PrepareConfig, Shards, prepare
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+prepare(PrepareConfig(inputs=("a.txt",), out="many", validation=0.0, shard_bytes=1))
+shards = Shards.open("many")
+print(shards.document(149).tobytes().decode(), len(list(shards._texts)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("document 149 150\n", "")
+
+
+def test_a_mapped_file_stays_whole_when_another_takes_its_name_and_cannot_be_written(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"first")
+    mapped, stat = map_file(path)
+    (tmp_path / "other").write_bytes(b"other")
+    (tmp_path / "other").replace(path)
+    part = mapped[1:3]
+    del mapped
+    gc.collect()
+    assert part.tobytes() == b"ir"
+    assert stat.st_size == 5
+    with pytest.raises(ValueError, match="read-only"):
+        part[0] = 0
+
+
+def test_an_empty_file_is_mapped_too(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    assert len(map_file(tmp_path / "file")[0]) == 0
+
+
+def test_a_whole_check_reads_every_file_and_the_checksum(prepared):
+    shards = Shards.open(prepared)
+    shards.verify()
+    path = prepared / "index.json"
+    path.write_text(path.read_text().replace(shards.checksum, 64 * "0"))
+    with pytest.raises(DataError, match="the checksum is not that of the documents"):
+        Shards.open(prepared).verify()
+    flip(prepared / "train" / "shard-00000.bin")
+    with pytest.raises(DataError, match="has changed"):
+        shards.verify()

@@ -17,8 +17,8 @@ def test_a_least_probability_is_one(least):
 
 
 def test_guesses_reach_further_while_they_are_right_and_less_far_after_wrong_ones():
-    drafter = Drafter(DraftConfig(max_guesses=8))
-    for guessed, right, ahead in [
+    drafter = Drafter(DraftConfig(max_draft=8))
+    for drafted, right, ahead in [
         (8, 3, 7),
         (7, 0, 6),
         (6, 6, 8),
@@ -26,8 +26,8 @@ def test_guesses_reach_further_while_they_are_right_and_less_far_after_wrong_one
         (0, 0, 8),
         *[(1, 0, n) for n in (7, 6, 5)],
     ]:
-        drafter.note(guessed=guessed, right=right)
+        drafter.note(drafted=drafted, right=right)
         assert drafter.num_ahead == ahead
     for _ in range(9):
-        drafter.note(guessed=5, right=0)
+        drafter.note(drafted=5, right=0)
     assert drafter.num_ahead == 1

@@ -24,14 +24,14 @@ def talker(tiny_lm, monkeypatch):
 
 def change_logits(monkeypatch, change):
     """Let every session predict something else."""
-    add, think = DecodingSession.add, DecodingSession.think
+    add, think = DecodingSession.add, DecodingSession.forward
 
     def changed_add(session, prompts):
         rows, logits = add(session, prompts)
         return rows, change(logits)
 
     monkeypatch.setattr(DecodingSession, "add", changed_add)
-    monkeypatch.setattr(DecodingSession, "think", lambda session: change(think(session)))
+    monkeypatch.setattr(DecodingSession, "forward", lambda session: change(think(session)))
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from blt.generation import Sampler, SamplingConfig
 
 
 def logits_of(**chances: float) -> np.ndarray:
-    """Give logits under which a few letters have the given chances, and nothing else has any to speak of."""
+    """Return logits under which a few letters have the given chances, and nothing else has any to speak of."""
     logits = np.full(VOCABULARY_SIZE, -1e9, dtype=np.float32)
     for letter, chance in chances.items():
         logits[ord(letter) + BYTE_OFFSET] = np.log(chance)

@@ -8,7 +8,7 @@ from blt.generation import StopWatch
 
 
 def shown(stops: list[bytes], data: bytes) -> list[bytes]:
-    """Give what is shown after each byte, and at the end."""
+    """Return what is shown after each byte, and at the end."""
     watch, pieces = StopWatch(stops), []
     for byte in data:
         pieces.append(watch.feed(bytes([byte])))

@@ -7,9 +7,9 @@ import torch
 from blt.nn import (
     CausalPattern,
     KeyValueCache,
+    KVRecorder,
     LocalConfig,
-    Places,
-    Recording,
+    StepInputs,
     TransformerConfig,
     WindowPattern,
 )
@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 def cache_and_pattern(kind, *, batch, length):
     segments = torch.zeros(batch, length, dtype=torch.long)
     if kind == "window":
-        return KeyValueCache(LOCAL, batch=batch, like=torch.empty(0), ahead=4), WindowPattern(segments, window=3)
-    return KeyValueCache(WHOLE, batch=batch, like=torch.empty(0), ahead=4), CausalPattern(segments)
+        return KeyValueCache(LOCAL, batch=batch, like=torch.empty(0), max_rollback=4), WindowPattern(segments, window=3)
+    return KeyValueCache(WHOLE, batch=batch, like=torch.empty(0), max_rollback=4), CausalPattern(segments)
 
 
 def heads(batch, length):
@@ -35,7 +35,7 @@ def read(cache, parts, first, last, *, rows=None):
     batch, count = len(parts[0]), last - first
     numbers = np.arange(batch) if rows is None else rows
     positions = np.tile(np.arange(first, last), batch)
-    places = Places.of(numbers.repeat(count), positions, np.full(batch * count, last - 1), device=CPU)
+    places = StepInputs.of(numbers.repeat(count), positions, np.full(batch * count, last - 1), device=CPU)
     cache.make_room(places.longest)
     flat = (part[:, first:last].reshape(batch * count, 1, 2, 4) for part in parts)
     return cache.attend(0, places)(*flat).view(batch, count, 2, 4)
@@ -64,10 +64,10 @@ def test_what_was_read_in_vain_is_not_seen_once_it_is_read_again(kind):
 def test_a_filled_cache_goes_on_as_one_that_was_fed_step_by_step(kind):
     cache, pattern = cache_and_pattern(kind, batch=2, length=40)
     parts = heads(2, 40)
-    recording = Recording(pattern)
+    recording = KVRecorder(pattern)
     expected = recording(*parts)
     positions = torch.arange(40).expand(2, -1)
-    cache.fill(torch.arange(2), recording.layers, positions=positions, belongs=positions < 37)
+    cache.fill(torch.arange(2), recording.layers, positions=positions, mask=positions < 37)
     torch.testing.assert_close(read(cache, parts, 37, 40), expected[:, 37:])
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from blt.nn import KeyValueCache, LocalConfig, Places, StackSteps, Transformer, rotary_table
+from blt.nn import KeyValueCache, LocalConfig, StackSteps, StepInputs, Transformer, rotary_table
 
 SHAPES = ((64, 500000.0), (128, 10000.0), (48, 777.0))
 ROUNDING = 1e-6
@@ -25,9 +25,9 @@ def test_angles_are_those_of_transformers_at_position_4000():
 def test_a_stack_that_steps_turns_by_the_same_angles():
     for head_dim, theta in SHAPES:
         shape = LocalConfig(dim=head_dim, num_layers=1, num_heads=1, window=8)
-        cache = KeyValueCache(shape, batch=1, ahead=1, like=torch.zeros(0))
+        cache = KeyValueCache(shape, batch=1, max_rollback=1, like=torch.zeros(0))
         steps = StackSteps(Transformer(shape), cache=cache, head_dim=head_dim, theta=theta)
         one = np.array([0]), np.array([3999]), np.array([3999])
-        table = steps.stand(Places.of(*one, device=torch.device("cpu"))).table
+        table = steps.prepare(StepInputs.of(*one, device=torch.device("cpu"))).table
         wanted = angles_of_transformers(3999.0, head_dim, theta).cos()
         assert float((table.cos[0, 0, 0] - wanted).abs().max()) < ROUNDING

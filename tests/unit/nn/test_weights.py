@@ -6,14 +6,14 @@ from torch import nn
 
 from blt.errors import ConfigurationError
 from blt.lm import ByteLM
-from blt.nn import CheapLinear, LinearSteps, make_cheap
+from blt.nn import LinearSteps, QuantizedLinear, quantize_weights_
 
 
 @pytest.mark.parametrize(("stored_as", "error"), [("bfloat16", 2**-8), ("int8", 1 / 200)])
 def test_a_product_differs_by_no_more_than_rounding_of_the_weights(stored_as, error):
     linear = nn.Linear(48, 20, bias=False)
     states = torch.randn(5, 48)
-    cheap = CheapLinear(linear, stored_as=stored_as)
+    cheap = QuantizedLinear(linear, stored_as=stored_as)
     bound = error * linear.weight.abs().amax(1) * states.abs().sum(1, keepdim=True)
     found = cheap(states)
     assert ((found - linear(states)).abs() <= bound).all()
@@ -24,12 +24,12 @@ def test_a_product_differs_by_no_more_than_rounding_of_the_weights(stored_as, er
 def test_a_row_of_zeros_stays_zero():
     linear = nn.Linear(8, 2, bias=False)
     nn.init.zeros_(linear.weight)
-    assert torch.equal(CheapLinear(linear, stored_as="int8")(torch.ones(1, 8)), torch.zeros(1, 2))
+    assert torch.equal(QuantizedLinear(linear, stored_as="int8")(torch.ones(1, 8)), torch.zeros(1, 2))
 
 
 def test_every_linear_layer_within_is_replaced():
     module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Sequential(nn.Linear(4, 4, bias=False), nn.LayerNorm(4)))
-    make_cheap(module, stored_as="int8")
+    quantize_weights_(module, stored_as="int8")
     assert not [part for part in module.modules() if isinstance(part, nn.Linear)]
 
 

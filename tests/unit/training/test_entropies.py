@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from blt.data import EntropyStore, Shards
+from blt.data import EntropyStore, Shards, entropies_path
 from blt.training import entropies
-from blt.training.entropies import store_entropies
+from blt.training.entropies import place_of_entropies, store_entropies
 from tiny_training import made_up_documents, write_recipe
 
 
@@ -17,9 +17,8 @@ def folder(tmp_path):
 
 
 def store(model, folder, *, on_progress=lambda done, total: None):
-    return store_entropies(
-        model, folder, split="train", fingerprint="f", device=torch.device("cpu"), on_progress=on_progress
-    )
+    path = folder / "train" / "entropies-f.f32"
+    return store_entropies(model, Shards.open(folder), path, device=torch.device("cpu"), on_progress=on_progress)
 
 
 def test_every_document_has_the_entropies_that_it_has_alone(tiny_lm, folder, monkeypatch):
@@ -41,7 +40,7 @@ def test_a_stop_keeps_what_is_done_and_the_rest_is_computed_later(tiny_lm, folde
 
     with pytest.raises(InterruptedError):
         store(tiny_lm.entropy_model, folder, on_progress=stop)
-    assert EntropyStore.open(folder, split="train", fingerprint="f") is None
+    assert EntropyStore.open(folder / "train" / "entropies-f.f32", num_ids=Shards.open(folder).num_ids) is None
 
     computed = []
     honest = entropies.entropies_of_rows
@@ -57,3 +56,34 @@ def test_what_is_stored_is_not_computed_again(tiny_lm, folder, monkeypatch):
     store(tiny_lm.entropy_model, folder)
     monkeypatch.setattr(entropies, "entropies_of_rows", None)
     store(tiny_lm.entropy_model, folder)
+
+
+def place(folder, tmp_path, shards):
+    return place_of_entropies(tmp_path / "run", shards, name="train", split="train", fingerprint="f")
+
+
+def test_entropies_are_kept_in_the_run_folder_and_those_that_an_older_blt_left_beside_the_shards_are_used(
+    folder, tmp_path
+):
+    shards = Shards.open(folder)
+    assert place(folder, tmp_path, shards) == tmp_path / "run" / "entropies" / "train" / "entropies-f.f32"
+    beside = entropies_path(folder, split="train", fingerprint="f")
+    beside.write_bytes(b"")
+    assert place(folder, tmp_path, shards) == beside
+
+
+def test_entropies_beside_shards_that_have_been_replaced_are_not_taken(folder, tmp_path):
+    shards = Shards.open(folder)
+    entropies_path(folder, split="train", fingerprint="f").write_bytes(b"")
+    index = folder / "index.json"
+    index.write_text(index.read_text().replace(shards.checksum, 64 * "0"))
+    assert place(folder, tmp_path, shards).is_relative_to(tmp_path / "run")
+
+
+def test_what_other_models_have_left_is_tidied(tiny_lm, folder):
+    stale = [folder / "train" / name for name in ("entropies-g.f32", ".entropies-g.f32.unfinished")]
+    for path in stale:
+        path.write_bytes(b"old")
+    store(tiny_lm.entropy_model, folder)
+    assert not any(path.exists() for path in stale)
+    assert (folder / "train" / "shard-00000.bin").is_file()

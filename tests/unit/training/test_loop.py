@@ -14,7 +14,7 @@ from blt.training import Stopped, curves
 from blt.training.checkpoints import Checkpoints
 from blt.training.loop import Trainer, parts_of, step_seed
 from blt.training.monitor import Monitor, read_metrics
-from blt.training.objectives import summed_nats
+from blt.training.objectives import summed_loss
 from blt.training.recipe import LoopConfig
 from blt.training.schedules import CosineConfig
 from blt.training.stopping import stop_requests
@@ -35,10 +35,10 @@ class BigramObjective:
     seen_dtypes: list = field(default_factory=list)
     is_compiled: bool = False
 
-    def nats(self, batch):
+    def loss_sum(self, batch):
         logits = self.module.output(self.module.table(batch.byte_ids))
         self.seen_dtypes.append(logits.dtype)
-        return summed_nats(logits.float(), batch.targets)
+        return summed_loss(logits.float(), batch.targets)
 
     def compile(self):
         self.is_compiled = True
@@ -74,9 +74,9 @@ def new_trainer(tmp_path, monkeypatch):
 def test_gradients_are_clipped_once_per_step_however_many_parts(new_trainer, monkeypatch):
     honest, norms = blt.training.loop.clip_gradients, []
 
-    def clip(weights, *, largest):
+    def clip(weights, *, max_norm):
         weights = list(weights)
-        norm = honest(weights, largest=largest)
+        norm = honest(weights, max_norm=max_norm)
         norms.append((float(norm), float(nn.utils.get_total_norm([weight.grad for weight in weights]))))
         return norm
 
@@ -96,7 +96,7 @@ def test_the_gradient_is_that_of_the_mean_over_targets(new_trainer):
     batch = trainer.windows.batch(0, rows=4)
     found = trainer.objective.module.output.weight.grad.clone()
     trainer.objective.module.zero_grad()
-    mean = trainer.objective.nats(batch) / (batch.targets >= 0).sum()
+    mean = trainer.objective.loss_sum(batch) / (batch.targets >= 0).sum()
     mean.backward()
     torch.testing.assert_close(found, trainer.objective.module.output.weight.grad)
     assert loss.nats / loss.num_targets == pytest.approx(mean.item())
@@ -106,8 +106,8 @@ def test_the_gradient_is_that_of_the_mean_over_targets(new_trainer):
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(new_trainer, poison):
     trainer = new_trainer(checkpoint_every=2)
-    honest = trainer.objective.nats
-    trainer.objective.nats = lambda batch: honest(batch) * (poison if trainer.progress.step == 2 else 1)
+    honest = trainer.objective.loss_sum
+    trainer.objective.loss_sum = lambda batch: honest(batch) * (poison if trainer.progress.step == 2 else 1)
     with pytest.raises(
         TrainingError, match=r"step 3: loss (nan|inf), gradient norm nan; the last checkpoint is as it was"
     ):
@@ -153,10 +153,10 @@ def test_a_held_out_figure_that_is_not_finite_stops_the_run_before_it_saves(new_
 def test_too_little_memory_is_one_clear_line(new_trainer):
     trainer = new_trainer(accumulation=2)
 
-    def nats(batch):
+    def loss_sum(batch):
         raise torch.OutOfMemoryError("Tried to allocate 80 GiB")
 
-    trainer.objective.nats = nats
+    trainer.objective.loss_sum = loss_sum
     with pytest.raises(TrainingError, match=r"2 rows × 8 bytes at once; set bigram.loop.accumulation above 2"):
         trainer.run()
 
@@ -164,10 +164,10 @@ def test_too_little_memory_is_one_clear_line(new_trainer):
 def test_other_errors_of_pytorch_stay_as_they_are(new_trainer):
     trainer = new_trainer()
 
-    def nats(batch):
+    def loss_sum(batch):
         raise RuntimeError("shapes differ")
 
-    trainer.objective.nats = nats
+    trainer.objective.loss_sum = loss_sum
     with pytest.raises(RuntimeError, match="shapes differ"):
         trainer.run()
 

@@ -80,7 +80,9 @@ def test_muon_moves_the_matrices_of_all_linear_maps_but_the_output():
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_each_group_remembers_its_own_peak(config):
     rates = {
-        group["peak"] for optimizer in build_optimizers(modules()["tied"], config) for group in optimizer.param_groups
+        group["base_lr"]
+        for optimizer in build_optimizers(modules()["tied"], config)
+        for group in optimizer.param_groups
     }
     wanted = {config.learning_rate} | ({config.adamw.learning_rate} if isinstance(config, MuonConfig) else set())
     assert rates == wanted

@@ -38,7 +38,7 @@ def test_every_weight_has_the_factor_of_its_part_and_the_output_matrix_that_of_t
 def test_the_peak_rate_of_every_weight_is_multiplied_by_its_parts_factor(module, config):
     plain, scaled = (
         {
-            id(weight): group["peak"]
+            id(weight): group["base_lr"]
             for optimizer in build_optimizers(module, config, parts=parts)
             for group in optimizer.param_groups
             for weight in group["params"]

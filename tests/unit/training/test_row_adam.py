@@ -77,7 +77,7 @@ def test_sparse_gradients_are_the_dense_ones_and_are_clipped_alike():
     torch.testing.assert_close(table.grad.to_dense(), dense.hash_embedding.ngrams.weight.grad)
     for largest in (1e6, 0.5):
         wanted = nn.utils.clip_grad_norm_(dense.parameters(), largest)
-        torch.testing.assert_close(clip_gradients(with_sparse.parameters(), largest=largest), wanted)
+        torch.testing.assert_close(clip_gradients(with_sparse.parameters(), max_norm=largest), wanted)
         for ours, theirs in zip(with_sparse.parameters(), dense.parameters(), strict=True):
             torch.testing.assert_close(ours.grad.to_dense() if ours.grad.is_sparse else ours.grad, theirs.grad)
 
@@ -85,7 +85,7 @@ def test_sparse_gradients_are_the_dense_ones_and_are_clipped_alike():
 def test_weights_without_a_gradient_are_left_out_of_the_norm():
     weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))]
     weights[0].grad = torch.tensor([3.0, 4.0])
-    assert clip_gradients(weights, largest=1.0).item() == pytest.approx(5.0)
+    assert clip_gradients(weights, max_norm=1.0).item() == pytest.approx(5.0)
     torch.testing.assert_close(weights[0].grad, torch.tensor([0.6, 0.8]))
 
 
@@ -100,4 +100,4 @@ def test_tables_with_sparse_gradients_are_moved_by_row_adam_at_the_rate_of_adamw
     assert [id(weight) for group in rows.param_groups for weight in group["params"]] == [
         id(blt.hash_embedding.ngrams.weight)
     ]
-    assert rows.param_groups[0]["peak"] == 0.5
+    assert rows.param_groups[0]["base_lr"] == 0.5

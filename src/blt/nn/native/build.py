@@ -19,7 +19,7 @@ FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno")
 
 @functools.cache
 def load(source: str) -> ctypes.CDLL | None:
-    """Give the compiled functions of a file of this folder, or None where there are none to be had.
+    """Return the compiled functions of a file of this folder, or None where there are none to be had.
 
     Args:
         source: the file's name without `.cpp`.
@@ -40,7 +40,7 @@ def load(source: str) -> ctypes.CDLL | None:
 
 
 def _flags() -> list[tuple[str, ...]]:
-    """Give the flags to try, the fastest first."""
+    """Return the flags to try, the fastest first."""
     here = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
     threads = ("-fopenmp", *_openmp_of_torch())
     return [(*FLAGS, here, *threads), (*FLAGS, *threads), (*FLAGS, here), FLAGS]

@@ -17,7 +17,7 @@ _MULTIPLE = 16
 
 
 def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
-    """Say whether these can be computed here: on a CPU, of one type that is served, and as wide as the vectors are."""
+    """Whether these can be computed here: on a CPU, of one type that is served, and as wide as the vectors are."""
     first = tensors[0]
     return (
         first.dtype in _KINDS
@@ -28,7 +28,7 @@ def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
 
 
 def library() -> ctypes.CDLL | None:
-    """Give the functions of `training.cpp`; None where they cannot be compiled, or while PyTorch compiles."""
+    """Return the functions of `training.cpp`; None where they cannot be compiled, or while PyTorch compiles."""
     return None if torch.compiler.is_compiling() else load("training")
 
 
@@ -76,7 +76,7 @@ class FusedNorm(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of states and weight."""
+        """Return the gradients of states and weight."""
         states, weight, scale = ctx.saved_tensors
         given, dim = given.contiguous(), states.shape[-1]
         gradient, of_weight = torch.empty_like(states), torch.empty_like(weight)
@@ -100,7 +100,7 @@ class FusedSwiGLU(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the gradients of both."""
+        """Return the gradients of both."""
         gate, up = ctx.saved_tensors
         of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
         call("swiglu_backward", gate.dtype, given.contiguous(), gate, up, gate.numel(), of_gate, of_up)
@@ -123,7 +123,7 @@ class FusedSum(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of states and update."""
+        """Return the gradients of states and update."""
         given, (factors,) = given.contiguous(), ctx.saved_tensors
         of_update = torch.empty_like(given, dtype=ctx.dtype)
         call("sum_backward", ctx.dtype, given, factors, *ctx.sizes, of_update)
@@ -171,7 +171,7 @@ class FusedAttention(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of queries, keys and values."""
+        """Return the gradients of queries, keys and values."""
         queries, keys, values, first, out, totals = ctx.saved_tensors
         found = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         tensors = (given.contiguous(), queries, keys, values, out, totals, first)
@@ -196,7 +196,7 @@ class FusedCrossAttention(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of queries, keys and values."""
+        """Return the gradients of queries, keys and values."""
         queries, keys, values, slots = ctx.saved_tensors
         found = tuple(torch.zeros_like(part) for part in (queries, keys, values))
         tensors = (given.contiguous(), queries, keys, values, slots)
@@ -222,7 +222,7 @@ class FusedMaximum(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Give each gradient to the position that it came from."""
+        """Return each gradient to the position that it came from."""
         (places,) = ctx.saved_tensors
         gradient, given = given.new_zeros(ctx.shape), given.contiguous()
         count, dim = places.numel() // places.shape[2], places.shape[2]

@@ -9,7 +9,7 @@ from torch import nn
 from blt.nn.native.build import load
 from blt.nn.rotary import RotaryTable
 from blt.nn.transformer import Layer, RMSNorm
-from blt.nn.weights import CheapLinear
+from blt.nn.weights import QuantizedLinear
 from blt.shapes import Float, Int, Tensor
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -48,12 +48,12 @@ class _Cache(ctypes.Structure):
     )
 
 
-class _Places(ctypes.Structure):
+class _StepInputs(ctypes.Structure):
     _fields_ = (*((name, _Pointer) for name in ("rows", "positions", "cos", "sin")), ("num", _Size))
 
 
 def serves(weights: Iterable[Tensor]) -> bool:
-    """Say whether there are kernels, and for such weights: on a CPU, of a type that they read."""
+    """Whether there are kernels, and for such weights: on a CPU, of a type that they read."""
     return all(part.device.type == "cpu" and part.dtype in _KINDS for part in weights) and load("kernels") is not None
 
 
@@ -79,14 +79,14 @@ class _Bound:
 
     def _matrix(self, source: nn.Module | Tensor) -> _Matrix:
         weight = source if isinstance(source, Tensor) else source.weight
-        scale = source.scale if isinstance(source, CheapLinear) else None
+        scale = source.scale if isinstance(source, QuantizedLinear) else None
         assert isinstance(weight, Tensor)
         height, width = weight.shape
         scales = None if scale is None else self._pointer(scale, dtype=torch.float32)
         return _Matrix(self._pointer(weight), scales, height, width, _KINDS[weight.dtype])
 
     def _room(self, size: int) -> int:
-        """Give the address of memory to work in, for so many float32."""
+        """Return the address of memory to work in, for so many float32."""
         if self._scratch.numel() < size:
             self._scratch = torch.empty(2 * size)
         return self._scratch.data_ptr()
@@ -118,7 +118,7 @@ class NativeLayer(_Bound):
         values: Float[Tensor, "B H S E"],
         window: int,
     ) -> Float[Tensor, "N D"]:
-        """Give the states after the layer; their keys and values enter the cache.
+        """Return the states after the layer; their keys and values enter the cache.
 
         Args:
             states: float32.
@@ -131,7 +131,7 @@ class NativeLayer(_Bound):
         """
         num, states = len(states), states.clone(memory_format=torch.contiguous_format)  # the kernel works in place
         cache = _Cache(keys.data_ptr(), values.data_ptr(), keys.shape[1], keys.shape[2], window)
-        places = _Places(rows.data_ptr(), positions.data_ptr(), table.cos.data_ptr(), table.sin.data_ptr(), num)
+        places = _StepInputs(rows.data_ptr(), positions.data_ptr(), table.cos.data_ptr(), table.sin.data_ptr(), num)
         scratch = self._room(num * (4 * self.dim + 2 * self.hidden))
         self._library.step_layer(
             ctypes.byref(self._layer),
@@ -189,7 +189,7 @@ class NativeCrossAttention(_Bound):
         keys: Float[Tensor, "Z K H E"],
         values: Float[Tensor, "Z K H E"],
     ) -> Float[Tensor, "N D"]:
-        """Give the states with what they read; all float32, keys and values contiguous."""
+        """Return the states with what they read; all float32, keys and values contiguous."""
         num, states = len(states), states.clone(memory_format=torch.contiguous_format)  # the kernel works in place
         self._library.step_cross_attention(
             ctypes.byref(self._before),

@@ -14,7 +14,7 @@ _BY_TILES = 2
 
 
 def multiplies(*matrices: Tensor) -> bool:
-    """Say whether products of these in bfloat16 are computed here: float32 of whole tiles, on a CPU with AMX."""
+    """Whether products of these in bfloat16 are computed here: float32 of whole tiles, on a CPU with AMX."""
     if not all(
         matrix.dtype == torch.float32
         and matrix.device.type == "cpu"
@@ -41,7 +41,7 @@ class FusedLinear(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Give the gradients of states and weight."""
+        """Return the gradients of states and weight."""
         states, matrix = ctx.saved_tensors
         given, (height, width) = given.contiguous(), matrix.shape
         of_states = (given @ matrix).to(ctx.dtype) if ctx.needs_input_grad[0] else None

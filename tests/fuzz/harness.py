@@ -1,0 +1,282 @@
+"""Registers fuzzers and runs each in a process of its own, with limits on memory and time."""
+
+import dataclasses
+import faulthandler
+import hashlib
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import hypothesis.errors
+from tests.fuzz.mutations import Value, mutated
+
+from blt.errors import BLTError
+
+MEMORY_BYTES = 2 << 30
+SECONDS_PER_INPUT = 20
+SHRINK_SECONDS = 60
+SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None  # in memory, where there is such a folder
+FAILURES = Path(__file__).parent / "failures"
+
+Check = Callable[[Value, Path], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fuzzer:
+    """A function that reads one input."""
+
+    name: str
+    check: Check
+    seeds: Callable[[], list[Value]]
+    strategy: hypothesis.strategies.SearchStrategy | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a fuzzer."""
+
+    name: str
+    num_inputs: int
+    failure: str | None = None
+    """The last line of the traceback, or the signal; None if nothing failed."""
+    saved: Path | None = None
+    """Where the smallest input that fails is."""
+
+
+FUZZERS: dict[str, Fuzzer] = {}
+
+
+def fuzzer(
+    *, seeds: Callable[[], list[Value]], strategy: hypothesis.strategies.SearchStrategy | None = None
+) -> Callable[[Check], Check]:
+    """Register a function of an input and an empty folder.
+
+    Args:
+        seeds: gives sound inputs, and those that once failed; each is `bytes`, or a folder as file names and contents.
+        strategy: other inputs than mutations of the seeds.
+    """
+
+    def register(check: Check) -> Check:
+        assert check.__name__ not in FUZZERS, f"two fuzzers are called {check.__name__}"
+        FUZZERS[check.__name__] = Fuzzer(name=check.__name__, check=check, seeds=seeds, strategy=strategy)
+        return check
+
+    return register
+
+
+def run(fuzzer: Fuzzer, *, seconds: float, seed: int = 0, failures: Path = FAILURES) -> Outcome:
+    """Run one fuzzer.
+
+    Args:
+        fuzzer: which.
+        seconds: for how long; an input that fails gets some more to be made smaller.
+        seed: another one draws other inputs.
+        failures: where to put what fails.
+    """
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
+        folder = Path(scratch)
+        status = _in_child(lambda: _fuzz(fuzzer, folder, seconds, seed), seconds + SHRINK_SECONDS + SECONDS_PER_INPUT)
+        note = folder / "failure.json"
+        num_inputs = int((folder / "count").read_text() or 0) if (folder / "count").exists() else 0
+        if note.exists():
+            failure = json.loads(note.read_text())
+        elif status == 0:
+            return Outcome(name=fuzzer.name, num_inputs=num_inputs)
+        else:
+            failure = {"kind": _describe(status), "traceback": _describe(status)}
+            if (folder / "current").exists():
+                _minimise_crash(fuzzer, folder)
+                shutil.move(folder / "current", folder / "smallest")
+        saved = _keep(fuzzer, folder, failure, failures)
+        return Outcome(name=fuzzer.name, num_inputs=num_inputs, failure=failure["kind"], saved=saved)
+
+
+def execute(check: Check, value: Value, folder: Path) -> None:
+    """Return a fuzzer one input, and pass on only what it must not do."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_INPUT)
+    try:
+        check(value, folder)
+    except BLTError as error:
+        if not str(error) or "\n" in str(error):
+            raise AssertionError(f"{type(error).__name__} is not one line: {str(error)!r}") from None
+    except SystemExit as error:
+        if error.code not in (0, 2, None):
+            raise AssertionError(f"ended with status {error.code}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class _TooLongError(BaseException):
+    """An input takes too long; no `except Exception` may swallow it."""
+
+
+def _fuzz(fuzzer: Fuzzer, folder: Path, seconds: float, seed: int) -> None:
+    """Run in the child: seeds first, then rounds of drawn inputs until the time is over or one fails."""
+    end = time.monotonic() + seconds
+    recorder = _Recorder(fuzzer, folder)
+    seeds = fuzzer.seeds()
+    for value in seeds:
+        if not recorder.survives(value):
+            return
+    strategy = mutated(seeds)
+    strategy = strategy if fuzzer.strategy is None else hypothesis.strategies.one_of(strategy, fuzzer.strategy)
+    while time.monotonic() < end and recorder.first_failure is None:
+        seed += 1
+
+        @hypothesis.seed(seed)
+        @hypothesis.settings(
+            max_examples=500,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(hypothesis.HealthCheck),
+            phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        )
+        @hypothesis.given(strategy)
+        def one_round(value: Value) -> None:
+            is_over = time.monotonic() > (end if recorder.first_failure is None else recorder.first_failure + 60)
+            assert is_over or recorder.survives(value)
+
+        try:
+            one_round()
+        except (AssertionError, hypothesis.errors.HypothesisException):
+            if recorder.first_failure is None:
+                raise
+
+
+class _Recorder:
+    """Tries inputs, and keeps the smallest that fails."""
+
+    def __init__(self, fuzzer: Fuzzer, folder: Path) -> None:
+        self._check = fuzzer.check
+        self._folder = folder
+        self._num_inputs = 0
+        self._smallest: int | None = None
+        self.first_failure: float | None = None
+        """When it was."""
+
+    def survives(self, value: Value) -> bool:
+        self._num_inputs += 1
+        (self._folder / "count").write_text(str(self._num_inputs))
+        write_value(value, self._folder / "current")  # what is there after a crash is what crashed
+        try:
+            execute(self._check, value, self._folder / "scratch")
+        except (Exception, _TooLongError, KeyboardInterrupt) as error:
+            self._note(value, error)
+            return False
+        return True
+
+    def _note(self, value: Value, error: BaseException) -> None:
+        size = len(value) if isinstance(value, bytes) else sum(map(len, value.values()))
+        if self.first_failure is None:
+            self.first_failure = time.monotonic()
+        if self._smallest is not None and size >= self._smallest:
+            return
+        self._smallest = size
+        write_value(value, self._folder / "smallest")
+        text = "".join(traceback.format_exception(error))
+        kind = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        (self._folder / "failure.json").write_text(json.dumps({"kind": kind, "traceback": text}))
+
+
+def write_value(value: Value, path: Path) -> None:
+    """Put an input on the disk, a folder as one."""
+    if isinstance(value, bytes):
+        path.write_bytes(value)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    for name, content in value.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+
+
+def _read_value(path: Path) -> Value:
+    if path.is_file():
+        return path.read_bytes()
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def _in_child(work: Callable[[], None], seconds: float) -> int:
+    """Run in a child with limits; return its wait status."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.signal(signal.SIGALRM, _raise_too_long)
+            logging.disable()
+            faulthandler.disable()
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def _raise_too_long(signum: int, frame: object) -> None:
+    raise _TooLongError(f"longer than {SECONDS_PER_INPUT} s")
+
+
+def _describe(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return f"{name}{' (it hung)' if name == 'SIGKILL' else ''}"
+    return f"the fuzzer itself ended with status {os.waitstatus_to_exitcode(status)}"
+
+
+def _minimise_crash(fuzzer: Fuzzer, folder: Path) -> None:
+    """Leave out parts of an input that ends the process, for as long as it still does and there is time."""
+    end = time.monotonic() + SHRINK_SECONDS
+    value = _read_value(folder / "current")
+    if not isinstance(value, bytes):
+        return
+    scratch = folder / "scratch"
+    size = max(1, len(value) // 2)
+    while time.monotonic() < end:
+        for start in range(0, len(value), size):
+            shorter = value[:start] + value[start + size :]
+            status = _in_child(lambda shorter=shorter: execute(fuzzer.check, shorter, scratch), SECONDS_PER_INPUT + 5)
+            if os.WIFSIGNALED(status):
+                value = shorter
+                break
+            if time.monotonic() > end:
+                break
+        else:
+            if size == 1:
+                break
+            size //= 2
+    write_value(value, folder / "current")
+
+
+def _keep(fuzzer: Fuzzer, folder: Path, failure: dict[str, str], failures: Path) -> Path | None:
+    """Copy what failed to where it stays, under a name that its kind gives."""
+    failures.mkdir(parents=True, exist_ok=True)
+    saved = failures / f"{fuzzer.name}-{hashlib.sha256(failure['kind'].encode()).hexdigest()[:8]}"
+    saved.with_suffix(".txt").write_text(failure["traceback"])
+    if not (folder / "smallest").exists():
+        return None
+    if saved.is_dir():
+        shutil.rmtree(saved)
+    shutil.move(folder / "smallest", saved)
+    return saved
