@@ -20,6 +20,11 @@ _JSON_OPTIONS = {"whitespace_pattern": " ?"}
 """At most one space between the parts of JSON, since a small model may write spaces for ever; a schema's own
 `x-guidance` comes before this."""
 
+MAX_EXACT = 2**53 - 1
+"""The largest whole number of which no neighbour has the same 64-bit float."""
+_UNREAD = ("default", "examples", "description", "title", "$comment")
+"""Keywords of a schema that say nothing of what may be written."""
+
 
 class Constraint:
     """Follows what is written, and knows which bytes may come next.
@@ -113,14 +118,68 @@ def constraint_of(*, regex: str | None, json_schema: str | dict[str, Any] | None
 def _schema_text(schema: Any) -> str:
     """Return a schema as JSON text of an object."""
     try:
-        schema = json.loads(schema) if isinstance(schema, str) else schema
-        schema = {} if schema is True else schema
-        text = json.dumps(schema)
+        text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
+        read = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        read = {} if read is True else read
+        text = json.dumps(read)
+        if not isinstance(read, dict):
+            raise ConfigurationError(f"json_schema: expected a JSON object, got {text[:60]}; {{}} is any JSON")
+        _refuse_inexact(read)
     except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
         raise ConfigurationError(f"json_schema: is not JSON ({error})") from None
-    if not isinstance(schema, dict):
-        raise ConfigurationError(f"json_schema: expected a JSON object, got {text[:60]}; {{}} is any JSON")
     return text
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise ConfigurationError(f"json_schema: the key {twice[:60]!r} stands twice in one object; leave one")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ConfigurationError(f"json_schema: holds {name}, which is no JSON")
+
+
+def _refuse_inexact(value: Any, *, is_schema: bool = True) -> None:
+    """Refuse what llguidance would follow, but not as the schema says.
+
+    It computes with 64-bit floats, so that whole numbers from 2^53 on come out as their neighbours. And it does not
+    keep the names of an object's further properties apart: one may come twice, and counts once for whoever reads it.
+
+    Args:
+        value: a schema, a part of one, or data inside of one.
+        is_schema: whether its keys may be keywords.
+    """
+    if isinstance(value, list):
+        for item in value:
+            _refuse_inexact(item, is_schema=is_schema)
+    elif isinstance(value, dict):
+        if is_schema:
+            _refuse_names_that_count(value)
+        for key, item in value.items():
+            if key not in _UNREAD or not is_schema:
+                _refuse_inexact(item, is_schema=is_schema and key not in ("const", "enum"))
+    elif isinstance(value, int | float) and abs(value) > MAX_EXACT:
+        raise ConfigurationError(
+            f"json_schema: {str(value)[:40]} cannot be kept exact; numbers go up to {MAX_EXACT} (2^53 - 1), so give it "
+            "as a string, or as a regex"
+        )
+
+
+def _refuse_names_that_count(schema: dict[str, Any]) -> None:
+    """Refuse a least number of properties that names which come twice would fall short of."""
+    least, required = schema.get("minProperties", 0), schema.get("required", [])
+    is_open = schema.get("additionalProperties") is not False or schema.get("patternProperties")
+    is_counted = isinstance(least, int) and isinstance(required, list) and least > max(1, len(required))
+    if is_counted and is_open:
+        raise ConfigurationError(
+            f"json_schema: minProperties {least} where names are free: one may come twice; list the names in "
+            "'required', or set additionalProperties to false"
+        )
 
 
 @functools.lru_cache(maxsize=64)

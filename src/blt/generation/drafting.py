@@ -57,6 +57,15 @@ class Drafter:
         self.num_ahead = config.max_draft
         """How many bytes are drafted at once, at most."""
 
+    def check_serves(self, lm: ByteLM) -> None:
+        """Refuse a model that this cannot draft for.
+
+        Raises:
+            ConfigurationError: its patch rule does not look at the entropies that drafts would come from.
+        """
+        if self.config.by == "entropy" and not lm.patch_rule.needs_entropies:
+            raise ConfigurationError("drafting by entropy needs a patch rule that looks at entropies; use 'decoder'")
+
     def note(self, *, drafted: int, right: int) -> None:
         """Learn how many of a row's drafts were right."""
         if drafted == right == 0:
@@ -82,10 +91,7 @@ class Drafter:
 
             def advance_patcher(byte_ids: Tensor) -> Tensor:
                 logits = session.advance_patcher(byte_ids, rows)
-                if logits is None:
-                    raise ConfigurationError(
-                        "drafting by entropy needs a patch rule that looks at entropies; use 'decoder'"
-                    )
+                assert logits is not None, "checked by `check_serves`"
                 return logits
 
             return self._draft_next(advance_patcher, chosen, requests, most=most)

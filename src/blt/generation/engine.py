@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from blt.codec import encode
+from blt.codec import EOS_ID, encode
 from blt.generation.drafting import Drafter
 from blt.generation.request import Request
 from blt.lm import ByteLM, DecodingSession
@@ -18,14 +18,20 @@ class Engine:
 
     A step writes at least one byte of every request: the byte that its newest logits lead to, and those that were
     drafted right after it. A draft is right when it is what would have been chosen; so requests are continued in the
-    same way whether bytes are drafted or not, and whatever stands beside them.
+    same way whether bytes are drafted or not, and whatever stands beside them. What goes wrong with one request, such
+    as a grammar that becomes too complex, ends that request alone (`stopped_by` is `error`).
 
     Args:
         lm: the model; its weights and its patch rule must stay the same while the engine lives.
         drafter: what drafts bytes; None for one byte per step.
+
+    Raises:
+        ConfigurationError: the drafter cannot draft for this model.
     """
 
     def __init__(self, lm: ByteLM, *, drafter: Drafter | None = None) -> None:
+        if drafter is not None:
+            drafter.check_serves(lm)
         self.lm = lm
         self.session = DecodingSession(lm)
         self.drafter = drafter
@@ -102,7 +108,7 @@ class _Running:
     def choose(self) -> None:
         """Choose the next byte, if that has not been done."""
         if self._logits is not None:
-            self.chosen, self._logits = self.request.choose(self._logits), None
+            self.chosen, self._logits = self._choose(self._logits), None
 
     def check(self, drafted: Sequence[int], logits: npt.NDArray[np.float32]) -> int:
         """Choose one byte after another while they are what was drafted; say how many were read in vain.
@@ -114,8 +120,21 @@ class _Running:
         for number, draft in enumerate(drafted):
             if self.request.stopped_by is not None:
                 break
-            self.chosen = self.request.choose(logits[number])
+            self.chosen = self._choose(logits[number])
             if self.chosen != draft:
                 return len(logits) - 1 - number
         self._logits = logits[len(drafted)]
         return len(logits) - 1 - len(drafted)
+
+    def _choose(self, logits: npt.NDArray[np.float32]) -> int:
+        """Choose the next byte.
+
+        Whatever goes wrong here is the request's own: its sampler and its grammar belong to nobody else. Were it raised
+        from a step, the rows before this one would have chosen a byte that is never read. So it ends this request, and
+        EOS stands for the byte that did not come; nobody reads it.
+        """
+        try:
+            return self.request.choose(logits)
+        except Exception as error:
+            self.request.fail(error)
+            return EOS_ID

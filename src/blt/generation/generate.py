@@ -23,9 +23,13 @@ def generate(lm: ByteLM, prompt: str | bytes = "", **options: Unpack[GenerationO
             as text or bytes) and `logprobs`.
 
     Raises:
-        ConfigurationError: an option that cannot be.
+        ConfigurationError: an option that cannot be, or a regex or JSON schema that grows too complex on the way.
+        ModelFolderError: the model's logits are no numbers.
     """
-    return generate_batch(lm, [prompt], **options)[0]
+    (request,) = _continued(lm, [prompt], GenerationConfig(**options))
+    if request.error is not None:
+        raise request.error
+    return request.generation()
 
 
 def generate_batch(
@@ -38,10 +42,18 @@ def generate_batch(
         prompts: any texts or bytes.
         options: as for `generate`; prompt number i is continued as it would be alone with seed + i.
 
+    Returns:
+        One for each prompt. What goes wrong with one of them ends it alone: its `stopped_by` is then `error`, and its
+        `error` says why.
+
     Raises:
         ConfigurationError: an option that cannot be.
     """
-    config = GenerationConfig(**options)
+    return [request.generation() for request in _continued(lm, prompts, GenerationConfig(**options))]
+
+
+def _continued(lm: ByteLM, prompts: Sequence[str | bytes], config: GenerationConfig) -> list[Request]:
+    """Continue prompts until all are over."""
     seeds = [None if config.seed is None else config.seed + number for number in range(len(prompts))]
     requests = [
         Request(prompt, dataclasses.replace(config, seed=seed)) for prompt, seed in zip(prompts, seeds, strict=True)
@@ -50,7 +62,7 @@ def generate_batch(
     engine.add(requests)
     while engine.step():
         pass
-    return [request.generation() for request in requests]
+    return requests
 
 
 def stream(
@@ -65,7 +77,8 @@ def stream(
         options: as for `generate`.
 
     Raises:
-        ConfigurationError: an option that cannot be.
+        ConfigurationError, ModelFolderError: as `generate`; what can only be noticed on the way comes after the pieces
+            that were written before it.
     """
     request = Request(prompt, GenerationConfig(**options))
     return _pieces(lm, request, shown=request.prompt if with_prompt else b"")
@@ -83,3 +96,5 @@ def _pieces(lm: ByteLM, request: Request, *, shown: bytes) -> Iterator[str]:
         num_shown = len(request.new_bytes)
     if text := utf8.finish():
         yield text
+    if request.error is not None:
+        raise request.error

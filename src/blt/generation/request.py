@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 from blt.codec import BYTE_OFFSET, EOS_ID, to_bytes
 from blt.configuration import check
+from blt.errors import BLTError
 from blt.generation.logprobs import ByteLogprob, byte_logprob
-from blt.generation.sampling import Sampler, SamplingConfig
+from blt.generation.sampling import Sampler, SamplingConfig, as_plain_number
 from blt.generation.stopping import StopWatch
 
-Stopped = Literal["eos", "stop", "length"]
-"""Why a text is over: the model ended it, a stop string came, or it is as long as was asked for."""
+Stopped = Literal["eos", "stop", "length", "error"]
+"""Why a text is over: the model ended it, a stop string came, it is as long as was asked for, or it cannot go on."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -48,6 +49,11 @@ class GenerationConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        as_plain_number(self, "max_new_bytes", int)
+        as_plain_number(self, "logprobs", int, may_lack=True)
+        stops = (self.stop,) if isinstance(self.stop, str | bytes) else self.stop
+        are_texts = isinstance(stops, Sequence) and all(isinstance(stop, str | bytes) for stop in stops)
+        check(are_texts, f"stop: expected a text, bytes, or a list of them, got {self.stop!r}")
         check(self.max_new_bytes >= 0, f"max_new_bytes: at least 0, got {self.max_new_bytes}")
         check(all(self.stop_bytes), "stop: a stop string of no bytes would stop at once; leave it out")
         is_count = self.logprobs is None or 0 <= self.logprobs <= 257
@@ -69,9 +75,12 @@ class Generation:
     new_bytes: bytes
     """What the model wrote, without a stop string; UTF-8 unless `valid_utf8` is off."""
     stopped_by: Stopped
-    """Why it is over: `eos`, `stop` or `length`; after `length`, a regex or a JSON schema may not be satisfied yet."""
+    """Why it is over: `eos`, `stop`, `length` or `error`; after `length`, a regex or a JSON schema may not be satisfied
+    yet."""
     logprobs: tuple[ByteLogprob, ...] | None = None
     """For each new byte, how likely it was; only where it was asked for."""
+    error: str | None = None
+    """What went wrong, after `error`."""
 
     @property
     def data(self) -> bytes:
@@ -103,6 +112,8 @@ class Request:
         """What has been written and is settled, so that it may be shown: no beginning of a stop string."""
         self.stopped_by: Stopped | None = None
         """Why it is over; None while it is not."""
+        self.error: Exception | None = None
+        """What went wrong, where it is over by that."""
         self._sampler = Sampler(config, prompt=self.prompt)
         self._watch = StopWatch(config.stop_bytes)
         self._num_left = config.max_new_bytes
@@ -117,7 +128,10 @@ class Request:
         return self._num_left
 
     def choose(self, logits: npt.NDArray[np.float32]) -> int:
-        """Choose the next id from its logits, and take note of it."""
+        """Choose the next id from its logits, and take note of it; EOS where nothing more is written."""
+        if self._sampler.lacks_room(self._num_left):
+            self._stop("length")
+            return EOS_ID
         chosen = self._sampler.choose(logits, room=self._num_left)
         self._sampler.read(chosen)
         if chosen == EOS_ID:
@@ -135,6 +149,11 @@ class Request:
             self._stop("length")
         return chosen
 
+    def fail(self, error: Exception) -> None:
+        """End the request by an error; what has been written so far stays."""
+        self.error = error
+        self._stop("error")
+
     def fork_sampler(self) -> "DraftSampler":
         """Return what chooses as this request would, without taking note here."""
         return DraftSampler(self._sampler.fork(), num_left=self._num_left)
@@ -144,7 +163,10 @@ class Request:
         assert self.stopped_by is not None
         new_bytes = bytes(self.new_bytes)
         logprobs = None if self._num_alternatives is None else tuple(self._logprobs[: len(new_bytes)])
-        return Generation(prompt=self.prompt, new_bytes=new_bytes, stopped_by=self.stopped_by, logprobs=logprobs)
+        error = None if self.error is None else str(self.error) or type(self.error).__name__
+        return Generation(
+            prompt=self.prompt, new_bytes=new_bytes, stopped_by=self.stopped_by, logprobs=logprobs, error=error
+        )
 
     def _stop(self, reason: Stopped) -> None:
         self.stopped_by = reason
@@ -166,12 +188,15 @@ class DraftSampler:
         self._sampler, self._num_left = sampler, num_left
 
     def choose(self, logits: npt.NDArray[np.float32]) -> int | None:
-        """Draft the next id; None where no further byte would be read."""
-        if self._num_left < 2 or self._sampler.is_over:
+        """Draft the next id; None where no further byte would be read, or where the request would fail."""
+        try:
+            if self._num_left < 2 or self._sampler.is_over or self._sampler.lacks_room(self._num_left):
+                return None
+            chosen = self._sampler.choose(logits, room=self._num_left)
+            if chosen == EOS_ID:
+                return None
+            self._sampler.read(chosen)
+        except BLTError:  # the request meets it itself, if it comes as far
             return None
-        chosen = self._sampler.choose(logits, room=self._num_left)
-        if chosen == EOS_ID:
-            return None
-        self._sampler.read(chosen)
         self._num_left -= 1
         return chosen

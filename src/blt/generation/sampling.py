@@ -1,6 +1,7 @@
 """Choosing the next byte."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +10,17 @@ import numpy.typing as npt
 
 from blt.codec import BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 from blt.configuration import check
-from blt.errors import ModelFolderError
+from blt.errors import ConfigurationError, ModelFolderError
 from blt.generation.constraint import constraint_of
 from blt.generation.random_numbers import RandomNumbers
 from blt.generation.repetition import RepetitionPenalty
-from blt.generation.utf8 import Utf8State, is_utf8
+from blt.generation.utf8 import LONGEST, Utf8State, is_utf8
 
 _LOWEST_TEMPERATURE = 1e-260
 """Of float32 logits, whatever they are, none divided by it overflows float64; it is greedy all the same."""
+
+MAX_PENALTY = 1e3
+"""The strongest repetition penalty, and its inverse the weakest: a byte is then certain, or out of the question."""
 
 _NO_PENALTIES = np.zeros(VOCABULARY_SIZE)
 _NO_PENALTIES[[special for special in range(BYTE_OFFSET) if special != EOS_ID]] = -np.inf
@@ -50,17 +54,51 @@ class SamplingConfig:
     """Equal seeds give equal texts; None means another text every time."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         is_temperature = math.isfinite(self.temperature) and self.temperature >= 0
         check(is_temperature, f"temperature: expected 0 (greedy) or a number above it, got {self.temperature}")
         check(self.top_k is None or self.top_k >= 1, f"top_k: at least 1, got {self.top_k}; leave it out for all bytes")
         check(self.top_p is None or 0 < self.top_p <= 1, f"top_p: above 0 and at most 1, got {self.top_p}")
         check(self.min_p is None or 0 <= self.min_p <= 1, f"min_p: from 0 to 1, got {self.min_p}")
-        is_penalty = math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0
-        check(is_penalty, f"repetition_penalty: above 0 (1 is none), got {self.repetition_penalty}")
+        is_penalty = 1 / MAX_PENALTY <= self.repetition_penalty <= MAX_PENALTY
+        least, most = f"{1 / MAX_PENALTY:g}", f"{MAX_PENALTY:g}"
+        check(is_penalty, f"repetition_penalty: from {least} to {most} (1 is none), got {self.repetition_penalty}")
         is_window = self.repetition_window is None or self.repetition_window >= 1
         check(is_window, f"repetition_window: at least 1, got {self.repetition_window}; leave it out for all bytes")
         check(self.seed is None or self.seed >= 0, f"seed: at least 0, got {self.seed}")
         constraint_of(regex=self.regex, json_schema=self.json_schema)
+
+    def _check_types(self) -> None:
+        """Refuse values of another type than a field's, and turn NumPy's numbers into Python's."""
+        for name in ("temperature", "repetition_penalty"):
+            as_plain_number(self, name, float)
+        for name in ("top_p", "min_p"):
+            as_plain_number(self, name, float, may_lack=True)
+        for name in ("top_k", "repetition_window", "seed"):
+            as_plain_number(self, name, int, may_lack=True)
+        is_choice = self.valid_utf8 is None or isinstance(self.valid_utf8, bool)
+        check(is_choice, f"valid_utf8: expected true, false or nothing, got {self.valid_utf8!r}")
+        check(self.regex is None or isinstance(self.regex, str), f"regex: expected a text, got {self.regex!r}")
+
+
+def as_plain_number(config: object, name: str, kind: type[int] | type[float], *, may_lack: bool = False) -> None:
+    """Let a field of a frozen dataclass that is a number hold Python's own, NumPy's for instance converted.
+
+    Raises:
+        ConfigurationError: it is none of that kind; a truth value is no number.
+    """
+    value = getattr(config, name)
+    if value is None and may_lack:
+        return
+    known = numbers.Integral if kind is int else numbers.Real
+    expected = "a whole number" if kind is int else "a number"
+    check(isinstance(value, known) and not isinstance(value, bool), f"{name}: expected {expected}, got {value!r}")
+    try:
+        plain = kind(value)
+    except OverflowError:
+        raise ConfigurationError(f"{name}: larger than any floating-point number") from None
+    if type(value) not in (int, float):
+        object.__setattr__(config, name, plain)
 
 
 class Sampler:
@@ -90,6 +128,17 @@ class Sampler:
     def is_over(self) -> bool:
         """Whether nothing but EOS can come, since a regex or a JSON schema admits no further byte."""
         return self._constraint is not None and not self._completes_prompt and self._constraint.is_over
+
+    def lacks_room(self, room: int) -> bool:
+        """Whether every byte that a regex or a JSON schema admits begins a character that does not fit into `room`.
+
+        Then the text has to end here, so that no half of a character stands at its end.
+        """
+        if room >= LONGEST or self._constraint is None or self._utf8 is None or self._completes_prompt:
+            return False
+        admitted = self._constraint.penalties()
+        fits = self._utf8.penalties(room=room) + admitted
+        return bool(fits.max() != 0 and (self._utf8.penalties() + admitted).max() == 0)
 
     def probabilities(self, logits: npt.NDArray[np.float32], *, room: int | None = None) -> npt.NDArray[np.float64]:
         """Return the distribution that the next id is drawn from, given all that was read.

@@ -35,7 +35,7 @@ _ARROWS: dict[int, list[tuple[int, int, int]]] = {
 _LACKING = [0, 1, 2, 3, 2, 2, 3, 3]
 """How many bytes still lack in each state."""
 
-_LONGEST = 4
+LONGEST = 4
 """Bytes of the longest character."""
 
 
@@ -63,7 +63,7 @@ def _penalties(state: int, room: int) -> npt.NDArray[np.float64]:
     return added
 
 
-_PENALTIES = [[_penalties(state, room) for room in range(_LONGEST + 1)] for state in _ARROWS]
+_PENALTIES = [[_penalties(state, room) for room in range(LONGEST + 1)] for state in _ARROWS]
 
 
 class Utf8State:
@@ -91,7 +91,7 @@ class Utf8State:
         Args:
             room: bytes left; no character begins that does not fit. Unset: any number.
         """
-        return _PENALTIES[self._state][_LONGEST if room is None else max(0, min(room, _LONGEST))]
+        return _PENALTIES[self._state][LONGEST if room is None else max(0, min(room, LONGEST))]
 
     def read(self, byte: int) -> None:
         """Take note of a byte; one that breaks UTF-8 begins anew, with itself if it can."""

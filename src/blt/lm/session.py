@@ -62,7 +62,16 @@ class DecodingSession:
             ConfigurationError: a prompt without ids, or no prompt.
         """
         check(len(prompts) > 0 and all(len(ids) > 0 for ids in prompts), "prompts: at least one, each of at least 1 id")
-        lm, rows = self.lm, self._take_rows(len(prompts))
+        rows = self._take_rows(len(prompts))
+        try:
+            return rows, self._fill(rows, prompts)
+        except BaseException:  # such as a lack of memory: the rows have read nothing that counts
+            self.remove(rows)
+            raise
+
+    def _fill(self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
+        """Let rows read their prompts."""
+        lm = self.lm
         lengths = torch.tensor([len(ids) for ids in prompts], device=lm.device)
         byte_ids = torch.nn.utils.rnn.pad_sequence(
             [ids.to(lm.device) for ids in prompts], batch_first=True, padding_value=EOS_ID
@@ -73,7 +82,7 @@ class DecodingSession:
         ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends
         patcher = OnlinePatcher.after(byte_ids, lengths=lengths, rule=lm.patch_rule, entropies=entropies)
         self._patcher.put(patcher.of(None), self._there(rows))
-        return rows, self._blt.fill(rows, byte_ids, ends, lengths=lengths)
+        return self._blt.fill(rows, byte_ids, ends, lengths=lengths)
 
     def start(self, num_rows: int) -> HostInts:
         """Let rows join that have read nothing."""

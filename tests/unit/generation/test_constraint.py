@@ -242,3 +242,69 @@ def test_where_the_length_runs_out_the_text_is_a_beginning_and_says_so(tiny_lm):
 def test_a_stop_string_ends_a_constrained_text_too(tiny_lm):
     found = generate(tiny_lm, "Tom", regex="abcdef", stop="d")
     assert (found.continuation, found.stopped_by) == ("abc", "stop")
+
+
+@pytest.mark.parametrize(
+    ("regex", "room", "expected"),
+    [("é", 1, ""), ("aé", 2, "a"), ("aé", 3, "aé"), ("(é|🙂)+", 3, "é"), ("🙂+", 7, "🙂"), ("🙂?", 2, "")],
+)
+def test_where_the_length_runs_out_no_half_of_a_character_stands(tiny_lm, regex, room, expected):
+    for prompt, options in (("Tom", {}), (b"Tom \xc3", {"prompt_lacks": 1})):
+        most = room + options.get("prompt_lacks", 0)
+        found = generate(tiny_lm, prompt, regex=regex, max_new_bytes=most, temperature=0)
+        written = found.new_bytes[options.get("prompt_lacks", 0) :].decode()  # whole characters
+        assert written == expected or regex == "(é|🙂)+"
+        assert found.stopped_by == ("eos" if re.fullmatch(regex, written) else "length")
+        assert "".join(stream(tiny_lm, prompt, regex=regex, max_new_bytes=most, temperature=0)) == found.continuation
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"const": 12345678901234567890}, "12345678901234567890 cannot be kept exact"),
+        ({"enum": [1, 9007199254740993]}, "9007199254740993 cannot be kept exact"),
+        ({"type": "integer", "minimum": 9007199254740993, "maximum": 9007199254740999}, "cannot be kept exact"),
+        ({"type": "array", "items": {"type": "number", "maximum": -1e17}}, "-1e+17 cannot be kept exact"),
+        ({"properties": {"a": {"const": {"b": [2**53]}}}}, "9007199254740992 cannot be kept exact"),
+        ({"maximum": float("inf")}, "is not JSON"),
+        ('{"maximum": Infinity}', "holds Infinity, which is no JSON"),
+        ('{"maximum": 1e400}', "cannot be kept exact"),
+        ('{"type": "string", "type": "integer"}', "the key 'type' stands twice"),
+        ('{"properties": {"a": {}, "a": {"type": "integer"}}}', "the key 'a' stands twice"),
+        (
+            {
+                "type": "object",
+                "patternProperties": {"^x[a-b]$": {"type": "integer", "minimum": 0, "maximum": 9}},
+                "additionalProperties": False,
+                "minProperties": 2,
+                "maxProperties": 2,
+            },
+            "minProperties 2 where names are free",
+        ),
+        ({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 2}, "minProperties 2"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_schema_that_would_be_followed_otherwise_than_it_says_is_refused(schema, said):
+    for given_as in (schema, schema if isinstance(schema, str) else json.dumps(schema)):
+        with pytest.raises(ConfigurationError) as refused:
+            SamplingConfig(json_schema=given_as)
+        assert said in str(refused.value) or "Infinity" in str(given_as)
+
+
+def test_numbers_up_to_2_to_the_53_come_out_as_they_are(tiny_lm):
+    for number in (2**53 - 1, 1 - 2**53, 0.1, 1e15):
+        found = generate(tiny_lm, "", json_schema={"const": number}, max_new_bytes=40)
+        assert json.loads(found.continuation) == number
+    schema = {"type": "integer", "minimum": 2**53 - 4, "maximum": 2**53 - 1}
+    found = {
+        json.loads(generate(tiny_lm, "", json_schema=schema, seed=seed, temperature=3).continuation)
+        for seed in range(9)
+    }
+    assert found <= set(range(2**53 - 4, 2**53))
+    assert len(found) > 1
+
+
+def test_large_numbers_that_say_nothing_of_what_is_written_are_left_alone():
+    SamplingConfig(json_schema={"type": "integer", "default": 2**60, "examples": [2**60]})
+    SamplingConfig(json_schema={"type": "object", "properties": {"default": {"type": "string"}}})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 from blt.errors import ConfigurationError, ModelFolderError
-from blt.generation import Sampler, SamplingConfig
+from blt.generation import GenerationConfig, Sampler, SamplingConfig
 
 
 def logits_of(**chances: float) -> np.ndarray:
@@ -233,3 +233,71 @@ def test_choosing_leaves_the_logits_as_they_are():
 def test_options_that_cannot_be_are_refused_by_name(options, match):
     with pytest.raises(ConfigurationError, match=match):
         SamplingConfig(**options)
+
+
+def as_users_build(**options):
+    """Build a configuration past the types that only these tests check where it is called."""
+    config = GenerationConfig()
+    for name, value in options.items():
+        object.__setattr__(config, name, value)
+    config.__post_init__()
+    return config
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": "0.7"},
+        {"temperature": True},
+        {"temperature": None},
+        {"temperature": 10**400},
+        {"temperature": [1.0]},
+        {"top_k": 2.0},
+        {"top_k": "3"},
+        {"top_p": "0.9"},
+        {"min_p": 1j},
+        {"repetition_penalty": None},
+        {"repetition_penalty": 1e-308},
+        {"repetition_penalty": 1e308},
+        {"repetition_penalty": float("nan")},
+        {"repetition_window": 2.5},
+        {"valid_utf8": "no"},
+        {"valid_utf8": 1},
+        {"regex": b"a"},
+        {"regex": 5},
+        {"seed": 1.0},
+        {"seed": True},
+        {"max_new_bytes": "16"},
+        {"max_new_bytes": None},
+        {"stop": 5},
+        {"stop": None},
+        {"stop": ["a", 5]},
+        {"stop": {"a"}},
+        {"logprobs": True},
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_refused_by_name(options):
+    with pytest.raises(ConfigurationError, match=next(iter(options))) as refused:
+        as_users_build(**options)
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_of_numpy_are_taken_for_pythons():
+    config = as_users_build(
+        temperature=np.float32(0.5), top_k=np.int64(3), seed=np.uint64(2**63), max_new_bytes=np.int32(4), top_p=1
+    )
+    assert [type(getattr(config, name)) for name in ("temperature", "top_k", "seed", "max_new_bytes")] == [
+        float,
+        int,
+        int,
+        int,
+    ]
+    assert Sampler(config).choose(FOUR) == Sampler(GenerationConfig(temperature=0.5, top_k=3, seed=2**63)).choose(FOUR)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e3])
+def test_the_strongest_penalty_leaves_every_number_finite(penalty):
+    logits = np.linspace(-3e38, 3e38, VOCABULARY_SIZE).astype(np.float32)
+    sampler = Sampler(SamplingConfig(repetition_penalty=penalty), prompt=bytes(range(256)))
+    assert np.isfinite(sampler.probabilities(logits)).all()
