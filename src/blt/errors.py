@@ -5,12 +5,15 @@
     ├── DataError                   (ValueError)    a text, document or shard that cannot be read
     ├── ModelFolderError            (ValueError)    a model folder that is missing, broken or of another shape
     ├── CheckpointError             (ValueError)    a training checkpoint that cannot be resumed
+    ├── OutputError                 (OSError)       a file or folder that cannot be written, such as on a full disk
     ├── MissingExtraError           (ImportError)   an optional dependency that is not installed
     └── TrainingError               (RuntimeError)  a run that cannot go on, such as a loss that is not finite
 
 Each message says what was wrong, the value, and the way out, on one line: the command line prints it and exits with
 status 2. What a message repeats of a broken file can be anything, so it is shortened, in printable characters.
 """
+
+from pathlib import Path
 
 MAX_MESSAGE = 1000
 """Characters of a message; what is longer is cut in its middle."""
@@ -45,6 +48,14 @@ class ModelFolderError(BLTError, ValueError):
 
 class CheckpointError(BLTError, ValueError):
     """A training checkpoint that cannot be resumed."""
+
+
+class OutputError(BLTError, OSError):
+    """A file or folder that cannot be written, such as on a full disk."""
+
+    def __init__(self, reason: str, *, path: Path | None = None, number: int | None = None) -> None:
+        super().__init__(reason if path is None else f"{path}: {reason}")
+        self.reason, self.path, self.errno = reason, path, number
 
 
 class MissingExtraError(BLTError, ImportError):

@@ -65,7 +65,7 @@ def test_a_pretrained_transformer_becomes_a_model_of_bytes(checkpoint, tiny_fold
     ("arguments", "said"),
     [
         (["nowhere.gguf", "--out", "x"], "nowhere.gguf: no such folder or file"),
-        (["{checkpoint}", "--out", "{taken}"], "is there and is no model folder; give another name to --out"),
+        (["{checkpoint}", "--out", "{taken}"], "is there and is no model folder of blt"),
         (["{checkpoint}", "--out", "x", "--preset", "tinny"], "preset 'tinny' is none of tiny"),
         (["{checkpoint}", "--out", "x", "--local_decoder.layers", "2"], "local_decoder.layers: unknown key"),
         (["{checkpoint}", "--out", "x", "--global_transformer.dim", "8"], "the global transformer is that of"),

@@ -42,6 +42,7 @@ def test_what_cannot_be_converted_is_one_line(tiny_folder, tmp_path, capsys):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04K\x01.")
     assert "pickled weights are never loaded" in refusal(tmp_path / "pytorch_model.bin", "--out", out)
     (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"meow")
     assert "is there and is no model folder" in refusal(tiny_folder, "--out", tmp_path / "photos")
     assert "config.json: no such file" in refusal(tmp_path / "photos", "--out", out)
     (tmp_path / "photos" / "config.json").write_text('{"model_type": "llama"}')

@@ -237,7 +237,8 @@ def test_a_full_disk_while_saving_is_one_line_and_keeps_the_old_checkpoint(recip
     for part in (checkpoint.files, checkpoint.tensors):
         monkeypatch.setattr(part, "write_file", write_file)
     assert run("train", recipe, *SHORT) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("optimizers.safetensors: No space left on device")
+    way_out = "No space left on device; make room and run the same command again"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"/step-00000004/optimizers.safetensors: {way_out}")
     assert json.loads((tmp_path / "run/entropy/checkpoints/last.json").read_text()) == {"folder": "step-00000002"}
     monkeypatch.undo()
     assert run("train", recipe, *SHORT) == 0

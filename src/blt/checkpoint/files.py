@@ -1,126 +1,174 @@
-"""Files and folders that are whole or absent: written under another name, then renamed."""
+"""Files that are whole or absent, and errors that name the file that was meant.
+
+A file is written under a hidden name beside its own, made durable, and renamed. A kill or a full disk leaves the old
+one or the new one, never a part; what a killed process left is deleted by the next write of the same file.
+"""
 
 import errno
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+import platform
+import stat
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from blt.errors import BLTError, ModelFolderError
+from blt.errors import BLTError, ConfigurationError, OutputError
 
-MAX_JSON_BYTES = 64 * 2**20
-"""The largest JSON file that is read: an index of shards has some hundred bytes per tensor."""
-MAX_JSON_DEPTH = 64
-"""How many tables and lists may lie within one another."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""No room on the disk, in the quota, or under the limit on the size of a file."""
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a kill or a full disk leaves the old one or the new one, never a part.
+    """Write a file, whole or not at all, through a link where there is one; its mode and its owner stay as they were.
 
     Raises:
-        IsADirectoryError: a folder has that name.
+        OutputError: it cannot be written.
     """
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "is a folder; give the name of a file", str(path))
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise OutputError("is a folder; give the name of a file", path=path, number=errno.EISDIR)
+    with named_failures(path):
+        target = Path(os.path.realpath(path))
+        _drop_leftovers(target)
+        unfinished = target.with_name(f"{_prefix(target)}{os.getpid()}.unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                _keep_mode(file.fileno(), target)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        sync(target.parent)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write readable JSON; whole or not at all."""
+    """Write readable JSON; whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     write_file(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder so that a kill or a full disk leaves the old one or the new one.
+def check_page(path: Path, *, sources: Iterable[Path] = ()) -> None:
+    """Refuse a path for a page of HTML where something else would be lost.
+
+    Links are followed; devices and pipes are written to as they are.
 
     Args:
-        folder: its final name. What is there already is replaced once the new one is whole; killed between the two
-            renames, the old one is at `.NAME.replaced` and `recover_folder` puts it back.
-        fill: writes the content into the folder that it is given.
+        path: where to write; a file there is replaced if it is a page or empty.
+        sources: what is read, and therefore stays.
 
     Raises:
-        ModelFolderError: the folder that one works in, or one that contains it, would be replaced.
+        ConfigurationError: what is there may not be replaced.
     """
-    given, folder = folder, _with_a_name(folder)
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise ModelFolderError(f"{given}: is the folder that one works in, or contains it; give another name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    recover_folder(folder)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
-    replaced = _replaced(folder)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir()
-        fill(unfinished)
-        if folder.exists():
-            folder.rename(replaced)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def recover_folder(folder: Path) -> None:
-    """Put a folder back whose replacement was killed between two renames; else drop what such a kill left."""
-    folder = _with_a_name(folder)
-    if not folder.name:  # the root, which nothing ever replaces
+    if path.is_dir():
+        raise ConfigurationError(f"{path}: is a folder; name a file, such as {path / 'patches.html'}")
+    if not path.is_file():
         return
-    replaced = _replaced(folder)
-    if replaced.exists():
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            replaced.rename(folder)
+    for source in sources:
+        if os.path.exists(source) and os.path.samefile(source, path):  # noqa: PTH110, PTH121 (for names of any length)
+            raise ConfigurationError(f"{path}: is what is read; give another name")
+    if Path(os.path.realpath(path)).suffix.lower() in (".html", ".htm") or not path.stat().st_size:
+        return
+    with named_failures(path), path.open("rb") as file:
+        start = file.read(64)
+    if not start.lower().startswith(b"<!doctype html"):
+        raise ConfigurationError(f"{path}: is there and is no page; give a name that ends in .html")
 
 
-def _with_a_name(folder: Path) -> Path:
-    """Return the path with what `.` or `..` stand for at its end, so that names beside it can be made."""
-    return folder.resolve() if folder.name in ("", "..") else folder
-
-
-def _replaced(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.replaced")
-
-
-def load_json(path: Path, *, error: type[BLTError] = ModelFolderError) -> dict[str, Any]:
-    """Read a JSON object.
+def write_page(path: Path, content: bytes, *, sources: Iterable[Path] = ()) -> None:
+    """Write a page where `check_page` allows it.
 
     Raises:
-        ModelFolderError: (or the given class) the file is missing, too large or too deep, or holds no JSON object.
+        ConfigurationError: what is there may not be replaced.
+        OutputError: it cannot be written.
+    """
+    check_page(path, sources=sources)
+    if path.exists() and not path.is_file():
+        with named_failures(path), path.open("wb") as file:
+            file.write(content)
+    else:
+        write_file(path, content)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # folders cannot be opened there
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def named_failures(path: Path, *, within: Path | None = None) -> Iterator[None]:
+    """Turn failures of the operating system into one line with the name of the file and the way out.
+
+    Args:
+        path: that is being written.
+        within: the hidden folder in which it comes to be; files in it are named as they will be named in `path`.
+
+    Raises:
+        OutputError: something could not be written.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise error(f"{path}: {size:,} bytes of JSON; at most {MAX_JSON_BYTES:,} are read")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as reason:
-        if isinstance(reason, error):
+        yield
+    except OutputError as error:
+        if within is None or error.path is None or not error.path.is_relative_to(within):
             raise
-        raise error(f"{path}: not readable as JSON ({reason})") from None
-    if not isinstance(values, dict):
-        raise error(f"{path}: expected a JSON object, found {type(values).__name__}")
-    if _depth(values) > MAX_JSON_DEPTH:
-        raise error(f"{path}: tables within tables, more than {MAX_JSON_DEPTH} deep")
-    return values
+        raise OutputError(error.reason, path=path / error.path.relative_to(within), number=error.errno) from error
+    except OSError as error:
+        if isinstance(error, BLTError):
+            raise
+        reason = error.strerror or type(error).__name__
+        if error.errno in FULL:
+            reason += "; make room and run the same command again"
+        failed = Path(error.filename) if isinstance(error.filename, str) else None
+        if within is not None and failed is not None and failed.is_relative_to(within):
+            path = path / failed.relative_to(within)
+        raise OutputError(reason, path=path, number=error.errno) from error
 
 
-def _depth(values: Any) -> int:
-    """Count how deep tables and lists lie within one another, without recursion."""
-    depth, level = 0, [values]
-    while level:
-        depth += 1
-        parts = (part.values() if isinstance(part, dict) else part for part in level)
-        level = [item for part in parts for item in part if isinstance(item, dict | list)]
-    return depth
+def _keep_mode(descriptor: int, target: Path) -> None:
+    """Give a new file the mode and the owner of the one that it replaces."""
+    if sys.platform == "win32" or not target.exists():
+        return
+    before = target.stat()
+    with suppress(OSError):  # only root may give files to others
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+
+
+def _prefix(target: Path) -> str:
+    """Return how the hidden names of a file begin: those of this machine, within the length that names may have."""
+    return f".{target.name[:40]}.{zlib.crc32(f'{platform.node()}/{target.name}'.encode(errors='replace')):08x}."
+
+
+def _drop_leftovers(target: Path) -> None:
+    """Delete what killed processes of this machine left of the same file."""
+    prefix = _prefix(target)
+    for name in os.listdir(target.parent):  # noqa: PTH208 (as strings, since folders may be large)
+        if name.startswith(prefix) and name.endswith(".unfinished"):
+            number = name.removeprefix(prefix).removesuffix(".unfinished")
+            if number.isdecimal() and not _is_alive(int(number)):
+                target.with_name(name).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid() or sys.platform == "win32":
+        return process == os.getpid()
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

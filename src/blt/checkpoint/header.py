@@ -5,10 +5,12 @@ A file is: 8 bytes, the length of the header; the header, JSON of every tensor's
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from blt.checkpoint.reading import LFS_NOTE, LFS_POINTER, open_plain
 from blt.errors import BLTError, ModelFolderError
 
 MAX_HEADER_BYTES = 16 * 2**20
@@ -55,24 +57,36 @@ def read_header(path: Path, *, error: type[BLTError] = ModelFolderError) -> dict
     Raises:
         ModelFolderError: (or the given class) truncated, or anything that a whole file does not say.
     """
-    try:
-        return _parse(path)
-    except (_HeaderError, OSError) as reason:
-        raise error(f"{path}: not a whole safetensors file ({reason}); copy or download it again") from None
+    with open_plain(path, error=error) as file:
+        try:
+            return _parse(file)
+        except OSError as reason:
+            raise error(f"{path}: cannot be read ({reason.strerror})") from None
+        except _LFSPointerError:
+            raise error(f"{path}: {LFS_NOTE}") from None
+        except _HeaderError as reason:
+            raise error(f"{path}: not a whole safetensors file ({reason}); copy or download it again") from None
 
 
 class _HeaderError(Exception):
     """What is wrong with a header."""
 
 
-def _parse(path: Path) -> dict[str, TensorHeader]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        _require(size >= 8, f"{size} bytes, fewer than 8")
-        _require(length <= size - 8, f"its header claims {length:,} bytes, the file has {size:,}")
-        _require(length <= MAX_HEADER_BYTES, f"a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
-        written = file.read(length)
+class _LFSPointerError(Exception):
+    """The file is a pointer of Git LFS."""
+
+
+def _parse(file: BinaryIO) -> dict[str, TensorHeader]:
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        raise _LFSPointerError
+    file.seek(8)
+    length = int.from_bytes(start[:8], "little")
+    _require(size >= 8, f"{size} bytes, fewer than 8")
+    _require(length <= size - 8, f"its header claims {length:,} bytes, the file has {size:,}")
+    _require(length <= MAX_HEADER_BYTES, f"a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+    written = file.read(length)
     try:
         values = json.loads(written.decode(), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as reason:

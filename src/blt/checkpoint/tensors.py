@@ -7,8 +7,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from blt.checkpoint.files import load_json, write_file, write_json
+from blt.checkpoint.files import write_file, write_json
 from blt.checkpoint.header import TensorHeader, read_header
+from blt.checkpoint.reading import load_json
 from blt.errors import BLTError, ModelFolderError
 from blt.shapes import Tensor
 

@@ -4,18 +4,20 @@ from pathlib import Path
 
 import click
 
+from blt.checkpoint import check_replaceable
 from blt.cli.options import fields_as_options
 from blt.configuration import from_dict, to_dict, with_overrides
-from blt.errors import ConfigurationError, ModelFolderError
+from blt.errors import ConfigurationError
 from blt.interop.byteify import byteify as make_bytes
 from blt.interop.llama import Llama, read_llama
 from blt.lm import ByteLM
+from blt.lm.folder import MODEL_FOLDER, download
 from blt.model import PRESETS, BLTConfig, preset
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("checkpoint")
-@click.option("--out", required=True, metavar="FOLDER", help="Where to write; replaced if it is a model folder.")
+@click.option("--out", required=True, metavar="FOLDER", help="Where to write; replaced if it is a model folder of blt.")
 @click.option(
     "--preset",
     "preset_name",
@@ -37,15 +39,15 @@ def byteify(
     transformer; single fields of the rest can be set as well, such as --local_decoder.num_layers 2. What is written
     has to be trained: name it as start_from in a recipe (recipes/byteify-smollm2.toml).
     """
-    if Path(out).exists() and not (Path(out) / "config.json").is_file():
-        raise ModelFolderError(f"{out}: is there and is no model folder; give another name to --out")
+    donor = download(entropy)
+    check_replaceable(out, MODEL_FOLDER, sources=[checkpoint, donor])
     fields = fields_as_options(context.args)
     for name in fields:
         if name.partition(".")[0] in ("global_transformer", "global_rope_theta"):
             raise ConfigurationError(f"--{name}: the global transformer is that of {checkpoint}; leave it as it is")
     shape: BLTConfig = from_dict(BLTConfig, with_overrides(to_dict(preset(preset_name)), fields))
     llama = read_llama(checkpoint)
-    lm = make_bytes(llama, shape, donor=ByteLM.from_pretrained(entropy), seed=seed)
+    lm = make_bytes(llama, shape, donor=ByteLM.from_pretrained(donor), seed=seed)
     lm.card = _card(checkpoint, llama)
     lm.save_pretrained(out)
     click.echo(f"wrote        {out}, to be trained: start_from = {out!r} in a recipe")

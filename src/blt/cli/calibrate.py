@@ -2,20 +2,21 @@
 
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
 
+from blt.checkpoint import check_replaceable
 from blt.cli.options import json_option, model_option
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
 from blt.configuration import field_help, from_dict, to_dict
 from blt.data import Format, Shards, read_documents
-from blt.errors import ConfigurationError, ModelFolderError
+from blt.errors import ConfigurationError
 from blt.evaluation import compute_entropies
 from blt.lm import ByteLM
+from blt.lm.folder import MODEL_FOLDER, download
 from blt.patching import EntropyAndRiseRule, mean_patch_bytes, patch
 from blt.patching import calibrate as find_threshold
 from blt.patching.calibration import ThresholdRule
@@ -57,11 +58,12 @@ def calibrate(
 
     The model's entropy model reads the text; the model itself stays as it is, unless --out saves it with the new rule.
     """
+    folder = download(model)
     if out is not None:
-        _check_out(Path(out))
+        check_replaceable(out, MODEL_FOLDER, sources=[data, folder])
     read = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
     shards = Shards.from_documents(list(itertools.islice(read, limit)))
-    lm = ByteLM.from_pretrained(model)
+    lm = ByteLM.from_pretrained(folder)
     own_rule = _rule_to_calibrate(lm, rule, max_length=max_length, rise_threshold=rise_threshold)
     calibrated, mean = _calibrated(lm, shards, own_rule, mean_patch=mean_patch)
     if out is not None:
@@ -121,9 +123,3 @@ def _rule_to_calibrate(
     values |= {key: value for key, value in given.items() if value is not None}
     rule: ThresholdRule = from_dict(ThresholdRule, values, where="rule")
     return rule
-
-
-def _check_out(out: Path) -> None:
-    """Refuse to replace what is no model."""
-    if out.exists() and not (out / "config.json").is_file():
-        raise ModelFolderError(f"{out}: is there and is no model folder; give another name to --out")

@@ -6,20 +6,26 @@ from typing import Any
 import click
 import torch
 
-from blt.checkpoint import load_headers, load_json
+from blt.checkpoint import check_replaceable, load_headers, load_json
 from blt.codec import encode
 from blt.errors import ModelFolderError
 from blt.inspection.sample import PARAGRAPH
 from blt.interop import last_byte_note, read_published, read_transformers, write_transformers
+from blt.interop.transformers_blt import TRANSFORMERS_FOLDER
 from blt.lm import ByteLM
-from blt.lm.folder import FORMAT, download
+from blt.lm.folder import FORMAT, MODEL_FOLDER, download
 
 FORMATS = ("blt", "transformers")
 
 
 @click.command()
 @click.argument("source")
-@click.option("--out", required=True, metavar="FOLDER", help="Where to write; replaced if it is a model folder.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="FOLDER",
+    help="Where to write; replaced if blt wrote it.",
+)
 @click.option("--to", "target", type=click.Choice(FORMATS), help="Form to write; by default the one SOURCE has not.")
 @click.option("--entropy", metavar="FOLDER", help="Entropy model of a published model, such as facebook/blt-entropy.")
 def convert(source: str, out: str, target: str | None, entropy: str | None) -> None:
@@ -31,10 +37,10 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
     """
     folder = download(source)
     entropy_folder = None if entropy is None else download(entropy)
-    for used in (folder, entropy_folder):
-        _check_out(used, Path(out))
+    sources = [used for used in (folder, entropy_folder) if used is not None]
     found = _format_of(folder)
     target = target or ("transformers" if found == "blt" else "blt")
+    check_replaceable(out, MODEL_FOLDER if target == "blt" else TRANSFORMERS_FOLDER, sources=sources)
     if (found == "published") != (entropy is not None):
         raise ModelFolderError(
             f"{source}: is in published form, whose entropy model is a folder of its own; name it with --entropy"
@@ -52,19 +58,11 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
         lm.save_pretrained(out)
         lines, written = last_byte_note(lm.config), ByteLM.from_pretrained(out, dtype=_dtype(lm))
     else:
-        lines, written = write_transformers(lm, out), read_transformers(out)
+        lines, written = write_transformers(lm, out, sources=sources), read_transformers(out)
     click.echo(f"wrote        {out}, for {target}")
     click.echo(f"read back    {_comparison(lm, written)}")
     for line in lines:
         click.echo(f"note         {line}")
-
-
-def _check_out(folder: Path | None, out: Path) -> None:
-    """Refuse to replace what is no model, or what is read."""
-    if out.exists() and not (out / "config.json").is_file():
-        raise ModelFolderError(f"{out}: is there and is no model folder; give another name to --out")
-    if folder is not None and out.exists() and out.samefile(folder):
-        raise ModelFolderError(f"{out}: is what is read; give another name to --out")
 
 
 def _format_of(folder: Path) -> str:

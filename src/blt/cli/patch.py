@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from blt.checkpoint import write_file
+from blt.checkpoint import check_page, write_page
 from blt.cli.options import device_option, json_option, model_option
 from blt.codec import to_bytes
 from blt.configuration import from_dict, tag_of, to_dict
@@ -50,12 +50,14 @@ def patch(
     colours by turns, and the warmer a character, the less sure the model is, having read it, what follows. Without
     colours, as in a pipe, │ stands between patches.
     """
+    if html_file is not None:
+        check_page(Path(html_file), sources=[Path(text)])
     data, title = read_text_or_file(text)
     lm = ByteLM.from_pretrained(model, device=device)
     lm.patch_rule = _rule(lm.patch_rule, {name: value for name, value in settings.items() if value is not None})
     view = view_patches(lm, data, limit=limit)
     if html_file is not None:
-        write_file(Path(html_file), html_page(view, title=title).encode())
+        write_page(Path(html_file), html_page(view, title=title).encode(), sources=[Path(text)])
     if as_json:
         click.echo(json.dumps(view.to_dict()))
     elif html_file is not None:

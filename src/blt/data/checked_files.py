@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blt.data.durable import write_whole
+from blt.checkpoint import write_file
 from blt.errors import DataError
 
 _SETTLED_SECONDS = 2.0
@@ -71,7 +71,7 @@ def check_files(folder: Path, files: Sequence[MappedFile], *, on_file: Callable[
     if path is not None and found != remembered:
         with contextlib.suppress(OSError):  # no room, or no right to write there: they are compared again next time
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_whole(path, json.dumps(found).encode())
+            write_file(path, json.dumps(found).encode())
 
 
 def _read(path: Path | None) -> dict[str, object]:

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from blt.data.durable import sync
+from blt.checkpoint import named_failures, sync
 from blt.errors import DataError
 
 _CHUNK = 1 << 22
@@ -169,8 +169,13 @@ def unfinished_path(path: Path) -> Path:
 def _lay_out(path: Path, num_ids: int) -> None:
     """Write a file full of NaN, under another name until it is whole."""
     started = path.with_name(f"{path.name}.started")
-    with started.open("wb") as file:
-        for start in range(0, num_ids, _CHUNK):
-            file.write(np.full(min(_CHUNK, num_ids - start), np.nan, np.float32).tobytes())
-    sync(started)
-    started.replace(path)
+    final = path.with_name(path.name.removeprefix(".").removesuffix(".unfinished"))
+    try:
+        with named_failures(final):
+            with started.open("wb") as file:
+                for start in range(0, num_ids, _CHUNK):
+                    file.write(np.full(min(_CHUNK, num_ids - start), np.nan, np.float32).tobytes())
+            sync(started)
+            started.replace(path)
+    finally:
+        started.unlink(missing_ok=True)

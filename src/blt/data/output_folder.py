@@ -1,40 +1,56 @@
 """The folder that `prepare` writes, and how it comes to be all at once.
 
 out                  only ever a finished folder
-.out.unfinished      what is being written; renamed to `out` at the end
-.out.replaced        the old folder, for the moment in which an overwritten one gives way
+.out.unfinished      what is being written; gets the name `out` at the end (`blt.checkpoint.put_in_place`)
+.out.lock            held by the process that prepares
 """
 
 import contextlib
 import os
+import re
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from blt.data.durable import sync
+from blt.checkpoint import FolderKind, beside, check_replaceable, locked, put_in_place, recover_folder
 from blt.data.index import read_index
 from blt.errors import DataError
 
-if sys.platform != "win32":
-    import fcntl
-
 PROGRESS_FILE = "progress.json"
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        return bool(read_index(folder))
+    except DataError:
+        return False
+
+
+PREPARED_FOLDER = FolderKind(
+    noun="prepared folder",
+    files=re.compile(
+        r"index\.json|(train|validation)/(shard-\d{5,}\.(bin|ends)|\.?entropies-[^/]+\.f32(\.unfinished)?(\.started)?)?"
+    ),
+    is_own=_is_own,
+    error=DataError,
+)
+"""What `prepare` and the entropies of training write there, and `prepare --overwrite` may replace."""
 
 
 class OutputFolder:
     """Where the finished folder will be, and the hidden neighbours that it is made of."""
 
-    def __init__(self, out: str | Path) -> None:
+    def __init__(self, out: str | Path, *, sources: Iterable[str | Path] = ()) -> None:
         """Derive the paths; nothing is touched yet.
 
         Args:
             out: the finished folder.
+            sources: files and folders that are read, and therefore never replaced.
         """
+        self._given, self._sources = out, tuple(sources)
         self.out = Path(os.path.realpath(out))
-        self.unfinished = self.out.with_name(f".{self.out.name}.unfinished")
-        self.replaced = self.out.with_name(f".{self.out.name}.replaced")
+        self.unfinished = beside(self.out, "unfinished")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -43,18 +59,23 @@ class OutputFolder:
         Raises:
             DataError: another process is at it.
         """
-        self.unfinished.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.unfinished, os.O_RDONLY)
-        try:
-            self._lock(descriptor)
-            self._settle()
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(self.out)
+        taken = DataError(f"{self.out}: another process is preparing it; wait for its end and try again")
+        with locked(beside(self.out, "lock"), refusal=taken):
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):
                     self.unfinished.rmdir()  # only if nothing was written
-        finally:
-            os.close(descriptor)
+
+    def check_replaceable(self) -> None:
+        """Refuse to replace what is there unless it is a prepared folder and nothing that is read lies in it.
+
+        Raises:
+            DataError: with the reason.
+        """
+        check_replaceable(self._given, PREPARED_FOLDER, sources=self._sources)
 
     def finished_index(self) -> dict[str, Any] | None:
         """Return the index of the finished folder; None if there is nothing at its place.
@@ -70,41 +91,15 @@ class OutputFolder:
             raise DataError(f"{error}; nothing was changed: choose another --out") from None
 
     def start_over(self) -> None:
-        """Delete what an interrupted run left, but not the folder itself, which holds the lock."""
-        for path in self.unfinished.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        """Delete what an interrupted run left."""
+        shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def commit(self) -> None:
-        """Return the unfinished folder, whole by now, its name; an old one gives way only now."""
+        """Put the unfinished folder, whole by now, at its name; an old one gives way only now.
+
+        Raises:
+            DataError: what is there may not be replaced.
+        """
+        self.check_replaceable()
         (self.unfinished / PROGRESS_FILE).unlink(missing_ok=True)
-        sync(self.unfinished)
-        if self.out.exists():
-            self.out.replace(self.replaced)
-        self.unfinished.replace(self.out)
-        sync(self.out.parent)
-        if self.replaced.exists():
-            shutil.rmtree(self.replaced)
-
-    def _lock(self, descriptor: int) -> None:
-        """Lock the unfinished folder for as long as it is open; the lock dies with the process."""
-        if sys.platform == "win32":
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_still_there = os.fstat(descriptor).st_ino == self.unfinished.stat().st_ino
-        except (BlockingIOError, FileNotFoundError):
-            is_still_there = False
-        if not is_still_there:
-            raise DataError(f"{self.out}: another process is preparing it; wait for its end and try again")
-
-    def _settle(self) -> None:
-        """Undo or complete a `commit` that was stopped between its two renames."""
-        if not self.replaced.exists():
-            return
-        if self.out.exists():
-            shutil.rmtree(self.replaced)
-        else:
-            self.replaced.replace(self.out)
+        put_in_place(self.unfinished, self.out)

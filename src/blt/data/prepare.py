@@ -1,7 +1,6 @@
 """Turns inputs into shards, once: interrupted runs go on, finished ones are left alone."""
 
 import dataclasses
-import errno
 import hashlib
 import itertools
 import json
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blt.data.durable import write_whole
+from blt.checkpoint import write_file
+from blt.checkpoint.files import FULL
 from blt.data.index import FORMAT, SPLITS, VERSION
 from blt.data.kinds import EmptyInputError
 from blt.data.output_folder import PROGRESS_FILE, OutputFolder
@@ -67,17 +67,17 @@ def prepare(config: PrepareConfig, *, progress: Report | None = None) -> Prepare
         DataError: an input cannot be read, the folder holds something else, or the disk is full.
         MissingExtraError: an input needs a package that is not installed.
     """
-    folder = OutputFolder(config.out)
+    folder = OutputFolder(config.out, sources=_places(config))
     report = progress or (lambda _: None)
     is_writable = _is_writable(folder.out.parent)
     try:
         with folder.locked() if is_writable else nullcontext(), ExitStack() as copies:
             return _prepare(config, folder, report, copies, is_writable=is_writable)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         way_out = "make room and run the same command again: it goes on from here"
-        raise DataError(f"{folder.out.parent}: {error.strerror}; {way_out}") from None
+        raise DataError(f"{folder.out}: {os.strerror(error.errno)}; {way_out}") from None
 
 
 def is_for_validation(document: bytes, *, fraction: float, seed: int) -> bool:
@@ -115,6 +115,7 @@ def _prepare(
             if entry["num_documents"]:
                 Shards.open(folder.out, split=split)
         return PrepareSummary(out=str(config.out), splits=finished["splits"], was_already_prepared=True)
+    folder.check_replaceable()
     run = _Run(config, folder, plan)
     try:
         run.write(sources, _Meter(report, "writing", sum(source.num_bytes for source in sources)))
@@ -126,6 +127,11 @@ def _prepare(
         run.close()
     folder.commit()
     return PrepareSummary(out=str(config.out), splits=splits, was_already_prepared=False)
+
+
+def _places(config: PrepareConfig) -> list[str]:
+    """Name the files and folders that are read."""
+    return [name for name in (*config.inputs, config.dataset) if name not in (None, "-")]
 
 
 def _plan(config: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
@@ -247,7 +253,7 @@ class _Run:
             what = f"none of {splits['train']['num_documents']:,} documents fell to validation"
             _LOGGER.warning("%s: %s; give more, another --seed, or a larger --validation", self._folder.out, what)
         index = json.dumps({**self._plan, "splits": splits}, indent=1) + "\n"
-        write_whole(self._folder.unfinished / "index.json", index.encode())
+        write_file(self._folder.unfinished / "index.json", index.encode())
         return splits
 
     def close(self) -> None:

@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from blt.data.durable import write_whole
+from blt.checkpoint import write_file
 from blt.errors import DataError
 
 
 def write_progress(path: Path, progress: dict[str, Any]) -> None:
     """Note how far a run is, with a checksum of the note."""
-    write_whole(path, json.dumps({**progress, "sha256": _checksum(progress)}).encode())
+    write_file(path, json.dumps({**progress, "sha256": _checksum(progress)}).encode())
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:

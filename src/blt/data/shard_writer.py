@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from blt.data.durable import sync
+from blt.checkpoint import sync
 from blt.errors import DataError
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ What agrees: logits and patches, for any text that starts with BOS, as transform
 transformers still makes the first byte a patch of its own.) What cannot is said in `notes` and `last_byte_note`.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import torch
 
 from blt.checkpoint import (
     MAX_SHARD_BYTES,
+    FolderKind,
     load_json,
     load_tensors,
+    read_whole,
     save_shards,
-    write_file,
     write_folder,
     write_json,
 )
@@ -27,6 +29,7 @@ from blt.interop.transformers_config import read_config, read_layout, write_conf
 from blt.interop.transformers_tokenizer import tokenizer_files
 from blt.interop.transformers_weights import from_transformers, module_of, names, to_transformers
 from blt.lm import ByteLM, LMConfig
+from blt.lm.folder import read_card, write_card_file
 from blt.model import HashConfig
 from blt.shapes import Tensor
 
@@ -37,6 +40,26 @@ GENERATION = {
     "suppress_tokens": [BOE_ID, BOS_ID, BPE_ID],  # ids that `blt generate` never writes either
     "use_cache": False,  # transformers keeps nothing of the patches, so that only without a cache its logits are right
 }
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether this module wrote a folder: nobody else writes such a `generation_config.json`."""
+    try:
+        is_blt = load_json(folder / "config.json").get("model_type") == "blt"
+        return is_blt and load_json(folder / "generation_config.json") == GENERATION
+    except ModelFolderError:
+        return False
+
+
+TRANSFORMERS_FOLDER = FolderKind(
+    noun="model folder of transformers that blt wrote",
+    files=re.compile(
+        r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json|README\.md"
+        r"|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+    ),
+    is_own=_is_own,
+)
+"""What `write_transformers` writes, and may replace."""
 EMBEDDING, HEAD = "model.local_encoder.embed_tokens.weight", "lm_head.weight"
 
 
@@ -51,11 +74,13 @@ def read_transformers(folder: str | Path) -> ByteLM:
     Raises:
         ModelFolderError: missing, broken, pickled, or of a shape that cannot be carried over.
     """
-    folder = Path(folder)
+    return read_whole(Path(folder), _read)
+
+
+def _read(folder: Path) -> ByteLM:
     path = folder / "config.json"
     lm = from_parts(load_json(path), load_shards(folder), path)
-    card = folder / "README.md"
-    lm.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    lm.card = read_card(folder)
     return lm
 
 
@@ -97,19 +122,24 @@ def load_shards(folder: Path) -> dict[str, Tensor]:
     return load_tensors(folder / WEIGHTS)
 
 
-def write_transformers(lm: ByteLM, folder: str | Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> list[str]:
+def write_transformers(
+    lm: ByteLM, folder: str | Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, sources: Iterable[str | Path] = ()
+) -> list[str]:
     """Write a folder that `BltForCausalLM.from_pretrained` loads.
 
     Args:
         lm: the model; unchanged.
-        folder: replaced if it is there.
+        folder: replaced if this function wrote it and it holds nothing else.
         max_shard_bytes: the most that one file's tensors may have; more are divided into shards with an index.
+        sources: files and folders that are read, and therefore never replaced.
 
     Returns:
         One line for each thing that differs there; see `notes`.
 
     Raises:
         ConfigurationError: a patch rule that transformers has not.
+        ModelFolderError: something else is there.
+        OutputError: the folder cannot be written.
     """
     config, weights = double_residual(*_with_what_transformers_wants(lm.config, dict(lm.state_dict())))
     values = write_config(config)
@@ -123,10 +153,9 @@ def write_transformers(lm: ByteLM, folder: str | Path, *, max_shard_bytes: int =
         for name, content in tokenizer_files().items():
             write_json(unfinished / name, content)
         save_shards(unfinished / WEIGHTS, stored, max_bytes=max_shard_bytes)
-        if lm.card:
-            write_file(unfinished / "README.md", lm.card.encode())
+        write_card_file(unfinished, lm.card, before=Path(folder))
 
-    write_folder(Path(folder), fill)
+    write_folder(Path(folder), fill, kind=TRANSFORMERS_FOLDER, sources=sources)
     return notes(lm.config)
 
 

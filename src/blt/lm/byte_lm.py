@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from blt.checkpoint import MAX_SHARD_BYTES
+from blt.checkpoint import MAX_SHARD_BYTES, read_whole
 from blt.codec import encode
 from blt.configuration import check
 from blt.entropy import EntropyModel
 from blt.errors import ModelFolderError
 from blt.lm.card import CardFigure, write_card
-from blt.lm.folder import LMConfig, count_tensors, download, read_config, read_weights, write_lm
+from blt.lm.folder import LMConfig, count_tensors, download, read_card, read_config, read_weights, write_lm
 from blt.lm.hub import upload
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
@@ -119,13 +119,16 @@ class ByteLM(nn.Module):
             ModelFolderError: nothing of that name, or a folder that is broken or of another format.
         """
         _check_loaded_as(dtype)
-        folder = download(name, **hub)
+        lm = read_whole(download(name, **hub), cls._read)
+        return lm.eval().to_type(dtype).to(device)
+
+    @classmethod
+    def _read(cls, folder: Path) -> "ByteLM":
         config = read_config(folder)
         lm = cls.without_weights(config, path=folder / "config.json", num_tensors=count_tensors(folder))
         read_weights(folder, blt=lm.blt, entropy_model=lm.entropy_model)
-        card = folder / "README.md"
-        lm.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-        return lm.eval().to_type(dtype).to(device)
+        lm.card = read_card(folder)
+        return lm
 
     def to_type(self, dtype: str) -> "ByteLM":
         """Change the type of the weights, in place.
@@ -147,10 +150,16 @@ class ByteLM(nn.Module):
         """Write the model folder, whole or not at all: `config.json`, weights as safetensors, model card.
 
         Args:
-            folder: replaced if it is there.
+            folder: replaced if it is a model folder of blt and holds nothing else.
             dtype: of the stored weights; by default the one they have.
             max_shard_bytes: the most that one file's tensors may have; more are divided into shards with an index.
+
+        Raises:
+            ModelFolderError: something else is there, or the folder is the one that this process runs in.
+            OutputError: it cannot be written.
         """
+        if not str(folder).strip():
+            raise ModelFolderError(f"{folder!r}: no name of a folder; give the one to write")
         self._write(Path(folder), card=self.card, dtype=dtype, max_shard_bytes=max_shard_bytes)
 
     def _write(self, folder: Path, *, card: str, dtype: str | None, max_shard_bytes: int) -> None:

@@ -1,5 +1,8 @@
 """The model folder: `config.json`, `model.safetensors`, `entropy.safetensors`, `README.md`."""
 
+import re
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,12 @@ from torch import nn
 
 from blt.checkpoint import (
     MAX_SHARD_BYTES,
+    FolderKind,
     index_of,
     load_headers,
     load_json,
     load_weights,
+    read_plain,
     recover_folder,
     refuse_pickle,
     save_shards,
@@ -28,8 +33,27 @@ from blt.model import BLTConfig
 from blt.patching import PatchRule
 
 FORMAT = "blt-1"
-MODEL, ENTROPY = "model.safetensors", "entropy.safetensors"
+MODEL, ENTROPY, CARD = "model.safetensors", "entropy.safetensors", "README.md"
 BUNDLED = Path(__file__).parent.parent / "bundled"
+MAX_CARD_BYTES = 2**20
+"""The largest model card that is read; those on the Hub have some thousand bytes."""
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        return load_json(folder / "config.json").get("format") == FORMAT
+    except ModelFolderError:
+        return False
+
+
+MODEL_FOLDER = FolderKind(
+    noun="model folder of blt",
+    files=re.compile(
+        r"config\.json|README\.md|(model|entropy)(-\d{5}-of-\d{5})?\.safetensors|(model|entropy)\.safetensors\.index\.json"
+    ),
+    is_own=_is_own,
+)
+"""What `write_lm` writes, and may replace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +87,7 @@ def download(name: str | Path | None, **hub: Any) -> Path:
     """
     if name is None:
         return BUNDLED
-    if not str(name) or "\0" in str(name):
+    if not str(name).strip() or "\0" in str(name):
         raise ModelFolderError(
             f"{str(name)!r}: no name of a folder; leave it out for the bundled model, or give . for this"
         )
@@ -111,6 +135,18 @@ def read_config(folder: Path) -> LMConfig:
     return config
 
 
+def read_card(folder: Path) -> str:
+    """Return the text of the model card; a model whose card cannot be read goes without one, which is warned of."""
+    path = folder / CARD
+    if not (path.exists() or path.is_symlink()):
+        return ""
+    try:
+        return read_plain(path, max_bytes=MAX_CARD_BYTES).decode("utf-8", errors="replace")
+    except ModelFolderError as error:
+        warnings.warn(f"{error}; the model goes without its card", stacklevel=2)
+        return ""
+
+
 def count_tensors(folder: Path) -> int:
     """Count the tensors that the folder's files hold.
 
@@ -142,8 +178,14 @@ def write_lm(
     card: str,
     dtype: torch.dtype | None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    sources: Iterable[str | Path] = (),
 ) -> None:
-    """Write a model folder, whole or not at all."""
+    """Write a model folder, whole or not at all; a card that is there stays where the model has none.
+
+    Raises:
+        ModelFolderError: what is there may not be replaced; see `check_replaceable`.
+        OutputError: it cannot be written.
+    """
 
     def fill(unfinished: Path) -> None:
         write_json(unfinished / "config.json", {"format": FORMAT} | to_dict(config))
@@ -151,7 +193,12 @@ def write_lm(
             if module is not None:
                 tensors = {key: tensor.to(dtype or tensor.dtype) for key, tensor in module.state_dict().items()}
                 save_shards(unfinished / name, tensors, max_bytes=max_shard_bytes)
-        if card:
-            write_file(unfinished / "README.md", card.encode())
+        write_card_file(unfinished, card, before=folder)
 
-    write_folder(folder, fill)
+    write_folder(folder, fill, kind=MODEL_FOLDER, sources=sources)
+
+
+def write_card_file(unfinished: Path, card: str, *, before: Path) -> None:
+    """Write the card into a new model folder: the model's, or else the one of the folder that is replaced."""
+    if content := card or read_card(before):
+        write_file(unfinished / CARD, content.encode())

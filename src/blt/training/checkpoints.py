@@ -18,7 +18,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from blt.checkpoint import load_json, load_tensors, load_weights, save_tensors, write_folder, write_json
+from blt.checkpoint import (
+    FolderKind,
+    load_json,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    write_folder,
+    write_json,
+)
 from blt.errors import CheckpointError, TrainingError
 from blt.shapes import Tensor
 from blt.training.optimizers import shapes_of_state
@@ -26,6 +34,14 @@ from blt.training.parts import PartsConfig, freeze
 
 MAX_COUNT = 2**63
 """Where a count of steps or bytes ends."""
+
+CHECKPOINT_FOLDER = FolderKind(
+    noun="checkpoint",
+    files=re.compile(r"(weights|optimizers)\.safetensors|state\.json"),
+    is_own=lambda folder: (folder / "state.json").is_file(),
+    error=CheckpointError,
+)
+"""What `Checkpoints.save` writes, and may replace."""
 
 
 @dataclass
@@ -75,7 +91,7 @@ class Checkpoints:
             save_tensors(folder / "optimizers.safetensors", moments)
             write_json(folder / "state.json", asdict(progress))
 
-        write_folder(self.folder / name, fill)
+        write_folder(self.folder / name, fill, kind=CHECKPOINT_FOLDER)
         if is_best:
             write_json(self.folder / "best.json", {"folder": name})
         write_json(self.folder / "last.json", {"folder": name})

@@ -1,8 +1,7 @@
 """The run folder: one recipe, one process at a time, one text; what else lies there is told in `pipeline`."""
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,25 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from blt.checkpoint import load_json, write_json
+from blt import checkpoint
+from blt.checkpoint import check_replaceable, load_json, named_failures, write_json
 from blt.configuration import from_dict, to_dict
 from blt.data import Shards
 from blt.distributed import World
-from blt.errors import CheckpointError, ConfigurationError, DataError, TrainingError
+from blt.errors import CheckpointError, ConfigurationError, DataError, ModelFolderError, TrainingError
+from blt.lm.folder import MODEL_FOLDER
 from blt.training.checkpoints import Checkpoints
 from blt.training.monitor import Monitor
 from blt.training.recipe import DataConfig, LoopConfig, Recipe
 from blt.training.stopping import Stopped
 
-if sys.platform != "win32":
-    import fcntl
-
 MAY_CHANGE = {"num_steps", "compile", "accumulation", "device", "tensorboard", "out", "sample_prompt"}
 MAY_CHANGE |= {"log_every", "validate_every", "checkpoint_every", "keep_every", "slots_multiple", "precision"}
 """Fields that a resumed run may set anew: they decide how long and how it is computed, not what is learnt (but for
 which positions are dropped, where some are)."""
+
+WRITTEN = ("data.json", "start.json", "threshold.json", "entropy", "entropies", "blt", "model")
+"""What a run writes in its folder after `recipe.json`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,8 +101,10 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
             )
     train, held_out = _open_data_together(recipe, world)
     folder = Path(recipe.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    with named_failures(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, is_needed=world.is_main):
+        check_what_is_written(recipe, folder)
         check_recipe(recipe, folder / "recipe.json")
         checksums = {"train": train.checksum, "held_out": held_out.checksum}
         check_data(checksums, folder / "data.json")
@@ -174,6 +177,25 @@ def check_recipe(recipe: Recipe, path: Path) -> None:
             )
 
 
+def check_what_is_written(recipe: Recipe, folder: Path) -> None:
+    """Refuse a run that would replace files which no run wrote, or the model that it starts from.
+
+    Raises:
+        ConfigurationError: there is something of the kind.
+    """
+    sources = [] if recipe.start_from is None else [recipe.start_from]
+    try:
+        check_replaceable(folder / "model", MODEL_FOLDER, sources=sources)
+    except ModelFolderError as error:
+        raise ConfigurationError(f"{error} to the run, with --out") from None
+    if (folder / "recipe.json").is_file():
+        return  # a run has been here, and found none of these when it began
+    for name in WRITTEN:
+        path = folder / name
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise ConfigurationError(f"{path}: is there, and no run wrote it; choose another --out")
+
+
 def check_data(checksums: dict[str, str], path: Path) -> None:
     """Refuse data that have changed since the run began."""
     if path.is_file() and (before := load_json(path, error=CheckpointError)) != checksums:
@@ -201,21 +223,11 @@ def loops_of(recipe: Recipe) -> dict[str, LoopConfig]:
     return loops | {"blt": recipe.blt.loop}
 
 
-@contextmanager
-def locked(folder: Path, *, is_needed: bool) -> Iterator[None]:
+def locked(folder: Path, *, is_needed: bool) -> AbstractContextManager[None]:
     """Keep a second process from training in the same folder; a process that dies leaves no lock behind.
 
     Raises:
         ConfigurationError: there is one already.
     """
-    if not is_needed or sys.platform == "win32":
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(f"{folder}: another process is training here; choose another --out") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
+    taken = ConfigurationError(f"{folder}: another process is training here; choose another --out")
+    return checkpoint.locked(folder / ".lock", refusal=taken) if is_needed else nullcontext()
