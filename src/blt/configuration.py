@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import math
 import operator
 import textwrap
 import types
@@ -20,6 +21,11 @@ from typing import Any, TypeVar
 from blt.errors import ConfigurationError
 
 T = TypeVar("T")
+
+MAX_COUNT = 2**62
+"""The largest whole number that a configuration takes; what is counted fits into 64 bits."""
+MAX_PATH_PARTS = 32
+"""How many names a dotted path may have."""
 
 _TAGS: dict[type, str] = {}
 
@@ -49,6 +55,48 @@ def check(condition: bool, message: str) -> None:
         raise ConfigurationError(message)
 
 
+def check_range(name: str, value: int | float, low: int | float, high: int | float = MAX_COUNT) -> None:
+    """Refuse a number that is not from `low` to `high`, both included; NaN never is.
+
+    Raises:
+        ConfigurationError: with the name, the value and the bound.
+    """
+    if not low <= value <= high:
+        bound = f"at most {high:,}" if value > high else f"at least {low:,}"
+        raise ConfigurationError(f"{name}: {shown(value)}; {bound}")
+
+
+def check_rate(name: str, value: int | float) -> None:
+    """Refuse a number that is not above 0, or not finite.
+
+    Raises:
+        ConfigurationError: with the name and the value.
+    """
+    check(0 < value < math.inf, f"{name}: {shown(value)}; above 0, and finite")
+
+
+def check_path(name: str, value: str | None) -> None:
+    """Refuse what cannot name a file or folder; None is not looked at.
+
+    Raises:
+        ConfigurationError: with the name and the value.
+    """
+    if value is None:
+        return
+    check(bool(value.strip()), f"{name}: {value!r} is empty; name a folder")
+    is_text = "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    check(is_text, f"{name}: {value!r} has characters that no path can have; name a folder")
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: bounded, and without failing on numbers of thousands of digits."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} beyond all bounds"
+    return text if len(text) <= 200 else f"{text[:100]} … {text[-50:]}"
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Turn a configuration into plain values for JSON or TOML; a tagged class gets its `type` first.
 
@@ -65,31 +113,36 @@ def to_dict(config: Any) -> dict[str, Any]:
     return values
 
 
-def from_dict(cls: Any, values: Any, *, where: str = "") -> Any:
+def from_dict(cls: Any, values: Any, *, where: str = "", default: Any = None) -> Any:
     """Build a configuration of class `cls` from plain values.
 
     Args:
         cls: a dataclass, or a union of tagged dataclasses.
         values: what a TOML or JSON file holds; a table of keys, or it is refused.
         where: dotted path of `values`, for messages.
+        default: an instance that stands for what is not given: the `type` of a union, and then its values.
 
     Raises:
         ConfigurationError: an unknown or missing key, a value of another type, or one that the class refuses.
     """
     if not isinstance(values, Mapping):
-        raise ConfigurationError(f"{where or 'the configuration'}: expected a table of keys, got {values!r}")
+        raise ConfigurationError(f"{where or 'the configuration'}: expected a table of keys, got {shown(values)}")
     variants = _variants(cls)
     if variants:
         values = dict(values)
-        cls = _choose(variants, values.pop("type", None), where)
+        by_default = _TAGS.get(type(default)) if values else None
+        cls = _choose(variants, values.pop("type", by_default), where)
+    default = default if type(default) is cls else None
     hints = typing.get_type_hints(cls)
-    names = {field.name for field in dataclasses.fields(cls)}
+    defaults = {field.name: _default_of(field, default) for field in dataclasses.fields(cls)}
     for key in values:
-        if key not in names:
-            raise ConfigurationError(f"{_join(where, key)}: unknown key{_did_you_mean(key, names)}")
-    built = {key: _convert(hints[key], value, _join(where, key)) for key, value in values.items()}
+        if key not in defaults:
+            raise ConfigurationError(f"{_join(where, key)}: unknown key{_did_you_mean(key, defaults)}")
+    built = {key: _convert(hints[key], value, _join(where, key), defaults[key]) for key, value in values.items()}
     for field in dataclasses.fields(cls):
-        if field.name not in built and _is_required(field):
+        if default is not None:
+            built.setdefault(field.name, defaults[field.name])
+        elif field.name not in built and _is_required(field):
             raise ConfigurationError(f"{_join(where, field.name)}: missing; it has no default")
     try:
         return cls(**built)
@@ -108,6 +161,8 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any], *, w
     Raises:
         ConfigurationError: a path leads into a single value.
     """
+    for path in overrides:
+        check(path.count(".") < MAX_PATH_PARTS, f"{shown(path)}: more than {MAX_PATH_PARTS} names; no field is so deep")
     result: dict[str, Any] = {key: dict(v) if isinstance(v, Mapping) else v for key, v in values.items()}
     for path, value in overrides.items():
         head, _, rest = path.partition(".")
@@ -118,7 +173,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any], *, w
         if not isinstance(inner, Mapping):
             single = _join(where, head)
             raise ConfigurationError(
-                f"{single}.{rest}: {single} is a single value, {inner!r}, and has no field {rest!r}"
+                f"{single}.{rest}: {single} is a single value, {shown(inner)}, and has no field {rest!r}"
             )
         result[head] = with_overrides(inner, {rest: value}, where=_join(where, head))
     return result
@@ -205,7 +260,9 @@ def describe_fields(cls: Any, *, prefix: str = "", default: Any = dataclasses.MI
     return rows
 
 
-def _default_of(field: "dataclasses.Field[Any]") -> Any:
+def _default_of(field: "dataclasses.Field[Any]", of: Any = None) -> Any:
+    if of is not None:
+        return getattr(of, field.name)
     factory = field.default_factory
     return field.default if factory is dataclasses.MISSING else factory()
 
@@ -264,11 +321,13 @@ def _choose(variants: list[type], tag: Any, where: str) -> type:
         return variants[0]
     if not isinstance(tag, str) or tag not in by_tag:
         known = ", ".join(by_tag)
-        raise ConfigurationError(f"{_join(where, 'type')}: {tag!r} is none of {known}{_did_you_mean(str(tag), by_tag)}")
+        raise ConfigurationError(
+            f"{_join(where, 'type')}: {shown(tag)} is none of {known}{_did_you_mean(shown(tag), by_tag)}"
+        )
     return by_tag[tag]
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
     """Return `value` as the type that the field wants; strings from the command line are read as that type."""
     if _is_union(hint) and type(None) in typing.get_args(hint):
         if value is None or value == "none":
@@ -277,7 +336,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         hint = functools.reduce(operator.or_, rest)
     inner = _dataclass_part(hint)
     if inner is not None:
-        return value if isinstance(value, inner) else from_dict(inner, value, where=where)
+        return value if isinstance(value, inner) else from_dict(inner, value, where=where, default=default)
     if _is_union(hint):
         return _convert_union(typing.get_args(hint), value, where)
     origin = typing.get_origin(hint)
@@ -285,7 +344,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         choices = typing.get_args(hint)
         matching = [choice for choice in choices if value == choice or value == str(choice)]
         if not matching:
-            raise ConfigurationError(f"{where}: {value!r} is none of {', '.join(map(str, choices))}")
+            raise ConfigurationError(f"{where}: {shown(value)} is none of {', '.join(map(str, choices))}")
         return matching[0]
     if origin is tuple:
         return _convert_tuple(typing.get_args(hint), value, where)
@@ -299,23 +358,30 @@ def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
             return _convert(member, value, where)
         except ConfigurationError:
             continue
-    raise ConfigurationError(f"{where}: expected {' or '.join(map(_name, members))}, got {value!r}")
+    raise ConfigurationError(f"{where}: expected {' or '.join(map(_name, members))}, got {shown(value)}")
 
 
 def _convert_tuple(members: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     """Return a list, or the items between the commas of a string, as `tuple[X, ...]` or as `tuple[X, Y]`."""
     items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)):
-        raise ConfigurationError(f"{where}: expected a list, got {value!r}")
+        raise ConfigurationError(f"{where}: expected a list, got {shown(value)}")
     hints = members[:1] * len(items) if members[-1] is Ellipsis else members
     check(len(items) == len(hints), f"{where}: expected {len(hints)} values, got {len(items)}")
     return tuple(_convert(hint, item, where) for hint, item in zip(hints, items, strict=True))
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
+    number = _plain_scalar(hint, value, where)
+    if type(number) is int:
+        check(abs(number) <= MAX_COUNT, f"{where}: {shown(number)}; at most {MAX_COUNT:,}")
+    return number
+
+
+def _plain_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is bool and isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
     if hint in (int, float) and isinstance(value, str):
         try:
@@ -326,7 +392,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
         return int(value)
     if type(value) is hint:
         return value
-    raise ConfigurationError(f"{where}: expected {_name(hint)}, got {value!r}")
+    raise ConfigurationError(f"{where}: expected {_name(hint)}, got {shown(value)}")
 
 
 def _name(hint: Any) -> str:

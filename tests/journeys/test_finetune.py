@@ -143,3 +143,16 @@ def test_a_plan_of_a_recipe_takes_the_shape_of_its_start(recipe, tiny_folder, tm
     lm = ByteLM.from_pretrained(tiny_folder)
     assert plan["num_parameters"] == sum(weight.numel() for weight in lm.blt.parameters())
     assert "entropy model" in plan["parts"]
+
+
+def test_training_may_start_from_the_bundled_model_by_its_name(tmp_path, capsys):
+    write_recipe(tmp_path)
+    recipe = tmp_path / "finetune.toml"
+    recipe.write_text(
+        f'out = "{tmp_path}/run"\nstart_from = "tiny"\nsample_prompt = ""\n[data]\ntrain = "{tmp_path}/data"\n'
+        "validation_documents = 1\n[blt.loop]\nnum_steps = 1\nrows = 1\nwindow = 32\n"
+    )
+    assert run("train", recipe) == 0
+    said = capsys.readouterr().err
+    assert "starting from tiny\n" in said
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

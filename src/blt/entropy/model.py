@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from blt.codec import BOS_ID, VOCABULARY_SIZE
-from blt.configuration import check
+from blt.configuration import check_range
 from blt.nn import Attend, Linear, LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
+from blt.nn.configuration import MAX_ROPE_THETA
 from blt.nn.transformer import RMSNorm
 from blt.shapes import Float, Int, Tensor
 
@@ -24,7 +25,7 @@ class EntropyConfig(LocalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.rope_theta > 0, f"rope_theta: {self.rope_theta}; above 0")
+        check_range("rope_theta", self.rope_theta, 1, MAX_ROPE_THETA)
 
 
 class EntropyModel(nn.Module):

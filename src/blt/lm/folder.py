@@ -35,6 +35,8 @@ from blt.patching import PatchRule
 FORMAT = "blt-1"
 MODEL, ENTROPY, CARD = "model.safetensors", "entropy.safetensors", "README.md"
 BUNDLED = Path(__file__).parent.parent / "bundled"
+BUNDLED_NAME = "tiny"
+"""The bundled model's name, unless a folder in reach has it."""
 MAX_CARD_BYTES = 2**20
 """The largest model card that is read; those on the Hub have some thousand bytes."""
 
@@ -103,6 +105,8 @@ def download(name: str | Path | None, **hub: Any) -> Path:
             recover_folder(place / name)
             if (place / name).is_dir():
                 return place / name
+    if str(name) == BUNDLED_NAME:
+        return BUNDLED
     if not is_hub_name(str(name)):
         raise ModelFolderError(
             f"{name}: no such folder; give a model folder, a name in checkpoints/, or a name on the Hub such as me/tiny"

@@ -3,8 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from blt.configuration import check
+from blt.configuration import check, check_range, shown
 from blt.nn import LocalConfig, TransformerConfig
+from blt.nn.configuration import MAX_ROPE_THETA
+
+MAX_NGRAM = 256
+"""Bytes of the longest n-gram that may have a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +23,11 @@ class HashConfig:
     """Hash functions, each with a table for every n."""
 
     def __post_init__(self) -> None:
-        check(all(n >= 2 for n in self.ngram_sizes), f"ngram_sizes: {self.ngram_sizes}; each at least 2")
+        sizes = shown(self.ngram_sizes)
+        check(all(2 <= n <= MAX_NGRAM for n in self.ngram_sizes), f"ngram_sizes: {sizes}; each from 2 to {MAX_NGRAM}")
         distinct = len(set(self.ngram_sizes)) == len(self.ngram_sizes)
-        check(distinct, f"ngram_sizes: {self.ngram_sizes}; each length once")
-        check(self.num_rows >= 1, f"num_rows: {self.num_rows}; at least 1")
+        check(distinct, f"ngram_sizes: {sizes}; each length once")
+        check_range("num_rows", self.num_rows, 1, 2**31)
         check(1 <= self.num_functions <= 11, f"num_functions: {self.num_functions}; 1 to 11")
 
 
@@ -54,7 +59,7 @@ class BLTConfig:
     def __post_init__(self) -> None:
         encoder, decoder = self.local_encoder.dim, self.local_decoder.dim
         check(encoder == decoder, f"local_decoder.dim: {decoder} differs from local_encoder.dim, {encoder}")
-        check(self.queries_per_patch >= 1, f"queries_per_patch: {self.queries_per_patch}; at least 1")
-        check(self.rope_theta > 0, f"rope_theta: {self.rope_theta}; above 0")
-        own = self.global_rope_theta
-        check(own is None or own > 0, f"global_rope_theta: {own}; above 0")
+        check_range("queries_per_patch", self.queries_per_patch, 1, 2**10)
+        check_range("rope_theta", self.rope_theta, 1, MAX_ROPE_THETA)
+        if self.global_rope_theta is not None:
+            check_range("global_rope_theta", self.global_rope_theta, 1, MAX_ROPE_THETA)

@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from blt.configuration import check
+from blt.configuration import check, check_range
 
 FEED_FORWARD_MULTIPLE = 64
+MAX_DIM, MAX_LAYERS, MAX_WINDOW = 2**17, 2**12, 2**20
+"""Bounds of a shape, far above any model's, so that a damaged or hostile one is refused before anything is made."""
+MAX_ROPE_THETA = 1e15
+"""The largest base of RoPE; the smallest is 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +28,15 @@ class TransformerConfig:
     """Added to the mean square that a norm divides by."""
 
     def __post_init__(self) -> None:
-        check(self.num_layers >= 1, f"num_layers: {self.num_layers} layers; at least 1")
-        check(self.dim >= 1 and self.num_heads >= 1, f"dim {self.dim}, num_heads {self.num_heads}; both at least 1")
+        check_range("num_layers", self.num_layers, 1, MAX_LAYERS)
+        check_range("dim", self.dim, 1, MAX_DIM)
+        check_range("num_heads", self.num_heads, 1, MAX_DIM)
         check(
             self.dim % (2 * self.num_heads) == 0,
             f"dim: {self.dim} is no multiple of 2 × num_heads ({self.num_heads}); heads must be even for RoPE",
         )
-        hidden = self.feed_forward_dim
-        check(hidden is None or hidden >= 1, f"feed_forward_dim: {hidden}; at least 1")
+        if self.feed_forward_dim is not None:
+            check_range("feed_forward_dim", self.feed_forward_dim, 1, 8 * MAX_DIM)
         check(0 <= self.norm_epsilon < math.inf, f"norm_epsilon: {self.norm_epsilon}; at least 0, and finite")
 
     @property
@@ -51,4 +56,4 @@ class LocalConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.window >= 1, f"window: {self.window} positions; at least 1")
+        check_range("window", self.window, 1, MAX_WINDOW)

@@ -11,10 +11,13 @@ from typing import ClassVar
 import torch
 
 from blt.codec import BOS_ID, BYTE_OFFSET, EOS_ID
-from blt.configuration import check, variant
+from blt.configuration import check, shown, variant
 from blt.errors import ConfigurationError
 from blt.patching.patches import Patches
 from blt.shapes import Bool, Float, Int, Tensor
+
+MAX_LENGTH = 2**31
+"""The longest that patches may be told to be, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +51,9 @@ class _Rule:
 
     def __post_init__(self) -> None:
         check(
-            self.max_length is None or self.max_length >= 1,
-            f"max_length: a patch holds at least 1 byte, got {self.max_length}; leave it out for patches of any length",
+            self.max_length is None or 1 <= self.max_length <= MAX_LENGTH,
+            f"max_length: a patch holds at least 1 byte, got {shown(self.max_length)}; leave it out for patches of any "
+            "length",
         )
 
     def completes(self, seen: Seen) -> Bool[Tensor, "*S"]:
@@ -143,7 +147,8 @@ class StaticRule(_Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.length >= 1, f"length: a patch holds at least 1 byte, got {self.length}")
+        is_length = 1 <= self.length <= MAX_LENGTH
+        check(is_length, f"length: a patch holds at least 1 byte, got {shown(self.length)}; at most {MAX_LENGTH:,}")
 
     def completes(self, seen: Seen) -> Bool[Tensor, "*S"]:
         """Return where another `length` bytes have been read."""

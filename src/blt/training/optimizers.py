@@ -1,5 +1,6 @@
 """Which optimiser moves which weights."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from blt.configuration import check, variant
+from blt.configuration import check, check_range, check_rate, variant
 from blt.model.hash_embedding import HashEmbedding
 from blt.nn import Transformer
 from blt.shapes import Tensor
@@ -31,7 +32,9 @@ class AdamWConfig:
     """Decoupled weight decay of matrices."""
 
     def __post_init__(self) -> None:
-        _check_rate("learning_rate", self.learning_rate)
+        check_rate("learning_rate", self.learning_rate)
+        check_range("epsilon", self.epsilon, 0, 1)
+        check_range("weight_decay", self.weight_decay, 0, sys.float_info.max)
         check(len(self.betas) == 2, f"betas: {self.betas}; expected two numbers")
         check(all(0 <= beta < 1 for beta in self.betas), f"betas: {self.betas}; each from 0 to below 1")
 
@@ -53,7 +56,8 @@ class MuonConfig:
     """For embeddings, norms and an output matrix that is not tied."""
 
     def __post_init__(self) -> None:
-        _check_rate("learning_rate", self.learning_rate)
+        check_rate("learning_rate", self.learning_rate)
+        check_range("weight_decay", self.weight_decay, 0, sys.float_info.max)
         check(0 <= self.momentum < 1, f"momentum: {self.momentum}; from 0 to below 1")
         check(1 <= self.num_iterations < 100, f"num_iterations: {self.num_iterations}; from 1 to 99")
 
@@ -152,7 +156,3 @@ def _by_factor(weights: Sequence[Tensor], factors: Mapping[int, float]) -> list[
     for weight in weights:
         groups.setdefault(factors[id(weight)], []).append(weight)
     return list(groups.items())
-
-
-def _check_rate(name: str, rate: float) -> None:
-    check(rate > 0, f"{name}: {rate}; above 0")

@@ -1,11 +1,12 @@
 """Which parts of a BLT are trained, how fast, and from which step on."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from torch import nn
 
-from blt.configuration import check
+from blt.configuration import check, check_range
 from blt.shapes import Tensor
 
 
@@ -19,9 +20,8 @@ class PartConfig:
     """Optimiser steps that the part sits out before it is trained too."""
 
     def __post_init__(self) -> None:
-        factor, steps = self.learning_rate_factor, self.frozen_steps
-        check(factor >= 0, f"learning_rate_factor: {factor}; at least 0")
-        check(steps >= 0, f"frozen_steps: {steps}; at least 0")
+        check_range("learning_rate_factor", self.learning_rate_factor, 0, sys.float_info.max)
+        check_range("frozen_steps", self.frozen_steps, 0)
 
     def is_trained(self, step: int) -> bool:
         """Whether step `step`, from 0, moves the part."""

@@ -1,12 +1,13 @@
 """A recipe: everything that a run is made of, in one TOML file."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from blt.configuration import check, from_dict, to_dict, with_overrides
+from blt.configuration import check, check_path, check_range, from_dict, to_dict, with_overrides
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.model import BLTConfig, preset
@@ -14,6 +15,9 @@ from blt.patching import EntropyRule, PatchRule
 from blt.training.optimizers import AdamWConfig, OptimizerConfig
 from blt.training.parts import PartsConfig
 from blt.training.schedules import CosineConfig, ScheduleConfig
+
+MAX_BATCH = 2**24
+"""The most rows of a batch, and the most bytes of a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,9 @@ class DataConfig:
     """How many held-out documents each validation reads."""
 
     def __post_init__(self) -> None:
-        check(self.validation_documents >= 1, f"validation_documents: {self.validation_documents}; at least 1")
+        check_path("train", self.train)
+        check_path("validation", self.validation)
+        check_range("validation_documents", self.validation_documents, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +71,16 @@ class LoopConfig:
     """Steps between checkpoints that are never deleted; None means only the last and the best are kept."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "rows", "window", "accumulation", "slots_multiple"):
-            check(getattr(self, name) >= 1, f"{name}: {getattr(self, name)}; at least 1")
-        for name in ("log_every", "validate_every", "checkpoint_every"):
-            check(getattr(self, name) >= 1, f"{name}: {getattr(self, name)}; at least 1")
+        for name in ("num_steps", "accumulation", "log_every", "validate_every", "checkpoint_every"):
+            check_range(name, getattr(self, name), 1)
+        for name in ("rows", "window", "slots_multiple"):
+            check_range(name, getattr(self, name), 1, MAX_BATCH)
         check(
             self.rows % self.accumulation == 0, f"accumulation: {self.accumulation} does not divide rows, {self.rows}"
         )
         check(self.clip > 0, f"clip: {self.clip}; above 0")
-        check(self.keep_every is None or self.keep_every >= 1, f"keep_every: {self.keep_every}; at least 1")
+        if self.keep_every is not None:
+            check_range("keep_every", self.keep_every, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +105,16 @@ class PatchingStage:
     """Training documents on which the threshold is found."""
 
     def __post_init__(self) -> None:
-        wanted, count = self.mean_patch_bytes, self.calibration_documents
-        check(wanted is None or wanted >= 1, f"mean_patch_bytes: a patch holds at least 1 byte, got {wanted}")
-        check(count >= 1, f"calibration_documents: {count}; at least 1")
+        wanted, longest = self.mean_patch_bytes, self.rule.max_length
+        check_range("calibration_documents", self.calibration_documents, 1)
+        if wanted is None:
+            return
+        check(1 <= wanted < math.inf, f"mean_patch_bytes: a patch holds at least 1 byte, got {wanted}")
+        check(
+            longest is None or wanted <= longest or not self.rule.needs_entropies,
+            f"mean_patch_bytes: {wanted} is more than the longest patch, max_length {longest}, has; lower one or raise "
+            "the other",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +156,8 @@ class Recipe:
     blt: BLTStage
     """The model proper."""
     start_from: str | None = None
-    """Model to go on from: a folder, a name in `checkpoints`, or one on the Hub; None means new weights."""
+    """Model to go on from: a folder, `tiny` for the bundled one, a name in `checkpoints`, or one on the Hub; None means
+    new weights."""
     entropy: EntropyStage | None = None
     """The entropy model; None means that of `start_from`, or none, for rules that need none."""
     patching: PatchingStage | None = None
@@ -157,6 +172,9 @@ class Recipe:
     """Write TensorBoard event files too (extra `track`)."""
 
     def __post_init__(self) -> None:
+        check_path("out", self.out)
+        check_path("start_from", self.start_from)
+        check_range("seed", self.seed, 0)
         if self.start_from is not None:
             return  # what is missing here, that model has
         check(self.blt.model is not None, "blt.model: missing; give a shape, a preset, or start_from")
@@ -179,13 +197,16 @@ def load_recipe(path: str | Path, *, overrides: Mapping[str, Any] | None = None)
         ConfigurationError: not readable as TOML, an unknown key, or a value that cannot be.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, numbers or nesting beyond all bounds
         raise ConfigurationError(f"{path}: not readable as TOML ({error})") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}; give a recipe, a TOML file") from None
-    values = with_overrides(values, overrides or {})
-    recipe: Recipe = from_dict(Recipe, _with_preset(values))
+    try:
+        values = with_overrides(values, overrides or {})
+        recipe: Recipe = from_dict(Recipe, _with_preset(values))
+    except RecursionError:
+        raise ConfigurationError(f"{path}: tables within tables without end; see blt train --fields") from None
     return recipe
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from blt.configuration import check, variant
+from blt.configuration import check, check_range, variant
 
 
 @variant("cosine")
@@ -54,5 +54,5 @@ ScheduleConfig = CosineConfig | WSDConfig
 
 
 def _check(warmup_steps: int, final_factor: float) -> None:
-    check(warmup_steps >= 0, f"warmup_steps: {warmup_steps}; at least 0")
+    check_range("warmup_steps", warmup_steps, 0)
     check(0 <= final_factor <= 1, f"final_factor: {final_factor}; from 0 to 1")

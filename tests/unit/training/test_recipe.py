@@ -5,9 +5,10 @@ import pytest
 from blt.configuration import from_dict, to_dict
 from blt.errors import ConfigurationError
 from blt.model import preset
-from blt.patching import SpaceRule
+from blt.patching import EntropyRule, SpaceRule
 from blt.training import Recipe, load_recipe
-from blt.training.optimizers import MuonConfig
+from blt.training.optimizers import AdamWConfig, MuonConfig
+from blt.training.schedules import CosineConfig
 from tiny_training import RECIPE
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
@@ -114,6 +115,40 @@ def test_a_recipe_without_patching_has_the_default_rule(recipe_file):
         ({"blt.model": "none"}, "blt.model: missing; give a shape, a preset, or start_from"),
         ({"blt.parts.globel.frozen_steps": "1"}, "blt.parts.globel: unknown key"),
         ({"blt.parts.local_encoder.frozen_steps": "-1"}, "frozen_steps: -1; at least 0"),
+        ({"blt.parts.local_encoder.learning_rate_factor": "inf"}, "learning_rate_factor: inf; at most"),
+        ({"blt.loop.optimizer.weight_decay": "-0.1"}, "weight_decay: -0.1; at least 0"),
+        ({"blt.loop.optimizer.weight_decay": "inf"}, "weight_decay: inf; at most"),
+        ({"blt.loop.optimizer.epsilon": "-1"}, "epsilon: -1.0; at least 0"),
+        ({"blt.loop.optimizer": {"type": "muon", "weight_decay": -1}}, "weight_decay: -1.0; at least 0"),
+        ({"blt.loop.optimizer.learning_rate": "inf"}, "learning_rate: inf; above 0, and finite"),
+        ({"blt.loop.optimizer.learning_rate": "nan"}, "learning_rate: nan; above 0, and finite"),
+        ({"blt.loop.schedule.warmup_steps": "-1"}, "warmup_steps: -1; at least 0"),
+        ({"blt.model.rope_theta": "inf"}, "rope_theta: inf; at most"),
+        ({"blt.model.global_rope_theta": "1e-300"}, "global_rope_theta: 1e-300; at least 1"),
+        ({"entropy.model.rope_theta": "inf"}, "rope_theta: inf; at most"),
+        ({"entropy.model.window": 10**12}, "window: 1000000000000; at most 1,048,576"),
+        ({"entropy.model.window": 10**30}, "entropy.model.window: 1000000000000000000000000000000; at most"),
+        ({"blt.model.local_encoder.num_layers": 10**9}, "num_layers: 1000000000; at most 4,096"),
+        ({"blt.model.hash_embedding.ngram_sizes": [3, 10**9]}, "ngram_sizes: (3, 1000000000); each from 2 to 256"),
+        ({"blt.model.hash_embedding.num_rows": 10**15}, "num_rows: 1000000000000000; at most"),
+        ({"blt.model.queries_per_patch": 10**6}, "queries_per_patch: 1000000; at most 1,024"),
+        ({"patching.rule.max_length": 10**18}, "max_length: a patch holds at least 1 byte, got 1000000000000000000"),
+        ({"blt.loop.window": 10**12}, "window: 1000000000000; at most 16,777,216"),
+        ({"blt.loop.num_steps": 10**30}, "blt.loop.num_steps: 1000000000000000000000000000000; at most"),
+        ({"blt.loop.clip": 10**400}, "blt.loop.clip: expected float, got 1000"),
+        ({"blt.loop.clip": 16**9000}, "blt.loop.clip: expected float, got a int beyond all bounds"),
+        ({"blt.loop.rows": 16**9000}, "blt.loop.rows: a int beyond all bounds; at most"),
+        ({"blt.loop.clip": "nan"}, "clip: nan; above 0"),
+        ({"patching.mean_patch_bytes": "inf"}, "mean_patch_bytes: a patch holds at least 1 byte, got inf"),
+        ({"seed": "-1"}, "seed: -1; at least 0"),
+        ({"out": ""}, "out: '' is empty; name a folder"),
+        ({"out": " "}, "out: ' ' is empty; name a folder"),
+        ({"out": "a\0b"}, "has characters that no path can have"),
+        ({"data.train": ""}, "train: '' is empty"),
+        ({"data.validation": "\ud800"}, "has characters that no path can have"),
+        ({"start_from": ""}, "start_from: '' is empty"),
+        ({"patching.rule.max_length": "2"}, "mean_patch_bytes: 3.0 is more than the longest patch, max_length 2, has"),
+        ({".".join("a" * 5000): "1"}, "more than 32 names; no field is so deep"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -142,3 +177,49 @@ def test_what_needs_ngram_tables_is_refused_without_them(recipe_file, name, valu
     overrides = {f"blt.{name}": value, "blt.model.hash_embedding.ngram_sizes": []}
     with pytest.raises(ConfigurationError, match=f"{name}: the model has no n-gram tables"):
         load_recipe(recipe_file, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a=" + "[" * 20000,
+        "seed=1" + "0" * 5000,
+        "[" + "a." * 5000 + "b]",
+        "seed = 0x1" + "0" * 9000,
+        'out = "a\\u0000b"',
+    ],
+)
+def test_a_recipe_beyond_all_bounds_is_one_line(tmp_path, content):
+    path = tmp_path / "recipe.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError):
+        load_recipe(path)
+
+
+def test_tables_without_end_under_a_field_are_one_line(recipe_file):
+    recipe_file.write_text(recipe_file.read_text() + "[blt.model." + "a." * 5000 + "b]\n")
+    with pytest.raises(ConfigurationError):
+        load_recipe(recipe_file)
+
+
+def test_a_byte_order_mark_is_passed_over(recipe_file):
+    recipe_file.write_bytes(b"\xef\xbb\xbf" + recipe_file.read_bytes())
+    assert load_recipe(recipe_file).blt.loop.rows == 4
+
+
+def test_a_field_of_an_optimiser_a_schedule_or_a_rule_can_be_set_alone(recipe_file):
+    overrides = {
+        "blt.loop.optimizer.learning_rate": "0.001",
+        "blt.loop.schedule.warmup_steps": "5",
+        "patching.rule.max_length": "8",
+    }
+    recipe = load_recipe(recipe_file, overrides=overrides)
+    assert recipe.blt.loop.optimizer == AdamWConfig(learning_rate=0.001)
+    assert recipe.blt.loop.schedule == CosineConfig(warmup_steps=5)
+    assert recipe.patching.rule == EntropyRule(threshold=1.0, max_length=8)
+
+
+def test_what_a_table_leaves_out_is_what_the_list_of_fields_says(recipe_file):
+    overrides = {"blt.loop.optimizer.type": "muon", "blt.loop.optimizer.adamw.betas": "0.8,0.9"}
+    adamw = load_recipe(recipe_file, overrides=overrides).blt.loop.optimizer.adamw
+    assert adamw == AdamWConfig(learning_rate=3e-3, weight_decay=0.0, betas=(0.8, 0.9))
