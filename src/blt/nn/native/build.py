@@ -1,82 +1,178 @@
-"""Compiles C++ and loads it; the library is kept for the next time."""
+"""Compiles C++ and loads it; the library is kept for the next time.
+
+A source is one file that includes headers of its own folder. It is compiled by the compiler that is there, for the
+processor that is there, when it is first used: one process compiles, others wait for it. Where that fails, it is said
+once, with the compiler's own message, and remembered; `blt doctor` shows the reason and tries again.
+"""
 
 import ctypes
 import functools
 import hashlib
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+
+from blt.errors import one_line
+from blt.nn.native import library_cache
+from blt.nn.native.compiler import TIME_LIMIT, CompileError, Compiler, RefusedError, find_compiler, flag_sets
+from blt.nn.native.library_cache import Built, CacheFolder
 
 FOLDER = Path(__file__).parent
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of loading a library."""
+
+    library: ctypes.CDLL | None
+    """None where there is none to be had."""
+    reason: str = ""
+    """Why there is none."""
+    path: Path | None = None
+    """The library's file, once it is known."""
+    built: Built | None = None
+    """How it was compiled."""
+    is_new: bool = False
+    """Whether it was compiled just now."""
+
+
+def load(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> ctypes.CDLL | None:
+    """Return the compiled functions of a C++ source, or None where there are none to be had.
+
+    The first call of a process may compile, which takes seconds; later calls cost nothing.
+
+    Args:
+        name: the source is `name.cpp`.
+        folder: where it lies, with the headers that it includes.
+        openmp: whether it shares PyTorch's threads; otherwise it may start threads of its own.
+    """
+    return outcome(name, folder=folder, openmp=openmp).library
 
 
 @functools.cache
-def load(source: str) -> ctypes.CDLL | None:
-    """Return the compiled functions of a file of this folder, or None where there are none to be had.
+def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome:
+    """Load a library, as `load` does, and return what came of it."""
+    if os.environ.get("BLT_NATIVE") == "0":
+        return Outcome(None, "the environment variable BLT_NATIVE is 0")
+    if sys.platform == "win32":
+        return Outcome(None, "not on Windows")
+    try:
+        compiler = find_compiler()
+        cache = cache_folder()
+        path = cache.path / f"{name}-{_key(folder / f'{name}.cpp', compiler, openmp=openmp)}.so"
+    except (CompileError, OSError) as error:
+        return _given_up(name, error) if os.environ.get("CXX") else Outcome(None, one_line(str(error)))
+    found = _stored(path)
+    if found is not None:
+        return found
+    try:
+        with _lock(path):
+            found = _stored(path)  # another process may have compiled it meanwhile
+            if found is not None:
+                return found
+            failure = library_cache.known_failure(path)
+            if failure is not None:
+                return Outcome(None, failure, path)
+            reason = f", since {cache.refused}" if cache.refused else ""
+            _say(f"compiling {name}.cpp for this machine, once, into {cache.path}{reason}")
+            try:
+                built = _compile(folder / f"{name}.cpp", compiler, path, openmp=openmp)
+            except CompileError as error:
+                library_cache.remember_failure(path, one_line(str(error)))
+                raise
+        return Outcome(ctypes.CDLL(str(path)), "", path, built, is_new=True)
+    except (CompileError, OSError) as error:
+        return _given_up(name, error, path)
 
-    Args:
-        source: the file's name without `.cpp`.
-    """
-    if os.environ.get("BLT_NATIVE") == "0" or sys.platform == "win32":
+
+def try_again(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome:
+    """Load a library whose compile may have failed before, as if it had not."""
+    found = outcome(name, folder=folder, openmp=openmp)
+    if found.library is None and found.path is not None:
+        library_cache.forget_failure(found.path)
+        outcome.cache_clear()
+        found = outcome(name, folder=folder, openmp=openmp)
+    return found
+
+
+@functools.cache
+def cache_folder() -> CacheFolder:
+    """Return the folder in which this process looks for libraries, and keeps them."""
+    return library_cache.choose_folder()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the right to compile this library; a file system without locks grants it to all."""
+    lock = FileLock(path.with_suffix(".lock"), timeout=2 * TIME_LIMIT, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise CompileError(f"another process holds {path.with_suffix('.lock')}") from None
+    except NotImplementedError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _compile(source: Path, compiler: Compiler, path: Path, *, openmp: bool) -> Built:
+    """Compile by the first flags that the compiler takes."""
+    compiler.check()
+    start = time.monotonic()
+    failures = []
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        unfinished = Path(scratch) / path.name
+        for flags in flag_sets(openmp=openmp):
+            try:
+                compiler.compile(source, flags, into=unfinished)
+            except RefusedError as error:
+                failures.append(error)
+                continue
+            seconds = time.monotonic() - start
+            return library_cache.keep(unfinished, path, compiler=compiler.version, flags=flags, seconds=seconds)
+    raise failures[-1]
+
+
+def _stored(path: Path) -> Outcome | None:
+    """Load what is in the cache; None where that is nothing, or of a system with other libraries."""
+    built = library_cache.find(path)
+    if built is None:
         return None
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
+    try:
+        return Outcome(ctypes.CDLL(str(path)), "", path, built)
+    except OSError:
         return None
-    for flags in _flags():
-        path = _cache_folder() / f"{source}-{_name(source, compiler, flags)}.so"
-        try:
-            if path.is_file() or _compile(source, compiler, flags, path):
-                return ctypes.CDLL(str(path))
-        except OSError:  # nowhere to write, or a library of another system
-            return None
-    return None
 
 
-def _flags() -> list[tuple[str, ...]]:
-    """Return the flags to try, the fastest first."""
-    here = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
-    threads = ("-fopenmp", *_openmp_of_torch())
-    return [(*FLAGS, here, *threads), (*FLAGS, *threads), (*FLAGS, here), FLAGS]
-
-
-def _openmp_of_torch() -> tuple[str, ...]:
-    """Name PyTorch's own OpenMP library, so that both share one set of threads."""
-    folder = Path(torch.__file__).parent
-    found = sorted(path for part in (folder / "lib", folder.parent / "torch.libs") for path in part.glob("lib*omp*.*"))
-    return (str(found[0]),) if found else ()
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "blt"
-
-
-def _name(source: str, compiler: str, flags: tuple[str, ...]) -> str:
+def _key(source: Path, compiler: Compiler, *, openmp: bool) -> str:
     """Tell apart what another source, compiler, processor or PyTorch would give."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else [platform.processor()]
     processor = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
-    files = (FOLDER / f"{source}.cpp", *sorted(FOLDER.glob("*.h")))
-    code = [file.read_text(encoding="utf-8") for file in files]
-    parts = [*code, compiler, *flags, *processor, platform.machine(), torch.__version__]
+    code = [file.read_text(encoding="utf-8") for file in (source, *sorted(source.parent.glob("*.h")))]
+    flags = [flag for flags in flag_sets(openmp=openmp) for flag in flags]
+    system = [*processor, platform.machine(), *platform.libc_ver(), torch.__version__]
+    parts = [*code, compiler.identity, *flags, *system]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _compile(source: str, compiler: str, flags: tuple[str, ...], path: Path) -> bool:
-    """Compile to that file, whole or not at all; say whether it worked."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        unfinished = Path(scratch) / path.name
-        command = [compiler, str(FOLDER / f"{source}.cpp"), *flags, "-o", str(unfinished)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        if done.returncode != 0:
-            return False
-        unfinished.replace(path)
-    return True
+def _given_up(name: str, error: Exception, path: Path | None = None) -> Outcome:
+    reason = one_line(str(error))
+    _say(f"{name}.cpp could not be compiled, so that PyTorch computes, more slowly: {reason} (see `blt doctor`)")
+    return Outcome(None, reason, path)
+
+
+def _say(message: str) -> None:
+    print(f"blt: {one_line(message)}", file=sys.stderr, flush=True)

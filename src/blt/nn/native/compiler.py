@@ -1,0 +1,143 @@
+"""The C++ compiler of this machine: which one, by which flags, and what it says where it fails."""
+
+import functools
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno")
+TIME_LIMIT = 300.0
+"""Seconds that one compile may take."""
+
+
+class CompileError(Exception):
+    """A compiler that is missing, does not work, or refuses a source; the message is its own, on one line."""
+
+
+class RefusedError(CompileError):
+    """A compiler that ran, and did not do what it was asked for; by other flags it may."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler."""
+
+    command: tuple[str, ...]
+    """The words that start it, such as `ccache g++`."""
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What another compiler, or another version of this one, does not share; found without starting it.
+
+        Each word that names a program is followed to its file, whose size and time an upgrade changes.
+        """
+        parts = list(self.command)
+        for word in self.command:
+            found = shutil.which(word)
+            if found is not None:
+                file = Path(found).resolve()
+                status = file.stat()
+                parts += [str(file), str(status.st_size), str(status.st_mtime_ns)]
+        return "\0".join(parts)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """The first line of its own words about itself."""
+        try:
+            return self._run("--version").splitlines()[0]
+        except (CompileError, IndexError):
+            return "of unknown version"
+
+    def check(self) -> None:
+        """Compile an empty library.
+
+        Raises:
+            CompileError: the compiler does not work at all.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "empty.cpp"
+            source.write_text('extern "C" int empty() { return 0; }\n', encoding="utf-8")
+            self.compile(source, ("-fPIC", "-shared"), into=Path(folder) / "empty.so")
+
+    def compile(self, source: Path, flags: tuple[str, ...], *, into: Path) -> None:
+        """Compile one file to a library.
+
+        Raises:
+            CompileError: it could not be done.
+        """
+        self._run(str(source), *flags, "-o", str(into))
+        if not into.is_file():
+            raise RefusedError(f"{shlex.join(self.command)} ended well, but wrote no library")
+
+    def _run(self, *arguments: str) -> str:
+        name = shlex.join(self.command)
+        try:
+            done = subprocess.run(
+                [*self.command, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=TIME_LIMIT,
+                text=True,
+                errors="replace",
+            )
+        except subprocess.TimeoutExpired:
+            raise CompileError(f"{name} did not end within {TIME_LIMIT:g} seconds") from None
+        except OSError as error:
+            raise CompileError(f"{name} cannot be started: {error.strerror or error}") from None
+        if done.returncode != 0:
+            raise RefusedError(f"{name}: {_reason(done.stderr) or f'exit status {done.returncode}'}")
+        return done.stdout
+
+
+def find_compiler() -> Compiler:
+    """Return the compiler that the environment variable CXX names, split as a shell would, else the first found.
+
+    Raises:
+        CompileError: there is none.
+    """
+    given = os.environ.get("CXX", "")
+    try:
+        words = shlex.split(given)
+    except ValueError as error:
+        raise CompileError(f"the environment variable CXX is {given!r}: {error}") from None
+    if not words:
+        found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+        if found is None:
+            raise CompileError("no C++ compiler found: neither c++, g++ nor clang++; install one, or set CXX")
+        words = [found]
+    return Compiler(tuple(words))
+
+
+def flag_sets(*, openmp: bool) -> list[tuple[str, ...]]:
+    """Return the flags to try, the fastest first.
+
+    Args:
+        openmp: whether the source shares PyTorch's threads; else it may start its own.
+    """
+    here = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
+    if not openmp:
+        return [(*FLAGS, here, "-pthread"), (*FLAGS, "-pthread")]
+    threads = ("-fopenmp", *_openmp_of_torch())
+    return [(*FLAGS, here, *threads), (*FLAGS, *threads), (*FLAGS, here), FLAGS]
+
+
+def _openmp_of_torch() -> tuple[str, ...]:
+    """Return the file of PyTorch's own OpenMP library, so that both share one set of threads."""
+    folder = Path(torch.__file__).parent
+    found = sorted(path for part in (folder / "lib", folder.parent / "torch.libs") for path in part.glob("lib*omp*.*"))
+    return (str(found[0]),) if found else ()
+
+
+def _reason(said: str) -> str:
+    """Return the line of a compiler's output that says most: the first error, else the last line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = (line for line in lines if "error" in line.lower())
+    return next(errors, lines[-1] if lines else "")
