@@ -16,6 +16,7 @@ from blt.nn import (
     dtype_of_states,
     in_last_segment,
     run_positions,
+    without_autocast,
 )
 from blt.shapes import Float, Int, Tensor
 
@@ -41,6 +42,7 @@ class EntropyState:
         self._logits = LinearSteps(weight if model.output is None else model.output, norm=model.norm)
 
     @torch.inference_mode()
+    @without_autocast
     def read(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
         """Read bytes of some rows; a BOS may only be the first of them.
 
@@ -66,6 +68,7 @@ class EntropyState:
         self.newest[rows] -= taken_back
 
     @torch.inference_mode()
+    @without_autocast
     def fill(
         self, rows: HostInts, byte_ids: Int[Tensor, "R T"], *, lengths: Int[Tensor, " R"]
     ) -> Float[Tensor, "R T V"]:

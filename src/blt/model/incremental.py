@@ -25,6 +25,7 @@ from blt.nn import (
     dtype_of_states,
     in_last_segment,
     take,
+    without_autocast,
 )
 from blt.patching.patches import Patches
 from blt.shapes import Bool, Float, Int, Tensor
@@ -82,6 +83,7 @@ class BLTState:
         return StackSteps(layers, cache=cache, head_dim=shape.dim // shape.num_heads, theta=theta)
 
     @torch.inference_mode()
+    @without_autocast
     def read(self, byte_ids: Int[Tensor, "R M"], ends: Bool[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
         """Read bytes of some rows, at most `max_rollback` of each; a BOS may only be the first of them.
 
@@ -174,6 +176,7 @@ class BLTState:
         return self._logits(states).float()
 
     @torch.inference_mode()
+    @without_autocast
     def fill(
         self,
         rows: HostInts,

@@ -4,6 +4,7 @@ from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern
 from blt.nn.cache import HostInts, KeyValueCache, KVRecorder, StepInputs
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
+from blt.nn.precision import without_autocast
 from blt.nn.rotary import RotaryTable, rotary_table, rotate
 from blt.nn.segments import (
     attend_to_slots,
@@ -58,4 +59,5 @@ __all__ = [
     "segment_softmax",
     "segment_sum",
     "take",
+    "without_autocast",
 ]

@@ -63,7 +63,7 @@ class Muon(Optimizer):
         average, rate = state["momentum_buffer"], group["lr"] * max(1, weight.shape[0] / weight.shape[1]) ** 0.5
         kept, polynomials = 1 - group["lr"] * group["weight_decay"], _polynomials(group["num_iterations"])
         if has_fast_bfloat16(weight.device) and multiplies(weight, gradient, average):
-            coefficients = torch.tensor(polynomials)
+            coefficients = torch.tensor(polynomials, dtype=torch.float32, device="cpu")
             muon_step(weight, gradient, average, momentum=momentum, rate=rate, kept=kept, coefficients=coefficients)
             return
         mixture = gradient.lerp(average.lerp_(gradient, 1 - momentum), momentum)

@@ -68,7 +68,7 @@ class FusedNorm(Fused):
         """Args: states: `… D`; weight: `D`, float32; epsilon: added to the mean square; dtype: of what comes out."""
         states, dim = states.contiguous(), states.shape[-1]
         rows = states.numel() // dim
-        out, scale = torch.empty(states.shape, dtype=dtype), torch.empty(rows)
+        out, scale = states.new_empty(states.shape, dtype=dtype), states.new_empty(rows, dtype=torch.float32)
         call("norm_forward", states.dtype, dtype, states, weight, epsilon, rows, dim, out, scale)
         ctx.save_for_backward(states, weight, scale)
         return out
@@ -163,7 +163,7 @@ class FusedAttention(Fused):
         """Args: queries, keys, values: `B T H E`; first: the first position that each sees."""
         queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
         out, (batch, length, num_heads, _) = torch.empty_like(queries), queries.shape
-        totals = torch.empty(batch, num_heads, length)
+        totals = queries.new_empty(batch, num_heads, length, dtype=torch.float32)
         call("attend_forward", queries.dtype, queries, keys, values, first, *queries.shape, out, totals)
         ctx.save_for_backward(queries, keys, values, first, out, totals)
         return out
@@ -213,7 +213,7 @@ class FusedMaximum(Fused):
         states, slots = states.contiguous(), slots.contiguous()
         batch, length, dim = states.shape
         out = states.new_zeros(batch, num_slots, dim)
-        places = torch.full((batch, num_slots, dim), -1, dtype=torch.int32)
+        places = slots.new_full((batch, num_slots, dim), -1, dtype=torch.int32)
         call("largest_forward", states.dtype, states, slots, batch, length, num_slots, dim, out, places)
         ctx.save_for_backward(places)
         ctx.shape = states.shape
@@ -245,6 +245,6 @@ class FusedBag(Fused):
     def backward(ctx: Any, given: Tensor) -> tuple[None, Tensor]:
         """Add each position's gradient to its rows."""
         (indices,) = ctx.saved_tensors
-        gradient, given = torch.zeros(ctx.shape), given.float().contiguous()
+        gradient, given = given.new_zeros(ctx.shape, dtype=torch.float32), given.float().contiguous()
         call("scatter_rows", given, indices.contiguous(), *indices.shape, ctx.shape[1], gradient)
         return None, gradient

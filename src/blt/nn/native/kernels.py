@@ -57,6 +57,11 @@ def serves(weights: Iterable[Tensor]) -> bool:
     return all(part.device.type == "cpu" and part.dtype in _KINDS for part in weights) and load("kernels") is not None
 
 
+def _floats(*shape: int) -> Tensor:
+    """Return uninitialised memory of the only type and device that the kernels write."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 class _Bound:
     """Keeps alive the tensors that structures point to."""
 
@@ -65,7 +70,7 @@ class _Bound:
         assert library is not None
         self._library = library
         self._kept: list[Tensor] = []
-        self._scratch = torch.empty(0)
+        self._scratch = _floats(0)
 
     def _pointer(self, tensor: Tensor, *, dtype: torch.dtype | None = None) -> int:
         tensor = tensor.detach().to(dtype or tensor.dtype).contiguous()
@@ -88,7 +93,7 @@ class _Bound:
     def _room(self, size: int) -> int:
         """Return the address of memory to work in, for so many float32."""
         if self._scratch.numel() < size:
-            self._scratch = torch.empty(2 * size)
+            self._scratch = _floats(2 * size)
         return self._scratch.data_ptr()
 
 
@@ -153,7 +158,7 @@ class NativeLinear(_Bound):
     def __call__(self, states: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
         """Multiply each state; float32."""
         states = states.contiguous()
-        num, out = len(states), torch.empty(len(states), self._weight.height)
+        num, out = len(states), _floats(len(states), self._weight.height)
         self._library.step_linear(
             ctypes.byref(self._before),
             ctypes.byref(self._weight),

@@ -47,7 +47,7 @@ class FusedLinear(Fused):
         of_states = (given @ matrix).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         of_weight = None
         if ctx.needs_input_grad[1]:
-            of_weight = torch.empty(height, width)
+            of_weight = given.new_empty(height, width, dtype=torch.float32)
             call("weight_gradient", given, states, given.numel() // height, height, width, of_weight)
         return of_states, of_weight
 
