@@ -51,4 +51,5 @@ def on_post_page(output: str, *, page: Any, config: Any) -> str:
 
 def _mathml(match: re.Match[str]) -> str:
     display = "block" if match["open"] == "[" else "inline"
-    return convert(html.unescape(match["latex"].strip()), display=display)
+    formula = convert(html.unescape(match["latex"].strip()), display=display)
+    return f'<div class="formula">{formula}</div>' if display == "block" else formula
