@@ -129,7 +129,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(by_itself if name == "auto" else name)
         if str(device) == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # the device meta, which holds no numbers, can make them
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(f"device: {name!r} cannot be used ({reason}); try 'cpu' or 'auto'") from None

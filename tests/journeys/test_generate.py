@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from blt.cli import main
+from blt.generation import stream_bytes
+from blt.lm import ByteLM
 
 
 @pytest.fixture
@@ -187,3 +189,29 @@ def test_ctrl_c_ends_a_text_without_a_traceback(tiny_folder):
         _, errors = process.communicate()
     assert process.returncode == 130
     assert errors.split() == [b"stopped"]
+
+
+def test_raw_shows_the_exact_bytes_and_nothing_after_them(run, tiny_folder, tmp_path):
+    (tmp_path / "prompt").write_bytes(b"Zo\xff\xc3")
+    options = ("--prompt-file", str(tmp_path / "prompt"), "--max-new", "60", "--temperature", "2", "--seed", "0")
+    status, shown, errors = run(*options, "--raw", "--model", str(tiny_folder))
+    lm = ByteLM.from_pretrained(tiny_folder)
+    expected = lm.generate(b"Zo\xff\xc3", max_new_bytes=60, temperature=2.0, seed=0).data
+    assert (status, shown, errors) == (0, expected, b"")
+    assert "\ufffd" in expected.decode(errors="replace")
+    pieces = list(stream_bytes(lm, b"Zo\xff\xc3", max_new_bytes=60, temperature=2.0, seed=0))
+    assert b"Zo\xff\xc3" + b"".join(pieces) == expected
+    assert all(pieces)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--raw", "--json"), b"--raw: JSON holds text"),
+        (("--repetition-window", "5"), b"--repetition-window: needs --repetition-penalty"),
+    ],
+)
+def test_an_option_that_nothing_would_read_is_refused(run, options, complaint):
+    status, output, errors = run("--prompt", "Tom", *options)
+    assert (status, output) == (2, b"")
+    assert complaint in errors

@@ -4,14 +4,21 @@ Every error that the package raises on purpose becomes one line on standard erro
 the traceback instead.
 """
 
+import contextlib
 import importlib
 import os
 import sys
 
 import click
+from click.shell_completion import shell_complete
 
 from blt import __version__
-from blt.errors import BLTError
+from blt.cli.streams import discard_output, prepare_streams
+from blt.configuration import check
+from blt.errors import BLTError, one_line
+
+COMPLETION = "_BLT_COMPLETE"
+"""The variable by which a shell asks how a command may go on, as click calls it."""
 
 VERBS = {
     "generate": "Continue a text.",
@@ -47,11 +54,21 @@ class _Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.command(cls=_Verbs, name="blt", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=_Verbs,
+    name="blt",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="blt")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:  # noqa: ARG001 (`main` reads it, wherever it stands)
     """Language models that read raw bytes: train, evaluate, generate, inspect."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        context.exit(2)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,36 +80,69 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    sys.exit(_run(arguments, debug=debug))
-
-
-def _run(arguments: list[str], *, debug: bool) -> int:
+    prepare_streams()
     try:
-        status = cli.main(arguments, prog_name="blt", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.Abort:
-        click.echo("stopped", err=True)
-        return 130
+        status = _run(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (BLTError, OSError, MemoryError) as error:
-        if debug:
+        discard_output()
+        status = 0
+    except (BLTError, OSError, MemoryError, RuntimeError) as error:
+        if debug or not _is_expected(error):
             raise
-        click.echo(f"blt: {_one_line(error)}", err=True)
+        _show(f"blt: {_one_line(error)}")
+        status = 2
+        _flush()
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a verb, and return its exit status.
+
+    Click's own `main` is not called: it answers a broken pipe itself, with exit status 1.
+    """
+    if instruction := os.environ.get(COMPLETION):
+        return shell_complete(cli, {}, "blt", COMPLETION, instruction)
+    for argument in arguments:
+        check("\0" not in argument, f"{argument!r}: no argument of a command can hold the character NUL")
+    try:
+        with cli.make_context("blt", arguments) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        with contextlib.suppress(OSError):
+            error.show()
         return 2
-    return status if isinstance(status, int) else 0  # what a verb gave to `context.exit`, if it did
+    except (click.Abort, KeyboardInterrupt):
+        _show("stopped")
+        return 130
+    return 0
+
+
+def _show(line: str) -> None:
+    """Show a line on standard error, if that can still be written."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
+def _flush() -> None:
+    """Write what a failed verb has shown, or drop it where that cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_output()
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error says what it has to in one line; PyTorch's is one only where memory does not suffice."""
+    if isinstance(error, BLTError | OSError | MemoryError):
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and not isinstance(error, BLTError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
+        return one_line(f"{where}{error.strerror}")
     return " ".join(str(error).split()) or type(error).__name__

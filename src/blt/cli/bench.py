@@ -10,8 +10,9 @@ from typing import Any
 import click
 import torch
 
-from blt.cli.options import device_option, json_option, model_option
+from blt.cli.options import device_option, dtype_option, json_option, model_option, refuse_unread
 from blt.cli.plan import ENTROPY_MODELS
+from blt.cli.types import Count
 from blt.codec import encode
 from blt.configuration import check
 from blt.data import Batch
@@ -34,7 +35,6 @@ from blt.training.allocator import keep_freed_memory
 from blt.training.objectives import BLTObjective
 from blt.training.optimizers import AdamWConfig, build_optimizers
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 MEAN_PATCH_BYTES = 4.4
 PROMPTS = ["Once upon a time", "Lily and Tom went to the park.", "The big dog was sad because"]
 
@@ -43,19 +43,20 @@ PROMPTS = ["Once upon a time", "Lily and Tom went to the park.", "The big dog wa
 @model_option
 @click.option("--preset", "preset_name", metavar="NAME", help="New weights of this shape, at 4.4 bytes per patch.")
 @click.option("--what", type=click.Choice(["decode", "prefill", "train"]), default="decode", show_default=True)
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", show_default=True, help="Of the weights.")
-@click.option("--bytes", "num_bytes", type=click.IntRange(min=8), default=256, show_default=True, help="In each row.")
-@click.option("--after", type=click.IntRange(min=1), default=17, show_default=True, help="Decode: bytes of prompt.")
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Rows; training has 8 at least."
-)
+@dtype_option("float32", "bfloat16", "int8")
+@click.option("--bytes", "num_bytes", type=Count(8, 10**7), default=256, show_default=True, help="In each row.")
+@click.option("--after", type=Count(), default=17, show_default=True, help="Decode: bytes of prompt.")
+@click.option("--batch", type=Count(1, 4096), default=1, show_default=True, help="Rows; training has 8 at least.")
 @click.option("--draft", type=click.Choice(["entropy", "decoder"]), help="Decode: draft bytes ahead, on real prompts.")
 @click.option("--max-draft", type=click.IntRange(1, 15), default=8, show_default=True, help="At once.")
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Runs to take the median of.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; as many as PyTorch chooses if not given.")
+@click.option("--repeats", type=Count(1, 10**6), default=5, show_default=True, help="Runs to take the median of.")
+@click.option("--threads", type=Count(1, 1024), help="CPU threads; as many as PyTorch chooses if not given.")
 @device_option
 @json_option
+@click.pass_context
 def bench(
+    context: click.Context,
+    /,
     model: str | None,
     preset_name: str | None,
     what: str,
@@ -75,15 +76,17 @@ def bench(
     Decoding reads the sample text byte by byte, and chooses each byte as generation does; with --draft the model
     continues prompts of its own instead.
     """
+    _refuse_unread(context, what=what, drafts=draft is not None)
     check(model is None or preset_name is None, "--model and --preset: give one of them")
-    check(what != "train" or dtype != "int8", "--dtype int8: weights of whole numbers cannot be trained; use bf16")
+    check(what != "train" or dtype != "int8", "--dtype int8: weights of whole numbers cannot be trained; use bfloat16")
+    batch = max(8, batch) if what == "train" else batch
     if threads is not None:
         torch.set_num_threads(threads)
-    lm = _model(model, preset_name, dtype="float32" if what == "train" else DTYPES[dtype], device=device)
-    products = torch.bfloat16 if what == "train" and dtype == "bf16" else None
+    lm = _model(model, preset_name, dtype="float32" if what == "train" else dtype, device=device)
+    products = torch.bfloat16 if what == "train" and dtype == "bfloat16" else None
     limits = measure_limits(lm.device, dtype=products)
     if what == "train":
-        speed = _training(lm, limits, batch=max(8, batch), num_bytes=num_bytes, repeats=repeats, bf16=dtype == "bf16")
+        speed = _training(lm, limits, batch=batch, num_bytes=num_bytes, repeats=repeats, bf16=dtype == "bfloat16")
     elif what == "prefill":
         speed = measure_prefill(lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, repeats=repeats)
     elif draft is not None:
@@ -99,6 +102,16 @@ def bench(
     if what == "decode" and draft is not None:
         found |= {"draft": draft, "speed_up": speed.bytes_per_second / plain.bytes_per_second}
     click.echo(json.dumps(found) if as_json else _shown(found))
+
+
+def _refuse_unread(context: click.Context, *, what: str, drafts: bool) -> None:
+    """Refuse options of other measurements than the one that was asked for."""
+    decodes = what == "decode"
+    refuse_unread(context, "draft", "after", unless=decodes, reason="only --what decode reads it")
+    refuse_unread(context, "max_draft", unless=drafts, reason="needs --draft")
+    refuse_unread(context, "batch", unless=what != "prefill", reason="--what prefill reads one row")
+    reason = "--draft has prompts of its own, each continued once and alone"
+    refuse_unread(context, "after", "batch", "repeats", unless=not drafts, reason=reason)
 
 
 def _model(model: str | None, preset_name: str | None, *, dtype: str, device: str) -> ByteLM:

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from blt.checkpoint import check_replaceable
-from blt.cli.options import fields_as_options
+from blt.cli.options import fields_as_options, seed_option
+from blt.cli.types import Name
 from blt.configuration import from_dict, to_dict, with_overrides
 from blt.errors import ConfigurationError
 from blt.interop.byteify import byteify as make_bytes
@@ -16,8 +17,14 @@ from blt.model import PRESETS, BLTConfig, preset
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("checkpoint")
-@click.option("--out", required=True, metavar="FOLDER", help="Where to write; replaced if it is a model folder of blt.")
+@click.argument("checkpoint", type=Name())
+@click.option(
+    "--out",
+    type=Name(),
+    required=True,
+    metavar="FOLDER",
+    help="Where to write; replaced if it is a model folder of blt.",
+)
 @click.option(
     "--preset",
     "preset_name",
@@ -26,9 +33,12 @@ from blt.model import PRESETS, BLTConfig, preset
     help=f"Whose local modules are made, new: one of {', '.join(PRESETS)}.",
 )
 @click.option(
-    "--entropy", metavar="PATH_OR_NAME", help="Whose entropy model and patch rule to take; the bundled model's."
+    "--entropy",
+    type=Name(),
+    metavar="PATH_OR_NAME",
+    help="Whose entropy model and patch rule to take; the bundled model's.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the new weights.")
+@seed_option("Of the new weights.")
 @click.pass_context
 def byteify(
     context: click.Context, checkpoint: str, out: str, preset_name: str, entropy: str | None, seed: int

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from blt.checkpoint import check_replaceable
-from blt.cli.options import json_option, model_option
+from blt.cli.options import data_option, json_option, limit_option, model_option
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
+from blt.cli.types import Count, Name, Number
 from blt.configuration import field_help, from_dict, to_dict
 from blt.data import Format, Shards, read_documents
 from blt.errors import ConfigurationError
@@ -28,17 +29,17 @@ _HELP = field_help(EntropyAndRiseRule)
 
 
 @click.command()
-@click.option("--data", required=True, metavar="FILE", help="Text, JSONL or Parquet, also compressed; - reads input.")
-@click.option("--mean-patch", type=click.FloatRange(min=1), required=True, help="Wanted bytes per patch, such as 4.4.")
+@data_option
+@click.option("--mean-patch", type=Number(min=1), required=True, help="Wanted bytes per patch, such as 4.4.")
 @model_option
 @click.option("--rule", type=click.Choice(RULES), help="Rule whose threshold to find; the model's own by default.")
-@click.option("--max-length", type=click.IntRange(min=1), help=_HELP["max_length"])
-@click.option("--rise-threshold", type=float, help=_HELP["rise_threshold"])
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N documents only.")
+@click.option("--max-length", type=Count(), help=_HELP["max_length"])
+@click.option("--rise-threshold", type=Number(), help=_HELP["rise_threshold"])
+@limit_option
 @format_option
 @text_field_option
 @skip_bad_option
-@click.option("--out", metavar="FOLDER", help="Save the model with the calibrated rule there.")
+@click.option("--out", type=Name(), metavar="FOLDER", help="Save the model with the calibrated rule there.")
 @json_option
 def calibrate(
     data: str,

@@ -7,6 +7,7 @@ import click
 import torch
 
 from blt.checkpoint import check_replaceable, load_headers, load_json
+from blt.cli.types import Name
 from blt.codec import encode
 from blt.errors import ModelFolderError
 from blt.inspection.sample import PARAGRAPH
@@ -19,15 +20,18 @@ FORMATS = ("blt", "transformers")
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=Name())
 @click.option(
     "--out",
+    type=Name(),
     required=True,
     metavar="FOLDER",
     help="Where to write; replaced if blt wrote it.",
 )
 @click.option("--to", "target", type=click.Choice(FORMATS), help="Form to write; by default the one SOURCE has not.")
-@click.option("--entropy", metavar="FOLDER", help="Entropy model of a published model, such as facebook/blt-entropy.")
+@click.option(
+    "--entropy", type=Name(), metavar="FOLDER", help="Entropy model of a published model, such as facebook/blt-entropy."
+)
 def convert(source: str, out: str, target: str | None, entropy: str | None) -> None:
     """Turn a model folder of other software into one of blt, or back.
 

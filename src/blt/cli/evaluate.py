@@ -11,8 +11,18 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from blt.cli.options import device_option, json_option, model_option
+from blt.cli.options import (
+    data_option,
+    device_option,
+    dtype_option,
+    json_option,
+    limit_option,
+    model_option,
+    refuse_unread,
+    seed_option,
+)
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
+from blt.cli.types import Count
 from blt.data import Format, read_documents
 from blt.evaluation import PROTOCOLS, Evaluation, Protocol
 from blt.evaluation import evaluate as evaluate_lm
@@ -21,7 +31,7 @@ from blt.lm import ByteLM
 
 
 @click.command()
-@click.option("--data", required=True, metavar="FILE", help="Text, JSONL or Parquet, also compressed; - reads input.")
+@data_option
 @model_option
 @click.option(
     "--protocol",
@@ -30,17 +40,20 @@ from blt.lm import ByteLM
     show_default=True,
     help="Each document alone and whole, or cuts of 512 ids as a small training run sees them.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N documents only.")
+@limit_option
 @format_option
 @text_field_option
 @skip_bad_option
-@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Draws; 0: no interval.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--bootstrap", type=Count(0, 10**6), default=1000, show_default=True, help="Draws; 0: no interval.")
+@seed_option("Seed of the bootstrap.")
 @device_option
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@dtype_option("float32", "bfloat16")
 @click.option("--units", is_flag=True, help="With --json: also the bits and bytes of every document, or window.")
 @json_option
+@click.pass_context
 def evaluate(
+    context: click.Context,
+    /,
     data: str,
     model: str | None,
     protocol: str,
@@ -61,6 +74,8 @@ def evaluate(
     --protocol both, the JSON object has the figures of `documents`, and under the key "windows" those of `windows`.
     """
     read = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
+    refuse_unread(context, "units", unless=as_json, reason="needs --json, which shows them")
+    refuse_unread(context, "seed", unless=bootstrap > 0, reason="nothing is drawn with --bootstrap 0")
     documents = list(itertools.islice(read, limit))
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
     evaluations = []

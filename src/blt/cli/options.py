@@ -1,19 +1,25 @@
 """Options that several verbs share, so that they mean the same everywhere."""
 
-import click
-import torch
+from collections.abc import Callable
+from typing import Any
 
+import click
+from click.core import ParameterSource
+
+from blt.cli.types import MAX_SEED, Count, Dtype, Name
 from blt.errors import ConfigurationError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _usable(context: click.Context, parameter: click.Parameter, name: str) -> str:
-    """Refuse a device that PyTorch does not know or this machine does not have."""
+    """Refuse a device that PyTorch does not know or this machine does not have; return its name."""
+    from blt.distributed import choose_device  # PyTorch takes a second to import, and --help needs none
+
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise click.BadParameter(f"{name!r} cannot be used ({reason}); try cpu", context, parameter) from None
-    return name
+        return str(choose_device(name))
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error).removeprefix("device: "), context, parameter) from None
 
 
 def fields_as_options(arguments: list[str]) -> dict[str, object]:
@@ -31,12 +37,52 @@ def fields_as_options(arguments: list[str]) -> dict[str, object]:
     return overrides
 
 
+def refuse_unread(context: click.Context, *names: str, unless: bool, reason: str) -> None:
+    """Refuse options that were given though nothing would read them.
+
+    Args:
+        context: of the verb.
+        names: of its parameters.
+        unless: whether something reads them.
+        reason: what to say after the option's name.
+
+    Raises:
+        ConfigurationError: one was given.
+    """
+    for parameter in context.command.params:
+        is_given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and is_given and not unless:
+            raise ConfigurationError(f"{parameter.opts[-1]}: {reason}")
+
+
+def seed_option(help: str, *, default: int | None = 0) -> Decorator:
+    """Return the option --seed, with what it is the seed of."""
+    return click.option("--seed", type=Count(0, MAX_SEED), default=default, show_default=default is not None, help=help)
+
+
+def dtype_option(*dtypes: str) -> Decorator:
+    """Return the option --dtype, with the types that the verb can compute in."""
+    return click.option(
+        "--dtype", type=Dtype(*dtypes), metavar="|".join(dtypes), default="float32", show_default=True,
+        help="Of the weights; fp32 and bf16 for short.",
+    )  # fmt: skip
+
+
 model_option = click.option(
     "--model",
+    type=Name(),
     metavar="PATH_OR_NAME",
     help="Model folder, name in checkpoints/ or on the Hub; the bundled model if not given.",
 )
 device_option = click.option(
-    "--device", default="cpu", show_default=True, callback=_usable, help="Where to compute, as PyTorch names it."
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_usable,
+    help="Where to compute, as PyTorch names it; auto: a GPU if there is one.",
 )
+data_option = click.option(
+    "--data", type=Name(), required=True, metavar="FILE", help="Text, JSONL or Parquet, also compressed; - reads input."
+)
+limit_option = click.option("--limit", type=Count(), metavar="N", help="Read the first N documents only.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from blt.checkpoint import check_page, write_page
-from blt.cli.options import device_option, json_option, model_option
+from blt.cli.console import OutputConsole
+from blt.cli.options import device_option, json_option, model_option, refuse_unread
+from blt.cli.types import Count, Name, Number
 from blt.codec import to_bytes
 from blt.configuration import from_dict, tag_of, to_dict
 from blt.errors import ConfigurationError
@@ -25,16 +26,19 @@ RULES = ("entropy", "entropy-rise", "entropy-and-rise", "space", "static", "byte
 @click.argument("text", metavar="TEXT|FILE")
 @model_option
 @click.option("--rule", type=click.Choice(RULES), help="Where patches end; the model's own rule if not given.")
-@click.option("--threshold", type=float, metavar="NATS", help="θ of a rule that looks at entropies.")
-@click.option("--rise-threshold", type=float, metavar="NATS", help="Least rise, with --rule entropy-and-rise.")
-@click.option("--length", type=int, metavar="BYTES", help="Bytes per patch, with --rule static.")
-@click.option("--max-length", type=int, metavar="BYTES", help="Cut longer patches.")
-@click.option("--limit", type=click.IntRange(min=1), default=65536, show_default=True, help="Bytes to read at most.")
-@click.option("--html", "html_file", metavar="OUT", help="Write a page for the browser.")
+@click.option("--threshold", type=Number(), metavar="NATS", help="θ of a rule that looks at entropies.")
+@click.option("--rise-threshold", type=Number(), metavar="NATS", help="Least rise, with --rule entropy-and-rise.")
+@click.option("--length", type=Count(min=None), metavar="BYTES", help="Bytes per patch, with --rule static.")
+@click.option("--max-length", type=Count(min=None), metavar="BYTES", help="Cut longer patches.")
+@click.option("--limit", type=Count(), default=65536, show_default=True, help="Bytes to read at most.")
+@click.option("--html", "html_file", type=Name(), metavar="OUT", help="Write a page for the browser.")
 @click.option("--show-spaces", is_flag=True, help="Show each space as ·.")
 @device_option
 @json_option
+@click.pass_context
 def patch(
+    context: click.Context,
+    /,
     text: str,
     model: str | None,
     limit: int,
@@ -50,6 +54,8 @@ def patch(
     colours by turns, and the warmer a character, the less sure the model is, having read it, what follows. Without
     colours, as in a pipe, │ stands between patches.
     """
+    as_text = not as_json and html_file is None
+    refuse_unread(context, "show_spaces", unless=as_text, reason="only the text for a terminal has them; see --html")
     if html_file is not None:
         check_page(Path(html_file), sources=[Path(text)])
     data, title = read_text_or_file(text)
@@ -63,7 +69,7 @@ def patch(
     elif html_file is not None:
         click.echo(f"{html_file}: {len(view.patches):,} patches, mean {view.mean_patch_bytes:.2f} bytes")
     else:
-        print_patches(view, Console(), show_spaces=show_spaces)
+        print_patches(view, OutputConsole(), show_spaces=show_spaces)
 
 
 def read_text_or_file(text: str) -> tuple[bytes, str]:

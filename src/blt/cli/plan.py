@@ -7,6 +7,7 @@ from typing import Any, Literal
 import click
 
 from blt.cli.options import json_option, model_option
+from blt.cli.types import Count, Name, Number
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.lm.folder import download, read_config
@@ -42,11 +43,11 @@ class _Plan:
 
 
 @click.command()
-@click.argument("recipe", required=False, metavar="[RECIPE.toml]")
+@click.argument("recipe", type=Name(), required=False, metavar="[RECIPE.toml]")
 @click.option("--preset", "preset_name", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")
 @model_option
-@click.option("--mean-patch", type=click.FloatRange(min=1), help="Bytes per patch; the recipe's, or 4.4.")
-@click.option("--context", type=click.IntRange(min=1), help="Bytes of a document; the recipe's window, or 512.")
+@click.option("--mean-patch", type=Number(min=1), help="Bytes per patch; the recipe's, or 4.4.")
+@click.option("--context", type=Count(), help="Bytes of a document; the recipe's window, or 512.")
 @json_option
 def plan(
     recipe: str | None,

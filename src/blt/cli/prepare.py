@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
+from blt.cli.types import Name, Number
 from blt.configuration import field_help
 from blt.data.document_limit import MAX_DOCUMENT_BYTES
 from blt.data.index import read_index
@@ -24,10 +25,11 @@ _HELP = field_help(PrepareConfig)
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, metavar="INPUT...")
-@click.option("--out", metavar="DIR", help=_HELP["out"])
+@click.argument("inputs", type=Name(), nargs=-1, metavar="INPUT...")
+@click.option("--out", type=Name(), metavar="DIR", help=_HELP["out"])
 @click.option(
     "--check",
+    type=Name(),
     metavar="DIR",
     help="Compare every file of a prepared folder with its checksum, and prepare nothing.",
 )
@@ -39,13 +41,13 @@ _HELP = field_help(PrepareConfig)
 @skip_bad_option
 @click.option(
     "--max-document-mb",
-    type=float,
+    type=Number(),
     default=MAX_DOCUMENT_BYTES / 1e6,
     show_default=True,
     help="Refuse a longer document, in 10^6 bytes; one is held in memory at a time.",
 )
-@click.option("--validation", type=float, default=0.01, show_default=True, help=_HELP["validation"])
-@click.option("--shard-mb", type=float, default=256.0, show_default=True, help="Size of a shard, in 10^6 bytes.")
+@click.option("--validation", type=Number(), default=0.01, show_default=True, help=_HELP["validation"])
+@click.option("--shard-mb", type=Number(), default=256.0, show_default=True, help="Size of a shard, in 10^6 bytes.")
 @click.option("--seed", type=int, default=0, show_default=True, help=_HELP["seed"])
 @click.option("--overwrite", is_flag=True, help=_HELP["overwrite"])
 def prepare(

@@ -3,10 +3,11 @@
 import json
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from blt.cli.options import device_option, json_option
+from blt.cli.console import OutputConsole
+from blt.cli.options import device_option, dtype_option, json_option, seed_option
+from blt.cli.types import Name
 from blt.codec import to_bytes
 from blt.inspection import LawReport
 from blt.inspection import verify as verify_lm
@@ -14,10 +15,10 @@ from blt.lm import ByteLM
 
 
 @click.command()
-@click.argument("model", required=False, metavar="[MODEL]")
+@click.argument("model", type=Name(), required=False, metavar="[MODEL]")
 @click.option("--text", metavar="TEXT", help="Try the laws on this text, beside random bytes; its first 2,048 bytes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random bytes and positions.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@seed_option("Seed of random bytes and positions.")
+@dtype_option("float32", "bfloat16")
 @device_option
 @json_option
 @click.pass_context
@@ -47,7 +48,7 @@ def _print(reports: list[LawReport]) -> None:
         verdict = "[green]held[/]" if report.held else "[bold red]BROKEN[/]"
         place = "" if report.held else report.where
         table.add_row(report.law, verdict, f"{report.deviation:.2g}", f"{report.tolerance:g}", place)
-    Console().print(table)
+    OutputConsole().print(table)
     broken = [report.law for report in reports if not report.held]
     verdict = f"{len(broken)} of {len(reports)} laws are broken" if broken else f"all {len(reports)} laws held"
     click.echo(f"\n{verdict}")

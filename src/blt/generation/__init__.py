@@ -7,7 +7,7 @@ The continuation of a row depends on its prompt, its options and its seed only, 
 
 from blt.generation.drafting import DraftConfig, Drafter
 from blt.generation.engine import Engine
-from blt.generation.generate import generate, generate_batch, stream
+from blt.generation.generate import generate, generate_batch, stream, stream_bytes
 from blt.generation.logprobs import Alternative, ByteLogprob
 from blt.generation.request import Generation, GenerationConfig, GenerationOptions, Request
 from blt.generation.sampling import Sampler, SamplingConfig
@@ -29,4 +29,5 @@ __all__ = [
     "generate",
     "generate_batch",
     "stream",
+    "stream_bytes",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Unpack
 
 from blt.codec import Utf8Stream
+from blt.errors import BLTError
 from blt.generation.drafting import default_drafter
 from blt.generation.engine import Engine
 from blt.generation.request import Generation, GenerationConfig, GenerationOptions, Request
@@ -80,21 +81,51 @@ def stream(
         ConfigurationError, ModelFolderError: as `generate`; what can only be noticed on the way comes after the pieces
             that were written before it.
     """
+    return _texts(stream_bytes(lm, prompt, with_prompt=with_prompt, **options))
+
+
+def stream_bytes(
+    lm: ByteLM, prompt: str | bytes = "", *, with_prompt: bool = False, **options: Unpack[GenerationOptions]
+) -> Iterator[bytes]:
+    """Continue a prompt piece by piece, as the exact bytes; no piece is empty or shows a part of a stop string.
+
+    Args:
+        lm: the model.
+        prompt: any text or bytes.
+        with_prompt: begin with the prompt.
+        options: as for `generate`.
+
+    Raises:
+        ConfigurationError: an option that cannot be.
+    """
     request = Request(prompt, GenerationConfig(**options))
     return _pieces(lm, request, shown=request.prompt if with_prompt else b"")
 
 
-def _pieces(lm: ByteLM, request: Request, *, shown: bytes) -> Iterator[str]:
-    utf8, engine = Utf8Stream(), Engine(lm, drafter=default_drafter(lm, num_requests=1))
-    if text := utf8.feed(shown):
-        yield text
+def _pieces(lm: ByteLM, request: Request, *, shown: bytes) -> Iterator[bytes]:
+    engine = Engine(lm, drafter=default_drafter(lm, num_requests=1))
+    if shown:
+        yield shown
     engine.add([request])
     num_shown = 0
     while engine.step():
-        if text := utf8.feed(bytes(request.new_bytes[num_shown:])):
-            yield text
-        num_shown = len(request.new_bytes)
-    if text := utf8.finish():
-        yield text
+        if piece := bytes(request.new_bytes[num_shown:]):
+            yield piece
+        num_shown += len(piece)
     if request.error is not None:
         raise request.error
+
+
+def _texts(pieces: Iterator[bytes]) -> Iterator[str]:
+    """Decode bytes as they come, a character at a time; an error comes after the text that was written before it."""
+    utf8, stopped_by = Utf8Stream(), None
+    try:
+        for piece in pieces:
+            if text := utf8.feed(piece):
+                yield text
+    except BLTError as error:
+        stopped_by = error
+    if text := utf8.finish():
+        yield text
+    if stopped_by is not None:
+        raise stopped_by
