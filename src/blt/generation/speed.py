@@ -211,15 +211,16 @@ def _timed_parts(session: DecodingSession, spent: dict[str, float] | None) -> It
     if spent is None:
         yield
         return
-    state = session._blt
+    # A measurement from outside: the parts are private, since nothing else may call them on their own.
+    state, entropy_state = session._blt, session._entropy  # noqa: SLF001
     parts: list[tuple[str, Any, str]] = [
         ("embedding", state, "_embed"),
-        ("local encoder", state._encoder, "run"),
+        ("local encoder", state._encoder, "run"),  # noqa: SLF001
         ("patches and global transformer", state, "_complete_patches"),
         ("local decoder and output", state, "_decode"),
     ]
-    if session._entropy is not None:
-        parts.append(("entropy model", session._entropy, "read"))
+    if entropy_state is not None:
+        parts.append(("entropy model", entropy_state, "read"))
     for name, owner, method in parts:
         setattr(owner, method, _timed(getattr(owner, method), name, spent))
     yield
