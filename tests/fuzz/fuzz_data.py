@@ -16,7 +16,7 @@ from blt.data import PrepareConfig, Shards, prepare, read_documents
 
 _LINES = b'{"text": "One.\\n\\u00e9", "id": 1}\n\n{"text": "Two.", "meta": {"a": [1, 2.5e3, null, true]}}\r\n'
 _STORY = b"One.\n<|endoftext|>\nTwo, \xc3\xa9 and \xff.\n<|endoftext|>\n\n<|endoftext|>\nThree.\n"
-_BOMB = b"a" * (1 << 26)
+_BOMB = b"a" * (1 << 23)
 
 
 def _read(data: bytes, path: Path, **options: object) -> int:

@@ -123,12 +123,12 @@ class _TooLongError(BaseException):
 
 def _fuzz(fuzzer: Fuzzer, folder: Path, seconds: float, seed: int) -> None:
     """Run in the child: seeds first, then rounds of drawn inputs until the time is over or one fails."""
-    end = time.monotonic() + seconds
     recorder = _Recorder(fuzzer, folder)
     seeds = fuzzer.seeds()
+    end = time.monotonic() + seconds
     for value in seeds:
         if not recorder.survives(value):
-            return
+            break
     strategy = mutated(seeds)
     strategy = strategy if fuzzer.strategy is None else hypothesis.strategies.one_of(strategy, fuzzer.strategy)
     while time.monotonic() < end and recorder.first_failure is None:
@@ -152,6 +152,8 @@ def _fuzz(fuzzer: Fuzzer, folder: Path, seconds: float, seed: int) -> None:
         except (AssertionError, hypothesis.errors.HypothesisException):
             if recorder.first_failure is None:
                 raise
+    if recorder.first_failure is not None:
+        minimise(_read_value(folder / "smallest"), lambda value: not recorder.survives(value))
 
 
 class _Recorder:
@@ -246,27 +248,44 @@ def _describe(status: int) -> str:
 
 
 def _minimise_crash(fuzzer: Fuzzer, folder: Path) -> None:
-    """Leave out parts of an input that ends the process, for as long as it still does and there is time."""
+    """Make an input that ends the process smaller, each try in a process of its own."""
+
+    def fails(value: Value) -> bool:
+        work = lambda: execute(fuzzer.check, value, folder / "scratch")  # noqa: E731 (runs in a child)
+        return os.WIFSIGNALED(_in_child(work, SECONDS_PER_INPUT + 5))
+
+    write_value(minimise(_read_value(folder / "current"), fails), folder / "current")
+
+
+def minimise(value: Value, fails: Callable[[Value], bool]) -> Value:
+    """Leave out parts of an input, smaller and smaller ones, for as long as it still fails and there is time.
+
+    Args:
+        value: fails.
+        fails: whether another one does.
+    """
     end = time.monotonic() + SHRINK_SECONDS
-    value = _read_value(folder / "current")
-    if not isinstance(value, bytes):
-        return
-    scratch = folder / "scratch"
-    size = max(1, len(value) // 2)
-    while time.monotonic() < end:
-        for start in range(0, len(value), size):
-            shorter = value[:start] + value[start + size :]
-            status = _in_child(lambda shorter=shorter: execute(fuzzer.check, shorter, scratch), SECONDS_PER_INPUT + 5)
-            if os.WIFSIGNALED(status):
-                value = shorter
-                break
+    if isinstance(value, bytes):
+        return _minimise_bytes(value, fails, end)
+    for name in sorted(value):
+        value[name] = _minimise_bytes(value[name], lambda part, name=name: fails({**value, name: part}), end)
+    return value
+
+
+def _minimise_bytes(data: bytes, fails: Callable[[bytes], bool], end: float) -> bytes:
+    size = len(data)
+    while size:
+        start = 0
+        while start < len(data):
             if time.monotonic() > end:
-                break
-        else:
-            if size == 1:
-                break
-            size //= 2
-    write_value(value, folder / "current")
+                return data
+            shorter = data[:start] + data[start + size :]
+            if fails(shorter):
+                data = shorter
+            else:
+                start += size
+        size //= 2
+    return data
 
 
 def _keep(fuzzer: Fuzzer, folder: Path, failure: dict[str, str], failures: Path) -> Path | None:

@@ -23,7 +23,7 @@ def test_evaluate_prints_one_json_object(tiny_folder, text_file, capsys):
     values = json.loads(capsys.readouterr().out)
     assert values["protocol"] == "documents"
     assert values["num_documents"] == 3
-    assert values["num_bytes"] == 19 + 9 + 19
+    assert values["num_bytes"] == 19 + 9 + 18
     assert values["interval_low"] <= values["bits_per_byte"] <= values["interval_high"]
     assert {"mean_patch_bytes", "seconds", "data_checksum", "threshold", "model_fingerprint"} <= values.keys()
 
