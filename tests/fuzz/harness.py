@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -84,20 +85,29 @@ def run(fuzzer: Fuzzer, *, seconds: float, seed: int = 0, failures: Path = FAILU
     """
     with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
         folder = Path(scratch)
-        status = _in_child(lambda: _fuzz(fuzzer, folder, seconds, seed), seconds + SHRINK_SECONDS + SECONDS_PER_INPUT)
-        note = folder / "failure.json"
-        num_inputs = int((folder / "count").read_text() or 0) if (folder / "count").exists() else 0
-        if note.exists():
-            failure = json.loads(note.read_text())
-        elif status == 0:
+        status = _in_child(lambda: _try_seeds(fuzzer, folder))
+        end = time.monotonic() + seconds
+        while status == 0 and not (folder / "failure.json").exists() and time.monotonic() < end:
+            seed += 1
+            status = _in_child(lambda seed=seed: _run_round(fuzzer, folder, end=end, seed=seed))
+        counted = folder / "count"
+        num_inputs = len(counted.read_bytes()) if counted.exists() else 0
+        if status == 0 and not (folder / "failure.json").exists():
             return Outcome(name=fuzzer.name, num_inputs=num_inputs)
-        else:
-            failure = {"kind": _describe(status), "traceback": _describe(status)}
-            if (folder / "current").exists():
-                _minimise_crash(fuzzer, folder)
-                shutil.move(folder / "current", folder / "smallest")
+        failure = _failure(fuzzer, folder, status)
         saved = _keep(fuzzer, folder, failure, failures)
         return Outcome(name=fuzzer.name, num_inputs=num_inputs, failure=failure["kind"], saved=saved)
+
+
+def _failure(fuzzer: Fuzzer, folder: Path, status: int) -> dict[str, str]:
+    """Return what failed, and see to it that the smallest input is there."""
+    note = folder / "failure.json"
+    if note.exists():
+        return json.loads(note.read_text())
+    if (folder / "current").exists():
+        _minimise_crash(fuzzer, folder)
+        shutil.move(folder / "current", folder / "smallest")
+    return {"kind": _describe(status), "traceback": _describe(status)}
 
 
 def execute(check: Check, value: Value, folder: Path) -> None:
@@ -121,37 +131,42 @@ class _TooLongError(BaseException):
     """An input takes too long; no `except Exception` may swallow it."""
 
 
-def _fuzz(fuzzer: Fuzzer, folder: Path, seconds: float, seed: int) -> None:
-    """Run in the child: seeds first, then rounds of drawn inputs until the time is over or one fails."""
-    recorder = _Recorder(fuzzer, folder)
+def _try_seeds(fuzzer: Fuzzer, folder: Path) -> None:
+    """Run in the first child: make the seeds, and try them as they are."""
     seeds = fuzzer.seeds()
-    end = time.monotonic() + seconds
+    (folder / "seeds").write_bytes(pickle.dumps(seeds))
+    recorder = _Recorder(fuzzer, folder)
     for value in seeds:
         if not recorder.survives(value):
-            break
-    strategy = mutated(seeds)
+            minimise(value, lambda value: not recorder.survives(value))
+            return
+
+
+def _run_round(fuzzer: Fuzzer, folder: Path, *, end: float, seed: int) -> None:
+    """Run in a child of its own, so that memory that libraries keep does not add up: try inputs that are drawn."""
+    recorder = _Recorder(fuzzer, folder)
+    strategy = mutated(pickle.loads((folder / "seeds").read_bytes()))
     strategy = strategy if fuzzer.strategy is None else hypothesis.strategies.one_of(strategy, fuzzer.strategy)
-    while time.monotonic() < end and recorder.first_failure is None:
-        seed += 1
 
-        @hypothesis.seed(seed)
-        @hypothesis.settings(
-            max_examples=500,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-        )
-        @hypothesis.given(strategy)
-        def one_round(value: Value) -> None:
-            is_over = time.monotonic() > (end if recorder.first_failure is None else recorder.first_failure + 60)
-            assert is_over or recorder.survives(value)
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=500,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    )
+    @hypothesis.given(strategy)
+    def one_round(value: Value) -> None:
+        first = recorder.first_failure
+        is_over = time.monotonic() > (end if first is None else first + SHRINK_SECONDS / 2)
+        assert is_over or recorder.survives(value)
 
-        try:
-            one_round()
-        except (AssertionError, hypothesis.errors.HypothesisException):
-            if recorder.first_failure is None:
-                raise
+    try:
+        one_round()
+    except (AssertionError, hypothesis.errors.HypothesisException):
+        if recorder.first_failure is None:
+            raise
     if recorder.first_failure is not None:
         minimise(_read_value(folder / "smallest"), lambda value: not recorder.survives(value))
 
@@ -162,14 +177,13 @@ class _Recorder:
     def __init__(self, fuzzer: Fuzzer, folder: Path) -> None:
         self._check = fuzzer.check
         self._folder = folder
-        self._num_inputs = 0
         self._smallest: int | None = None
         self.first_failure: float | None = None
         """When it was."""
 
     def survives(self, value: Value) -> bool:
-        self._num_inputs += 1
-        (self._folder / "count").write_text(str(self._num_inputs))
+        with (self._folder / "count").open("ab") as file:
+            file.write(b".")
         write_value(value, self._folder / "current")  # what is there after a crash is what crashed
         try:
             execute(self._check, value, self._folder / "scratch")
@@ -209,8 +223,8 @@ def _read_value(path: Path) -> Value:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
-def _in_child(work: Callable[[], None], seconds: float) -> int:
-    """Run in a child with limits; return its wait status."""
+def _in_child(work: Callable[[], None], seconds: float = 240) -> int:
+    """Run in a child with limits, of time too; return its wait status."""
     child = os.fork()
     if child == 0:
         status = 1

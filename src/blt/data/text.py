@@ -78,7 +78,9 @@ class _TextDivider:
             rest = _REST_OF_LINE.match(data, found + len(SEPARATOR))
             before = b"" if found == start and self._is_fresh else data[found - 1 : found]
             if rest is None or not _is_separator(before, rest[1]):
-                self._miss(data.count(b"\n", start, found))
+                if not self._num_missed:
+                    self._first_missed = self._line + data.count(b"\n", start, found)
+                self._num_missed += 1
                 position = found + len(SEPARATOR)
                 continue
             self._newline = rest[1] or (b"\r" if before == b"\r" else b"\r\n")
@@ -98,11 +100,6 @@ class _TextDivider:
     def _take(self, text: bytes) -> bytes:
         self._document.append(text, line=self._line)
         return self._document.take()
-
-    def _miss(self, num_lines_before: int) -> None:
-        self._num_missed += 1
-        if self._num_missed == 1:
-            self._first_missed = self._line + num_lines_before
 
     def _warn_of_missed(self) -> None:
         if not self._num_missed:
