@@ -28,7 +28,7 @@ def test_every_kind_of_speed_is_measured(what, tiny_folder, capsys):
 def test_decoding_is_shown_part_by_part_in_every_type(dtype, tiny_folder, capsys):
     assert run("bench", "--model", tiny_folder, "--bytes", 16, "--repeats", 1, "--batch", 2, "--dtype", dtype) == 0
     shown = capsys.readouterr().out
-    for part in ("bytes/s", "GB/s", "entropy model", "local decoder"):
+    for part in ("bytes/s", "GB/s", "entropy model", "local decoder", "decoded by"):
         assert part in shown
 
 

@@ -1,6 +1,7 @@
 """Law 4 for decoding, as functions that raise AssertionError when it is broken: a cached step is the full forward."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,27 +14,41 @@ from blt.patching import Patches
 from blt.shapes import Bool, Int, Tensor
 
 AHEAD = 5
+MakeState = Callable[..., Any]
+"""Makes what reads bytes on given boundaries: a `BLTState`, or what stands for it."""
 
 
 def check_cached_step(
-    model: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Tensor, "B T"], *, tolerance: float = TOLERANCE
+    model: BLT,
+    byte_ids: Int[Tensor, "B T"],
+    ends: Bool[Tensor, "B T"],
+    *,
+    tolerance: float = TOLERANCE,
+    make_state: MakeState = BLTState,
 ) -> None:
     """Byte by byte from the start of the rows, on any boundaries."""
     expected, rows = model(byte_ids, Patches(ends=ends)), np.arange(len(byte_ids))
-    state = BLTState(model, batch=len(byte_ids), max_rollback=AHEAD)
+    state = make_state(model, batch=len(byte_ids), max_rollback=AHEAD)
     for position in range(byte_ids.shape[1]):
         found = state.read(byte_ids[:, position, None], ends[:, position, None], rows)[:, 0]
         assert_close(found, expected[:, position], f"cached step at byte {position}", tolerance=tolerance)
 
 
-def check_reading_ahead(model: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Tensor, "B T"], *, seed: int = 0) -> None:
+def check_reading_ahead(
+    model: BLT,
+    byte_ids: Int[Tensor, "B T"],
+    ends: Bool[Tensor, "B T"],
+    *,
+    seed: int = 0,
+    make_state: MakeState = BLTState,
+) -> None:
     """Several bytes at once, of which some are taken back and read again, each row another number of them.
 
     Rows hold a BOS at their start only, if at all.
     """
     expected, generator = model(byte_ids, Patches(ends=ends)), np.random.default_rng(seed)
     rows, length = np.arange(len(byte_ids)), byte_ids.shape[1]
-    state, read = BLTState(model, batch=len(byte_ids), max_rollback=AHEAD), np.zeros(len(byte_ids), dtype=np.int64)
+    state, read = make_state(model, batch=len(byte_ids), max_rollback=AHEAD), np.zeros(len(byte_ids), dtype=np.int64)
     while True:
         going = rows[read < length]
         if not len(going):
@@ -54,12 +69,17 @@ def check_reading_ahead(model: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Ten
 
 
 def check_step_after_parallel_pass(
-    model: BLT, byte_ids: Int[Tensor, "B T"], ends: Bool[Tensor, "B T"], *, lengths: Int[Tensor, " B"]
+    model: BLT,
+    byte_ids: Int[Tensor, "B T"],
+    ends: Bool[Tensor, "B T"],
+    *,
+    lengths: Int[Tensor, " B"],
+    make_state: MakeState = BLTState,
 ) -> None:
     """A parallel pass over the first `lengths[b]` bytes of row b, then byte by byte, every row from where it stands."""
     expected = model(byte_ids, Patches(ends=ends))
     rows = torch.arange(len(byte_ids))
-    state = BLTState(model, batch=len(byte_ids), max_rollback=AHEAD)
+    state = make_state(model, batch=len(byte_ids), max_rollback=AHEAD)
     found = state.fill(rows.numpy(), byte_ids, ends, lengths=lengths)
     assert_close(found, expected[rows, lengths - 1], f"parallel pass over {lengths.tolist()} bytes")
     for step in range(int(byte_ids.shape[1] - lengths.max())):

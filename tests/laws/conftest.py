@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import blt.decoder.library
 import blt.nn.native.build
 import blt.nn.native.fused
 import blt.nn.native.kernels
@@ -21,4 +22,5 @@ def backend(request):
         if request.param == "pytorch":
             for module in (blt.nn.native.kernels, blt.nn.native.fused):
                 patch.setattr(module, "load", lambda source: None)
+            patch.setattr(blt.decoder.library, "load", lambda *source, **options: None)
         yield request.param

@@ -152,12 +152,12 @@ def test_the_engine_tells_the_drafter_how_its_guesses_fared():
     assert drafter.num_ahead < 5
 
 
-def test_a_single_text_is_guessed_by_default_where_kernels_serve(monkeypatch):
+def test_a_single_text_is_guessed_by_default_where_the_native_decoder_serves(monkeypatch):
     lm = tiny_lm()
-    monkeypatch.setattr(drafting, "are_native", lambda module: True)
+    monkeypatch.setattr(drafting, "serves", lambda *models: True)
     assert drafting.default_drafter(lm, num_requests=1) is not None
     assert drafting.default_drafter(lm, num_requests=2) is None
-    monkeypatch.setattr(drafting, "are_native", lambda module: False)
+    monkeypatch.setattr(drafting, "serves", lambda *models: False)
     assert drafting.default_drafter(lm, num_requests=1) is None
 
 

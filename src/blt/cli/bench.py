@@ -16,6 +16,7 @@ from blt.cli.types import Count
 from blt.codec import encode
 from blt.configuration import check
 from blt.data import Batch
+from blt.decoder import kernels, serves
 from blt.generation import DraftConfig, Drafter
 from blt.generation.speed import (
     TEXT,
@@ -99,6 +100,9 @@ def bench(
         )
     found = {"what": what} | _described(speed) | {"dtype": dtype, "threads": torch.get_num_threads(), "batch": batch}
     found |= {"device": device, "num_bytes": num_bytes} | dataclasses.asdict(limits)
+    if what != "train":
+        native = kernels() if serves(lm.blt, lm.entropy_model) else None
+        found["decoded_by"] = "PyTorch" if native is None else f"native code, {native}"
     if what == "decode" and draft is not None:
         found |= {"draft": draft, "speed_up": speed.bytes_per_second / plain.bytes_per_second}
     click.echo(json.dumps(found) if as_json else _shown(found))
@@ -177,6 +181,8 @@ def _shown(found: dict[str, Any]) -> str:
     if "roofline_share" in found:
         lines.append(f"{found['roofline_share']:.0%} of what the machine allows:")
     read, computed = found["bytes_read_per_second"] / 1e9, found["flops_per_second"] / 1e9
+    if "decoded_by" in found:
+        lines.append(f"  decoded by {found['decoded_by']}")
     lines.append(f"  reads {read:.1f} GB/s, computes {computed:.0f} GFLOP/s, {found['threads']} threads")
     if "bytes_per_step" in found:
         lines.append(f"{found['bytes_per_step']:.2f} bytes per pass, {found['speed_up']:.2f}× one byte per pass")

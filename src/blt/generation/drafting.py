@@ -10,10 +10,10 @@ import torch
 
 from blt.codec import BYTE_OFFSET
 from blt.configuration import check
+from blt.decoder import serves
 from blt.errors import ConfigurationError
 from blt.generation.request import DraftSampler, Request
 from blt.lm import ByteLM, DecodingSession
-from blt.nn import are_native
 from blt.shapes import Int, Tensor
 
 _Predict = Callable[[Tensor], Tensor]
@@ -137,9 +137,9 @@ class Drafter:
 def default_drafter(lm: ByteLM, *, num_requests: int) -> Drafter | None:
     """Return what drafts where nothing else is said: the decoder, where that is faster, else nothing.
 
-    It is where a text is written alone, by the kernels, which read several bytes in hardly more time than one.
+    It is where a text is written alone by the native decoder, which reads several bytes in hardly more time than one.
     """
-    if num_requests == 1 and are_native(lm.blt):
+    if num_requests == 1 and serves(lm.blt, lm.entropy_model):
         return Drafter(DraftConfig())
     return None
 

@@ -76,10 +76,10 @@ class Engine:
         chosen = self._ids([[one.chosen] for one in running])
         drafts: list[list[int]] = [[] for _ in running]
         if self.drafter is None:
-            self.session.advance_patcher(chosen, rows)
+            logits = self.session.read(chosen, rows).cpu().numpy()  # R M V
         else:
             drafts = self.drafter.draft(self.session, chosen, [one.request for one in running], rows)
-        logits = self.session.forward().cpu().numpy()  # R M V
+            logits = self.session.forward().cpu().numpy()
         taken_back = np.array(
             [one.check(drafted, scores) for one, drafted, scores in zip(running, drafts, logits, strict=True)]
         )
@@ -135,6 +135,6 @@ class _Running:
         """
         try:
             return self.request.choose(logits)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it ends this request alone)
+        except Exception as error:
             self.request.fail(error)
             return EOS_ID

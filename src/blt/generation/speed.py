@@ -16,6 +16,7 @@ from blt.generation.engine import Engine
 from blt.generation.request import GenerationConfig, Request
 from blt.generation.sampling import Sampler, SamplingConfig
 from blt.lm import ByteLM, DecodingSession
+from blt.lm.torch_decoding import TorchDecoding
 from blt.model.cost import Cost, cost_of
 from blt.nn import QuantizedLinear
 from blt.patching import count_text
@@ -211,16 +212,23 @@ def _timed_parts(session: DecodingSession, spent: dict[str, float] | None) -> It
     if spent is None:
         yield
         return
-    # A measurement from outside: the parts are private, since nothing else may call them on their own.
-    state, entropy_state = session._blt, session._entropy  # noqa: SLF001
+    if session.is_native:
+        before = session.seconds() or {}
+        yield
+        after = session.seconds() or {}
+        spent.update({name: after[name] - before[name] for name in after})
+        return
+    decoding = session._decoding
+    assert isinstance(decoding, TorchDecoding)
+    state = decoding._blt
     parts: list[tuple[str, Any, str]] = [
         ("embedding", state, "_embed"),
-        ("local encoder", state._encoder, "run"),  # noqa: SLF001
+        ("local encoder", state._encoder, "run"),
         ("patches and global transformer", state, "_complete_patches"),
         ("local decoder and output", state, "_decode"),
     ]
-    if entropy_state is not None:
-        parts.append(("entropy model", entropy_state, "read"))
+    if decoding._entropy is not None:
+        parts.append(("entropy model", decoding._entropy, "read"))
     for name, owner, method in parts:
         setattr(owner, method, _timed(getattr(owner, method), name, spent))
     yield

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 
-from blt.codec import BOS_ID, EOS_ID
+from blt.codec import BOS_ID
 from blt.configuration import check
-from blt.entropy import EntropyState, entropy_of
+from blt.decoder import NativeDecoding, packed_model
 from blt.lm.byte_lm import ByteLM
-from blt.model import BLTState, RowPosition
+from blt.lm.torch_decoding import TorchDecoding
 from blt.nn import HostInts
-from blt.patching import OnlinePatcher, PatcherState, patch
 from blt.shapes import Bool, Float, Int, Tensor
 
 
@@ -20,7 +18,7 @@ class DecodingSession:
     """Rows that have each been read up to some byte, and can go on, each on its own.
 
     A row is a number. Rows join (`add`) and leave (`remove`) at any byte; what one reads never touches another. A BOS
-    starts a new document in its row.
+    starts a new document in its row. The native decoder runs them where it serves the model, else PyTorch.
 
     Args:
         lm: the model; its weights and its patch rule must stay the same while the session lives.
@@ -28,29 +26,28 @@ class DecodingSession:
     """
 
     def __init__(self, lm: ByteLM, *, max_rollback: int = 16) -> None:
+        check(max_rollback >= 1, f"max_rollback: at least 1, got {max_rollback}")
         self.lm, self.max_rollback = lm, max_rollback
-        entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
-        self._entropy = (
-            None if entropy_model is None else EntropyState(entropy_model, batch=0, max_rollback=max_rollback)
-        )
-        self._patcher = OnlinePatcher(lm.patch_rule, batch=0, device=lm.device)
-        self._blt = BLTState(lm.blt, batch=0, max_rollback=max_rollback)
-        self._free: list[int] = []
-        self._rows: HostInts = np.empty(0, dtype=np.int64)  # that read last
-        self._steps: list[PatcherState] = []  # before what they read at once, and after each byte
-        self._pending: list[tuple[Int[Tensor, " R"], Bool[Tensor, " R"]]] = []  # bytes, and whether they end a patch
-        self._before_draft: RowPosition | None = None
-        self.ends: Bool[Tensor, "R M"] = torch.zeros(0, 0, dtype=torch.bool, device=lm.device)
-        """Whether each byte that was read last has completed a patch."""
+        self._decoding = _decoding(lm, max_rollback=max_rollback)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the native decoder runs the rows."""
+        return isinstance(self._decoding, NativeDecoding)
 
     @property
     def num_rows(self) -> int:
         """How many rows there are now."""
-        return len(self._blt.newest_byte) - len(self._free)
+        return self._decoding.num_rows
+
+    @property
+    def ends(self) -> Bool[Tensor, "R M"]:
+        """Whether each byte that was read last has completed a patch."""
+        return self._decoding.ends
 
     @torch.inference_mode()
     def add(self, prompts: Sequence[Int[Tensor, " _"]]) -> tuple[HostInts, Float[Tensor, "R V"]]:
-        """Let rows join that have read a prompt each, all in one parallel pass.
+        """Let rows join that have read a prompt each, many bytes at a time.
 
         Args:
             prompts: ids, BOS included where it is wanted; of any lengths, but none empty.
@@ -62,40 +59,15 @@ class DecodingSession:
             ConfigurationError: a prompt without ids, or no prompt.
         """
         check(len(prompts) > 0 and all(len(ids) > 0 for ids in prompts), "prompts: at least one, each of at least 1 id")
-        rows = self._take_rows(len(prompts))
-        try:
-            return rows, self._fill(rows, prompts)
-        except BaseException:  # such as a lack of memory: the rows have read nothing that counts
-            self.remove(rows)
-            raise
-
-    def _fill(self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
-        """Let rows read their prompts."""
-        lm = self.lm
-        lengths = torch.tensor([len(ids) for ids in prompts], device=lm.device)
-        byte_ids = torch.nn.utils.rnn.pad_sequence(
-            [ids.to(lm.device) for ids in prompts], batch_first=True, padding_value=EOS_ID
-        )
-        entropies = None
-        if self._entropy is not None:
-            entropies = entropy_of(self._entropy.fill(rows, byte_ids, lengths=lengths))
-        ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends
-        patcher = OnlinePatcher.after(byte_ids, lengths=lengths, rule=lm.patch_rule, entropies=entropies)
-        self._patcher.put(patcher.of(None), self._there(rows))
-        return self._blt.fill(rows, byte_ids, ends, lengths=lengths)
+        return self._decoding.add(prompts)
 
     def start(self, num_rows: int) -> HostInts:
         """Let rows join that have read nothing."""
-        rows = self._take_rows(num_rows)
-        self._blt.restart(rows)
-        self._patcher.reset(self._there(rows))
-        if self._entropy is not None:
-            self._entropy.restart(rows)
-        return rows
+        return self._decoding.start(num_rows)
 
     def remove(self, rows: HostInts) -> None:
         """Let rows leave; their numbers will be given to others."""
-        self._free.extend(int(row) for row in rows)
+        self._decoding.remove(rows)
 
     @torch.inference_mode()
     def read(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
@@ -108,14 +80,13 @@ class DecodingSession:
         Returns:
             Logits of the byte that follows each, float32.
         """
+        if byte_ids.shape[1] == 1:
+            return self._decoding.read(byte_ids, rows)
         logits, ends = [], []
         for part in self._parts(byte_ids):
-            self.advance_patcher(part, rows)
-            logits.append(self.forward())
-            ends.append(self.ends)
-        if len(logits) == 1:
-            return logits[0]
-        self.ends = torch.cat(ends, dim=1)
+            logits.append(self._decoding.read(part, rows))
+            ends.append(self._decoding.ends)
+        self._decoding.ends = torch.cat(ends, dim=1)
         return torch.cat(logits, dim=1)
 
     @torch.inference_mode()
@@ -128,23 +99,12 @@ class DecodingSession:
         Returns:
             The entropy model's logits of the byte that follows each, float32; None without entropy model.
         """
-        logits = None if self._entropy is None else self._entropy.read(byte_ids, rows)
-        there = None if self._is_all(rows) else self._there(rows)
-        if not self._pending:
-            self._rows, self._steps = rows, [self._patcher.of(there)]
-        entropies = None if logits is None else entropy_of(logits)
-        for at in range(byte_ids.shape[1]):
-            entropy = None if entropies is None else entropies[:, at]
-            self._pending.append((byte_ids[:, at], self._patcher.step(byte_ids[:, at], entropy, rows=there)))
-            self._steps.append(self._patcher.of(there))
-        return logits
+        return self._decoding.advance_patcher(byte_ids, rows)
 
     @torch.inference_mode()
     def forward(self) -> Float[Tensor, "R M V"]:
-        """Let the BLT read what was foreseen; give the logits of the byte that follows each, float32."""
-        byte_ids, ends = (torch.stack(parts, dim=1) for parts in zip(*self._pending, strict=True))
-        self._pending, self.ends = [], ends
-        return self._blt.read(byte_ids, ends, self._rows)
+        """Let the BLT read what the patcher has read; return the logits of the byte that follows each, float32."""
+        return self._decoding.forward()
 
     @torch.inference_mode()
     def draft(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
@@ -152,39 +112,29 @@ class DecodingSession:
 
         The bytes are not read: `discard_draft` goes back to where the first draft began.
         """
-        if self._before_draft is None:
-            self._before_draft = self._blt.snapshot(rows)
-        return self._blt.read(byte_ids, torch.zeros_like(byte_ids, dtype=torch.bool), rows)
+        return self._decoding.draft(byte_ids, rows)
 
     def discard_draft(self) -> None:
         """Go back to where the first draft began."""
-        if self._before_draft is not None:
-            self._blt.restore(self._before_draft)
-            self._before_draft = None
+        self._decoding.discard_draft()
 
     def rewind(self, taken_back: HostInts) -> None:
         """Take back the last bytes that were read, so many of each row that read.
 
         Only what was read at once can be taken back, at most `max_rollback` bytes, only once, and no BOS.
         """
-        rows, kept = self._rows, len(self._steps) - 1 - taken_back
-        self._blt.rewind(taken_back=taken_back)
-        if self._entropy is not None:
-            self._entropy.rewind(rows, taken_back=taken_back)
-        numbers, at = torch.arange(len(rows), device=self.lm.device), self._there(kept)
-        chosen = (torch.stack(values)[at, numbers] for values in zip(*self._steps, strict=True))
-        self._patcher.put(PatcherState(*chosen), self._there(rows))
-        self._steps = []
+        self._decoding.rewind(taken_back)
 
     def num_bytes(self) -> dict[str, int]:
         """Return the memory that the rows take, part by part; the weights are not counted."""
-        entropy = 0 if self._entropy is None else self._entropy.num_bytes()
-        return {"entropy model": entropy} | self._blt.num_bytes()
+        return self._decoding.num_bytes()
+
+    def seconds(self) -> dict[str, float] | None:
+        """Return the time spent so far, part by part, patches within the global transformer; None by PyTorch."""
+        return self._decoding.seconds() if isinstance(self._decoding, NativeDecoding) else None
 
     def _parts(self, byte_ids: Int[Tensor, "R M"]) -> Sequence[Int[Tensor, "R m"]]:
         """Cut bytes into what can be read at once: at most `max_rollback`, and each BOS the first of its part."""
-        if byte_ids.shape[1] == 1:
-            return [byte_ids]
         starts = (byte_ids == BOS_ID).any(0).nonzero()[:, 0].tolist()
         cuts = sorted({0, *starts, byte_ids.shape[1]})
         spans = [
@@ -194,20 +144,10 @@ class DecodingSession:
         ]
         return [byte_ids[:, first:last] for first, last in spans]
 
-    def _take_rows(self, count: int) -> HostInts:
-        missing, present = count - len(self._free), len(self._blt.newest_byte)
-        if missing > 0:
-            self._free.extend(range(present, present + missing))
-            self._blt.add_rows(missing)
-            self._patcher.append(OnlinePatcher(self.lm.patch_rule, batch=missing, device=self.lm.device))
-            if self._entropy is not None:
-                self._entropy.add_rows(missing)
-        self._free.sort()
-        taken, self._free = self._free[:count], self._free[count:]
-        return np.array(taken, dtype=np.int64)
 
-    def _is_all(self, rows: HostInts) -> bool:
-        return len(rows) == self._patcher.batch and bool((rows == np.arange(len(rows))).all())
-
-    def _there(self, numbers: HostInts) -> Int[Tensor, " R"]:
-        return torch.from_numpy(numbers).to(self.lm.device)
+def _decoding(lm: ByteLM, *, max_rollback: int) -> NativeDecoding | TorchDecoding:
+    """Choose how rows are run: the one place that does."""
+    packed = packed_model(lm.blt, lm.entropy_model if lm.patch_rule.needs_entropies else None)
+    if packed is None:
+        return TorchDecoding(lm, max_rollback=max_rollback)
+    return NativeDecoding(packed, lm.patch_rule, max_rollback=max_rollback, num_threads=torch.get_num_threads())

@@ -8,7 +8,7 @@ import torch
 
 from blt.codec import BYTE_OFFSET, EOS_ID, encode
 from blt.errors import ConfigurationError
-from blt.generation import GenerationConfig, GenerationOptions, generate, generate_batch, stream
+from blt.generation import Engine, GenerationConfig, GenerationOptions, Request, generate, generate_batch, stream
 from blt.lm import DecodingSession
 
 PROMPTS = ("", "Tom had a red ball.", b"\0", b"\xff\xfe", "🙂".encode()[:2], "Zoë " * 30)
@@ -24,7 +24,7 @@ def talker(tiny_lm, monkeypatch):
 
 def change_logits(monkeypatch, change):
     """Let every session predict something else."""
-    add, think = DecodingSession.add, DecodingSession.forward
+    add, think, read = DecodingSession.add, DecodingSession.forward, DecodingSession.read
 
     def changed_add(session, prompts):
         rows, logits = add(session, prompts)
@@ -32,6 +32,7 @@ def change_logits(monkeypatch, change):
 
     monkeypatch.setattr(DecodingSession, "add", changed_add)
     monkeypatch.setattr(DecodingSession, "forward", lambda session: change(think(session)))
+    monkeypatch.setattr(DecodingSession, "read", lambda session, ids, rows: change(read(session, ids, rows)))
 
 
 @torch.inference_mode()
@@ -169,9 +170,15 @@ def test_the_model_itself_generates_and_streams(talker):
     assert "".join(talker.stream("Tom", **options)) == found.continuation
 
 
-def test_each_byte_costs_one_step_and_a_prompt_one_pass(talker, monkeypatch):
-    passes = []
-    original = talker.blt.local_encoder.forward
-    monkeypatch.setattr(talker.blt.local_encoder, "forward", lambda *a, **k: passes.append(1) or original(*a, **k))
-    generate(talker, "Tom had a red ball. " * 20, max_new_bytes=30)
-    assert len(passes) == 1
+def test_a_prompt_costs_one_pass_and_a_byte_one_step(talker, monkeypatch):
+    passes, steps = [], []
+    add, read, forward = DecodingSession.add, DecodingSession.read, DecodingSession.forward
+    monkeypatch.setattr(DecodingSession, "add", lambda *a: passes.append(1) or add(*a))
+    monkeypatch.setattr(DecodingSession, "read", lambda *a: steps.append(1) or read(*a))
+    monkeypatch.setattr(DecodingSession, "forward", lambda *a: steps.append(1) or forward(*a))
+    request = Request("Tom had a red ball. " * 20, GenerationConfig(max_new_bytes=30))
+    engine = Engine(talker)
+    engine.add([request])
+    while engine.step():
+        pass
+    assert (len(passes), len(steps)) == (1, 29)  # the last byte is not read

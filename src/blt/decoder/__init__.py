@@ -1,0 +1,12 @@
+"""The whole of decoding in one native program: packed weights, caches and rows in C++, one call per step.
+
+In: bytes of some rows. Out: logits, and where patches end. Next: `blt.lm.session`, which chooses
+between this and PyTorch.
+
+`core` stands on its own: C++17 without a header of Python, PyTorch or OpenMP; `api.h` is its interface.
+"""
+
+from blt.decoder.decoding import NativeDecoding, kernels
+from blt.decoder.packed import PackedModel, packed_model, serves
+
+__all__ = ["NativeDecoding", "PackedModel", "kernels", "packed_model", "serves"]

@@ -1,0 +1,87 @@
+// Vectors in fewer bits: bfloat16 pairs, and int8 with a scale per block of 32.
+#pragma once
+#include <cmath>
+
+#include "memory.h"
+#include "simd.h"
+
+namespace blt {
+
+constexpr int64_t BLOCK = 32;
+
+// VNNI multiplies unsigned by signed bytes, so there the weights are stored as w + 128 and Σ 128 · x is taken off.
+#if defined(__AVX512VNNI__)
+constexpr int INT8_OFFSET = 128;
+#else
+constexpr int INT8_OFFSET = 0;
+#endif
+constexpr int INT4_OFFSET = 8;  // nibbles are stored as w + 8
+
+// Four products of bytes are added to each lane; weights as above, the same four activations for all lanes.
+inline Ints dot4(Ints sums, Words weights, int32_t four) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weights, _mm512_set1_epi32(four));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i w = (__m256i)weights, x = _mm256_set1_epi32(four);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w));
+    return sums + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    int32x4_t halves[2];
+    int8x16_t w[2];
+    std::memcpy(halves, &sums, sizeof halves);
+    std::memcpy(w, &weights, sizeof w);
+    const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    for (int half = 0; half < 2; ++half) halves[half] = vdotq_s32(halves[half], w[half], x);
+    std::memcpy(&sums, halves, sizeof halves);
+    return sums;
+#else
+    const Ints signed_weights = (Ints)weights;
+    for (int byte = 0; byte < 4; ++byte) {
+        const int32_t x = int8_t(uint32_t(four) >> (8 * byte));
+        sums += ((signed_weights << (24 - 8 * byte)) >> 24) * x;
+    }
+    return sums;
+#endif
+}
+
+// A vector of `width` floats as int8, in whole blocks: words of four, a scale per block, and each block's sum.
+inline void quantize(const float *from, int64_t width, int32_t *words, float *scales, int32_t *sums) {
+    for (int64_t block = 0; block * BLOCK < width; ++block) {
+        float values[BLOCK] = {};
+        const int64_t count = width - block * BLOCK < BLOCK ? width - block * BLOCK : BLOCK;
+        std::memcpy(values, from + block * BLOCK, size_t(count) * sizeof(float));
+        Floats most{};
+        for (int64_t at = 0; at < BLOCK; at += LANES) {
+            const Floats x = load(values + at), size = x < 0.0f ? -x : x;
+            most = size > most ? size : most;
+        }
+        const float scale = largest(most) / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+        int8_t bytes[BLOCK];
+        int32_t total = 0;
+        for (int64_t at = 0; at < BLOCK; ++at) {
+            float rounded = values[at] * inverse + 12582912.0f;  // rounds to the nearest whole number
+            rounded -= 12582912.0f;
+            rounded = rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded == rounded ? rounded : 0.0f;
+            bytes[at] = int8_t(rounded);
+            total += bytes[at];
+        }
+        std::memcpy(words + block * (BLOCK / 4), bytes, sizeof bytes);
+        scales[block] = values[0] == values[0] ? scale : values[0];
+        sums[block] = total;
+    }
+}
+
+// Pairs of bfloat16, the first in the lower half; a last odd one stands beside zero.
+inline void to_pairs(const float *from, int64_t width, uint32_t *pairs) {
+    int64_t at = 0;
+#if defined(__AVX512BF16__)
+    for (; at + 2 * LANES <= width; at += 2 * LANES) {
+        const __m512bh both = _mm512_cvtne2ps_pbh((__m512)load(from + at + LANES), (__m512)load(from + at));
+        std::memcpy(pairs + at / 2, &both, sizeof both);
+    }
+#endif
+    for (; at + 2 <= width; at += 2) pairs[at / 2] = uint32_t(narrow(from[at])) | uint32_t(narrow(from[at + 1])) << 16;
+    if (at < width) pairs[at / 2] = narrow(from[at]);
+}
+
+}  // namespace blt
