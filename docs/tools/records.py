@@ -275,6 +275,6 @@ def _with_source(
     sources = []
     for name in names:
         record = load(name)
-        threads = f", {record['threads']} threads" if "threads" in record else ""
+        threads = f", threads: {record['threads']}" if "threads" in record else ""
         sources.append(f"[{name}]({link(name)}) ({record['device']}{threads})")
     return f"{markdown(header, rows)}\n\nRecord: {'; '.join(sources)}."

@@ -42,18 +42,19 @@ def recipe_page() -> str:
 
     sections = [
         "# Recipe fields",
-        "Every field of a recipe, as `blt train --fields` lists them, written when this site was built. In a TOML file "
-        "the dots are tables; on the command line a field is an option: `--blt.loop.num_steps 500`. "
+        "Every field of a recipe, as `blt train --fields` lists them, written when this site was built. A heading is "
+        "the table in the TOML file; on the command line a field is an option with its whole path, such as "
+        "`--blt.loop.num_steps 500`. "
         f"`blt.model.preset` (one of {', '.join(f'`{name}`' for name in PRESETS)}) stands for a named shape, whose "
         "single fields can be changed besides.",
     ]
     groups: dict[str, list[str]] = {}
     for row in describe_fields(Recipe):
-        place, _, _ = row.path.rpartition(".")
+        place, _, name = row.path.rpartition(".")
         default = "required" if row.default is None else f"`{row.default}`"
         only = f" *Only with `type = {row.variant}`.*" if row.variant else ""
         kind = row.type.replace("|", "\\|")
-        groups.setdefault(place, []).append(f"| `{row.path}` | {kind} | {default} | {row.help}{only} |")
+        groups.setdefault(place, []).append(f"| `{name}` | {kind} | {default} | {row.help}{only} |")
     for place, rows in groups.items():
         title = f"`[{place}]`" if place else "The recipe itself"
         sections.append(f"## {title}")

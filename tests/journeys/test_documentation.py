@@ -62,6 +62,8 @@ def test_transformers_and_the_hub_work_as_written(tmp_path, monkeypatch, capsys)
 @pytest.mark.usefixtures("_workplace")
 @pytest.mark.parametrize("words", ALL_COMMANDS.values(), ids=ALL_COMMANDS)
 def test_a_command_runs_or_at_least_has_a_verb_and_options_that_there_are(words):
+    if words[:2] == ["prepare", "--check"]:
+        run(["prepare", "my-text.txt", "--out", words[2]])
     if words[0] in QUICK and not set(words) & set(ELSEWHERE):
         run([*words, *({"evaluate": ["--bootstrap", "0"], "calibrate": ["--limit", "4"]}.get(words[0], []))])
     elif "--fields" not in words:

@@ -182,7 +182,8 @@ def test_python_m_blt_generate_means_the_same_and_takes_bytes_that_are_no_text(r
 def test_ctrl_c_ends_a_text_without_a_traceback(tiny_folder):
     command = [sys.executable, "-m", "blt", "generate", "--prompt", "Tom", "--max-new", "100000000"]
     stops_early = ["--temperature", "0", "--model", str(tiny_folder)]
-    with subprocess.Popen([*command, *stops_early], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # even where these tests ignore it
+    with subprocess.Popen([*command, *stops_early], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **heed) as process:
         assert process.stdout is not None
         assert process.stdout.read(3) == b"Tom"
         process.send_signal(signal.SIGINT)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,36 @@ def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_weights(uninterr
     assert_same_weights(weights_in(tmp_path / "run"), wanted)
 
 
+def test_a_run_that_is_to_ignore_interrupts_goes_on_after_one_and_stops_on_sigterm(recipe):
+    words = [sys.executable, "-m", "blt", "train", str(recipe), *LONG]
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as nohup and a shell's & do
+    said = []
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **ignoring) as process:
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("entropy step 2/"):
+                process.send_signal(signal.SIGINT)
+            elif line.startswith("blt step 9/"):
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 130
+    assert "which is saved; run the same command to go on" in said[-1]
+
+
+def test_a_mean_patch_length_that_cannot_be_is_refused_before_anything_is_trained(recipe, capsys):
+    assert run("train", recipe, *SHORT, "--patching.mean_patch_bytes", "1000") == 2
+    said = capsys.readouterr().err
+    assert "patching.mean_patch_bytes: 1000.0; on these documents it can be at most" in said
+    assert "step" not in said
+    assert run("train", recipe, *SHORT, "--patching.rule.max_length", "2") == 2
+    assert "mean_patch_bytes: 3.0 is more than the longest patch" in capsys.readouterr().err
+
+
+def test_a_window_far_longer_than_the_text_costs_what_the_text_costs(tmp_path):
+    path = write_recipe(tmp_path, documents=["Tom ran."], validation=0.0)
+    longer = ["--entropy.loop.window", "100000", "--blt.loop.window", "100000", "--patching.mean_patch_bytes", "none"]
+    assert run("train", path, *SHORT, "--data.validation", tmp_path / "data", *longer) == 0
+
+
 def test_a_killed_run_goes_on_wherever_it_died(uninterrupted, recipe, tmp_path):
     _, wanted = uninterrupted
     command = ["train", recipe, *LONG]
@@ -128,6 +159,8 @@ def test_a_killed_run_goes_on_wherever_it_died(uninterrupted, recipe, tmp_path):
     assert_same_weights(weights_in(tmp_path / "run"), wanted)
     left = [path for path in (tmp_path / "run").rglob("*") if "unfinished" in path.name or "replaced" in path.name]
     assert not left
+    samples = (tmp_path / "run" / "blt" / "samples.txt").read_text()
+    assert re.findall(r"--- step (\d+):", samples) == ["15", "30"]
 
 
 def test_a_stop_between_the_stages_is_obeyed_too(recipe, tmp_path, monkeypatch, capsys):

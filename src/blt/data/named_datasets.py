@@ -69,7 +69,7 @@ def _load(name_or_path: str, *, split: str, config: str | None, streaming: bool,
         if (folder / "state.json").exists():
             return datasets.load_from_disk(name_or_path)
         return datasets.load_dataset(name_or_path, config, split=split, streaming=streaming)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the package, and what a data set runs, may raise anything)
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         hint = "check the name, the split and the network"
         raise DataError(f"{what}: cannot be loaded ({type(error).__name__}: {reason}); {hint}") from None

@@ -35,7 +35,7 @@ class Windows:
     """Cuts the id stream into windows and serves them in a new order each epoch.
 
     Every epoch cuts at another offset. The stream is taken as a ring: the last window goes on at the first document,
-    so that every id is an input in every epoch. A stream shorter than one window is one window, filled up with EOS.
+    so that every id is an input in every epoch. Of a stream shorter than one window, rows are all of it.
     """
 
     def __init__(self, shards: Shards, *, window: int, seed: int, entropies: EntropyStore | None = None) -> None:
@@ -43,7 +43,7 @@ class Windows:
 
         Args:
             shards: the split.
-            window: ids per row.
+            window: ids per row, or as many as there are.
             seed: chooses offsets and orders; 0 or more.
             entropies: stored entropies of the same split, to be served with the ids.
 
@@ -55,8 +55,9 @@ class Windows:
         check(seed >= 0, f"seed: expected 0 or more, got {seed}")
         if entropies is not None and entropies.num_ids != shards.num_ids:
             raise DataError(f"entropies of {entropies.num_ids} ids do not fit shards of {shards.num_ids} ids")
-        self.window = window
+        self.window = min(window, shards.num_ids)
         self.num_windows = -(-shards.num_ids // window)
+        self._is_short = shards.num_ids < window
         self._shards = shards
         self._seed = seed
         self._entropies = entropies
@@ -97,10 +98,6 @@ class Windows:
             self._starts_of_epochs[epoch] = self._starts(epoch)
         return int(self._starts_of_epochs[epoch][place])
 
-    @property
-    def _is_short(self) -> bool:
-        return self._shards.num_ids < self.window
-
     def _starts(self, epoch: int) -> NDArray[np.int64]:
         """Draw an epoch's offset and order from the raw bits of Philox, which no version of numpy may change."""
         if self._is_short:
@@ -112,8 +109,7 @@ class Windows:
     def _ids(self, start: int) -> NDArray[np.int64]:
         """Return the ids of a window and the one after it."""
         if self._is_short:
-            ids = self._shards.ids(0, self._shards.num_ids)
-            return np.pad(ids, (0, self.window + 1 - len(ids)), constant_values=EOS_ID)
+            return np.append(self._shards.ids(0, self._shards.num_ids), EOS_ID)  # the EOS is never predicted
         stop = min(start + self.window + 1, self._shards.num_ids)
         ids = self._shards.ids(start, stop)
         rest = self.window + 1 - len(ids)
@@ -123,8 +119,7 @@ class Windows:
         """Return the entropies of a window's ids."""
         assert self._entropies is not None, "only called with a store"
         if self._is_short:
-            values = self._entropies.read(0, self._shards.num_ids)
-            return np.pad(values, (0, self.window - len(values)))
+            return self._entropies.read(0, self._shards.num_ids)
         values = self._entropies.read(start, min(start + self.window, self._shards.num_ids))
         rest = self.window - len(values)
         return np.concatenate([values, self._entropies.read(0, rest)]) if rest else values

@@ -135,6 +135,6 @@ class _Running:
         """
         try:
             return self.request.choose(logits)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, it ends this request alone)
             self.request.fail(error)
             return EOS_ID

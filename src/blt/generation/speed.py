@@ -218,17 +218,18 @@ def _timed_parts(session: DecodingSession, spent: dict[str, float] | None) -> It
         after = session.seconds() or {}
         spent.update({name: after[name] - before[name] for name in after})
         return
-    decoding = session._decoding
+    # A measurement from outside: the parts are private, since nothing else may call them on their own.
+    decoding = session._decoding  # noqa: SLF001
     assert isinstance(decoding, TorchDecoding)
-    state = decoding._blt
+    state, entropy_state = decoding._blt, decoding._entropy  # noqa: SLF001
     parts: list[tuple[str, Any, str]] = [
         ("embedding", state, "_embed"),
-        ("local encoder", state._encoder, "run"),
+        ("local encoder", state._encoder, "run"),  # noqa: SLF001
         ("patches and global transformer", state, "_complete_patches"),
         ("local decoder and output", state, "_decode"),
     ]
-    if decoding._entropy is not None:
-        parts.append(("entropy model", decoding._entropy, "read"))
+    if entropy_state is not None:
+        parts.append(("entropy model", entropy_state, "read"))
     for name, owner, method in parts:
         setattr(owner, method, _timed(getattr(owner, method), name, spent))
     yield

@@ -34,7 +34,7 @@ try:
 except ImportError:
     missing = MissingExtraError("lm-eval", extra="eval", purpose="the evaluation harness")
     if __name__ == "__main__":
-        print(f"blt: {missing}", file=sys.stderr)
+        sys.stderr.write(f"blt: {missing}\n")
         sys.exit(2)
     raise missing from None
 
@@ -221,7 +221,7 @@ def main() -> None:
     try:
         cli_evaluate()
     except BLTError as error:
-        print(f"blt: {error}", file=sys.stderr)
+        sys.stderr.write(f"blt: {error}\n")
         sys.exit(2)
 
 

@@ -135,7 +135,7 @@ class OnlinePatcher:
         """
         if other.rule != self.rule:
             raise ConfigurationError(f"rows patched by {other.rule} cannot join rows patched by {self.rule}")
-        self._state = PatcherState(*(torch.cat(pair) for pair in zip(self._state, other._state, strict=True)))
+        self._state = PatcherState(*(torch.cat(pair) for pair in zip(self._state, other.of(None), strict=True)))
 
 
 def _initial_state(batch: int, *, device: torch.device | str | None) -> PatcherState:

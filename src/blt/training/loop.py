@@ -144,6 +144,7 @@ class Trainer:
             self.monitor.validation(progress, bits_per_byte=bits_per_byte)
         progress.is_finished = is_last
         if self.world.is_main and (is_last or is_best or is_stopping or progress.step % config.checkpoint_every == 0):
+            self.monitor.saving(progress)
             self.checkpoints.save(module, self.optimizers, progress, is_best=is_best)
         self.world.wait()
         if is_stopping and not is_last:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from blt.checkpoint import write_file
-from blt.errors import MissingExtraError
+from blt.checkpoint import load_json, write_file, write_json
+from blt.errors import CheckpointError, MissingExtraError
 from blt.training.checkpoints import Progress
 from blt.training.curves import draw_curves
 from blt.training.recipe import LoopConfig
@@ -54,6 +54,7 @@ class Monitor:
         self._wants_tensorboard = tensorboard
         self._patches = "" if mean_patch_bytes is None else f" · {mean_patch_bytes:.2f} bytes/patch"
         self._nats, self._num_bytes, self._seconds_before = 0.0, 0, 0.0  # since the last row
+        self._saved: dict[str, Any] = {}  # the same, by the step of a checkpoint
         self._writer: Any = None
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -63,6 +64,7 @@ class Monitor:
         """Show and keep what happens; metrics written after the checkpoint that the run goes on from are dropped.
 
         Raises:
+            CheckpointError: metrics or what was kept of the next row are damaged.
             MissingExtraError: TensorBoard is wanted and not installed.
         """
         if not self.is_main:
@@ -71,7 +73,7 @@ class Monitor:
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.metrics) if row["step"] <= progress.step]
         write_file(self.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._seconds_before = progress.seconds
+        self._go_on_with_row(progress)
         if self._wants_tensorboard:
             self._writer = open_tensorboard(self.folder / "tensorboard", first_step=progress.step + 1)
         if progress.step:
@@ -82,6 +84,34 @@ class Monitor:
             yield
         finally:
             self._close()
+
+    def saving(self, progress: Progress) -> None:
+        """Keep what the next row has averaged so far, for a run that goes on from the checkpoint of this step.
+
+        To be called before the checkpoint is written; what belongs to the one before is kept beside it, so that it does
+        not matter which of them a kill leaves.
+        """
+        if self.is_main:
+            sums = {"nats": self._nats, "num_bytes": self._num_bytes, "seconds_before": self._seconds_before}
+            self._saved = dict([*self._saved.items()][-1:]) | {str(progress.step): sums}
+            write_json(self.folder / "unlogged.json", self._saved)
+
+    def _go_on_with_row(self, progress: Progress) -> None:
+        """Go on with the row that was being averaged at the checkpoint; older run folders have not kept it.
+
+        Raises:
+            CheckpointError: what was kept is damaged.
+        """
+        self._nats, self._num_bytes, self._seconds_before = 0.0, 0, progress.seconds
+        path = self.folder / "unlogged.json"
+        self._saved = load_json(path, error=CheckpointError) if path.is_file() else {}
+        self._saved = {key: sums for key, sums in self._saved.items() if key == str(progress.step)}
+        for sums in self._saved.values():
+            try:
+                self._nats, self._num_bytes = float(sums["nats"]), int(sums["num_bytes"])
+                self._seconds_before = float(sums["seconds_before"])
+            except (KeyError, TypeError, ValueError, OverflowError):
+                raise CheckpointError(f"{path}: is damaged; delete it, it only fills the next row of metrics") from None
 
     def step(self, progress: Progress, *, nats: float, num_bytes: int, norm: float, factor: float) -> None:
         """Note one optimiser step."""
@@ -155,14 +185,22 @@ class Monitor:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl`; a last line cut short by a kill is dropped."""
+    """Read `metrics.jsonl`; a last line cut short by a kill is dropped.
+
+    Raises:
+        CheckpointError: another line is no row of figures.
+    """
     rows: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line else None
+        except (ValueError, RecursionError):
+            row = line
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif row is not None and number < len(lines):  # the last line alone has no end
+            raise CheckpointError(f"{path}: line {number} is damaged; delete that line to go on without it")
     return rows
 
 

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from blt.checkpoint import load_json, write_json
 from blt.configuration import check, from_dict, tag_of, to_dict
-from blt.data import EntropyStore, Windows
+from blt.data import EntropyStore, Shards, Windows
 from blt.distributed import choose_device, joined_world
 from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
@@ -36,7 +37,7 @@ from blt.training.objectives import BLTObjective, EntropyObjective, Objective
 from blt.training.parts import PartsConfig
 from blt.training.recipe import BLTStage, EntropyStage, PatchingStage, Recipe
 from blt.training.run_folder import Run, held_out_split, loops_of, open_run
-from blt.training.samples import write_sample
+from blt.training.samples import drop_samples_after, write_sample
 from blt.training.start import load_start, new_blt
 from blt.training.stopping import stop_requests
 from blt.training.validation import HeldOut
@@ -75,6 +76,7 @@ def run_recipe(recipe: Recipe) -> Path:
         open_run(recipe, device=device, world=world, asked_to_stop=asked_to_stop) as run,
     ):
         run.say(f"run folder: {run.folder}")
+        check_mean_patch(recipe.patching, run.train)
         if not can_draw():
             run.say(MISSING)
         start = load_start(run)
@@ -83,6 +85,23 @@ def run_recipe(recipe: Recipe) -> Path:
             entropy_model = train_entropy_model(run, recipe.entropy)
         patching = prepare_patching(run, entropy_model, start=start)
         return train_blt(run, recipe.blt, patching, start=start)
+
+
+def check_mean_patch(stage: PatchingStage | None, shards: Shards) -> None:
+    """Refuse a mean patch length that no threshold can give, before an entropy model is trained for it.
+
+    Raises:
+        ConfigurationError: even if only document ends and `max_length` ended patches, they would be shorter.
+    """
+    if stage is None or stage.mean_patch_bytes is None or not stage.rule.needs_entropies:
+        return
+    count = min(stage.calibration_documents, shards.num_documents)
+    lengths = np.diff(shards.document_id_offsets[: count + 1]) - 2  # without BOS and EOS
+    highest = float(lengths.sum() / np.ceil(lengths / (stage.rule.max_length or np.inf)).clip(min=1).sum())
+    check(
+        stage.mean_patch_bytes <= highest,
+        f"patching.mean_patch_bytes: {stage.mean_patch_bytes}; on these documents it can be at most {highest:.3f}",
+    )
 
 
 def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
@@ -154,6 +173,9 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
             run.say(write_sample(lm, samples, prompt=prompt, seed=recipe.seed, step=step, bits_per_byte=figure))
         return figure
 
+    if run.world.is_main:
+        step = run.checkpoints("blt").progress().step
+        drop_samples_after(run.folder / "blt" / "samples.txt", step=step)
     _train(run, "blt", objective, windows, validate, mean_patch_bytes=mean_patch, parts=stage.parts)
     folder = run.folder / "model"
     if run.world.is_main:

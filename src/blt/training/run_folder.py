@@ -110,6 +110,7 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
         check_data(checksums, folder / "data.json")
         world.wait()  # all have checked before the first one writes
         if world.is_main:
+            delete_unfinished(folder)
             write_json(folder / "recipe.json", to_dict(recipe))
             write_json(folder / "data.json", checksums)
         yield Run(
@@ -122,6 +123,14 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
             train=train,
             held_out=held_out,
         )
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Delete files that a kill left half written in a run folder; unfinished entropies are gone on with instead."""
+    stages = [folder / stage for stage in ("entropy", "blt")]
+    for place in (folder, *stages, *(stage / "checkpoints" for stage in stages)):
+        for path in [*place.glob(".*.unfinished"), *place.glob(".*.unfinished.png")]:
+            path.unlink(missing_ok=True)
 
 
 def _open_data_together(recipe: Recipe, world: World) -> tuple[Shards, Shards]:

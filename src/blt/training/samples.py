@@ -1,12 +1,15 @@
 """Samples: what a model writes, shown at each validation, so that a reader sees it learn."""
 
+import re
 from pathlib import Path
 
+from blt.checkpoint import write_file
 from blt.generation import generate
 from blt.lm import ByteLM
 
 SAMPLE_BYTES = 300
 TEMPERATURE = 0.7
+_HEADER = re.compile(r"--- step ([\d,]+): held-out \S+ bits per byte")
 
 
 def write_sample(lm: ByteLM, path: Path, *, prompt: str, seed: int, step: int, bits_per_byte: float) -> str:
@@ -19,6 +22,23 @@ def write_sample(lm: ByteLM, path: Path, *, prompt: str, seed: int, step: int, b
     with path.open("a", encoding="utf-8") as file:
         file.write(f"--- step {step:,}: held-out {bits_per_byte:.4f} bits per byte\n{story}\n")
     return story
+
+
+def drop_samples_after(path: Path, *, step: int) -> None:
+    """Drop the samples of steps after the one that a run goes on from, and those that stand there twice."""
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    samples: dict[int, list[str]] = {}
+    number = 0
+    for line in text.splitlines(keepends=True):
+        if header := _HEADER.fullmatch(line.rstrip("\n")):
+            number = int(header[1].replace(",", ""))
+            samples[number] = []
+        samples.setdefault(number, []).append(line)
+    kept = "".join("".join(lines) for number, lines in samples.items() if number <= step)
+    if kept != text:
+        write_file(path, kept.encode())
 
 
 def _printable(text: str) -> str:

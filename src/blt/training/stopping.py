@@ -13,7 +13,10 @@ class Stopped(Exception):  # noqa: N818 (an event, not an error)
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Note SIGINT and SIGTERM instead of dying; a second one acts as usual."""
+    """Note SIGINT and SIGTERM instead of dying; a second one acts as usual.
+
+    A SIGINT that whoever started this process wants ignored, as nohup or a shell's `&` does, stays ignored.
+    """
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a signal handler's signature)
@@ -22,6 +25,8 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     before: dict[int, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM):
+        if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+            continue
         try:
             before[number] = signal.signal(number, note)
         except ValueError:  # not the main thread: whoever runs us handles signals

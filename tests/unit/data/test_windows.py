@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blt.codec import BOS_ID, EOS_ID
+from blt.codec import BOS_ID
 from blt.data import NOT_PREDICTED, EntropyStore, Shards, Windows
 from blt.errors import ConfigurationError, DataError
 
@@ -44,20 +44,17 @@ def test_a_target_is_the_next_id_unless_it_is_a_bos_or_past_the_end(documents, w
     batch = windows.batch(step, rows=3)
     for row in range(3):
         start = windows.start_of(3 * step + row)
-        for t in range(window):
-            if shards.num_ids < window and t >= shards.num_ids:
-                assert batch.byte_ids[row, t] == EOS_ID
-                assert batch.targets[row, t] == NOT_PREDICTED
-                continue
+        for t in range(min(window, shards.num_ids)):
             assert batch.byte_ids[row, t] == stream[(start + t) % shards.num_ids]
             following = stream[(start + t + 1) % shards.num_ids]
             assert batch.targets[row, t] == (NOT_PREDICTED if following == BOS_ID else following)
+    assert batch.byte_ids.shape == batch.targets.shape == (3, min(window, shards.num_ids))
 
 
-def test_a_corpus_of_one_byte_is_one_window_filled_up_with_eos():
+def test_rows_are_no_longer_than_a_corpus_so_that_nothing_is_computed_for_padding():
     batch = Windows(Shards.from_documents([b"a"]), window=5, seed=0).batch(3, rows=2)
-    assert batch.byte_ids.tolist() == [[1, 101, 2, 2, 2]] * 2
-    assert batch.targets.tolist() == [[101, 2, -100, -100, -100]] * 2
+    assert batch.byte_ids.tolist() == [[1, 101, 2]] * 2
+    assert batch.targets.tolist() == [[101, 2, -100]] * 2
 
 
 def test_a_batch_does_not_depend_on_what_was_asked_before():
@@ -97,11 +94,11 @@ def test_entropies_come_with_the_ids_they_belong_to():
     assert torch.equal(batch.entropies, batch.byte_ids.float())
 
 
-def test_entropies_of_a_filled_up_window_are_zero_past_the_end():
+def test_entropies_of_a_corpus_shorter_than_a_window_are_as_long_as_it():
     shards = Shards.from_documents([b"ab"])
     batch = Windows(shards, window=6, seed=0, entropies=EntropyStore(np.ones(4, np.float32))).batch(0, rows=1)
     assert batch.entropies is not None
-    assert batch.entropies.tolist() == [[1, 1, 1, 1, 0, 0]]
+    assert batch.entropies.tolist() == [[1, 1, 1, 1]]
 
 
 def test_entropies_of_another_split_are_refused():

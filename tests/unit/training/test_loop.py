@@ -1,4 +1,6 @@
 import math
+import shutil
+import signal
 from dataclasses import dataclass, field
 
 import pytest
@@ -246,9 +248,16 @@ def test_parts_are_the_rows_of_a_batch_in_order(new_trainer, count):
     assert torch.equal(torch.cat([part.targets for part in parts]), batch.targets)
 
 
-def test_a_first_signal_is_noted_and_a_second_acts_as_usual():
-    import signal
+@pytest.fixture
+def interrupts():
+    """Lets SIGINT raise KeyboardInterrupt, even where whoever started the tests has it ignored (nohup, `&`)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
+
+@pytest.mark.usefixtures("interrupts")
+def test_a_first_signal_is_noted_and_a_second_acts_as_usual():
     with stop_requests() as asked_to_stop:
         assert not asked_to_stop()
         signal.raise_signal(signal.SIGINT)
@@ -256,6 +265,54 @@ def test_a_first_signal_is_noted_and_a_second_acts_as_usual():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_an_interrupt_that_is_to_be_ignored_stays_ignored_and_sigterm_stops_all_the_same():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_requests() as asked_to_stop:
+        signal.raise_signal(signal.SIGINT)
+        assert not asked_to_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert asked_to_stop()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("stop_after", [3, 4, 5])
+def test_a_row_of_metrics_averages_the_same_steps_whether_or_not_the_run_was_stopped_among_them(
+    new_trainer, tmp_path, stop_after
+):
+    options = {"num_steps": 9, "log_every": 4}
+    new_trainer(**options).run()
+    wanted = read_metrics(tmp_path / "metrics.jsonl")
+    shutil.rmtree(tmp_path / "checkpoints")
+    trainer = new_trainer(**options, asked_to_stop=lambda: trainer.progress.step == stop_after)
+    with pytest.raises(Stopped):
+        trainer.run()
+    new_trainer(**options).run()
+    found = read_metrics(tmp_path / "metrics.jsonl")
+    names = ("step", "bytes", "bits_per_byte")
+    assert [[row.get(name) for name in names] for row in found] == [[row.get(name) for name in names] for row in wanted]
+
+
+def test_a_row_is_whole_too_when_a_kill_leaves_the_checkpoint_before(new_trainer, tmp_path, monkeypatch):
+    options = {"num_steps": 8, "log_every": 8, "checkpoint_every": 3}
+    new_trainer(**options).run()
+    wanted = read_metrics(tmp_path / "metrics.jsonl")
+    shutil.rmtree(tmp_path / "checkpoints")
+    trainer = new_trainer(**options)
+    honest = trainer.checkpoints.save
+
+    def save(*arguments, **others):
+        if trainer.progress.step == 6:
+            raise InterruptedError
+        honest(*arguments, **others)
+
+    monkeypatch.setattr(trainer.checkpoints, "save", save)
+    with pytest.raises(InterruptedError):
+        trainer.run()
+    new_trainer(**options).run()
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["bits_per_byte"] == wanted[0]["bits_per_byte"]
 
 
 def test_what_is_dropped_is_drawn_anew_for_each_seed_step_and_rank():

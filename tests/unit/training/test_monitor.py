@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from blt.errors import MissingExtraError
+from blt.errors import CheckpointError, MissingExtraError
 from blt.training import curves
 from blt.training.checkpoints import Progress
 from blt.training.curves import draw_curves
@@ -59,6 +59,22 @@ def test_rows_after_the_checkpoint_are_dropped_and_a_cut_line_too(tmp_path):
         pass
     assert read_metrics(path) == rows[:2]
     assert said(monitor) == "blt: going on after step 2\n"
+
+
+@pytest.mark.parametrize("line", ['{"step": 4, "by', "[]", "3", '{"bytes": 3}', '{"step": "4"}', "[" * 100_000, "\0\0"])
+def test_a_damaged_line_among_the_metrics_is_named_and_not_dropped(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "bytes": 1}}\n{line}\n{{"step": 3, "bytes": 3}}\n')
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl: line 2 is damaged; delete that line"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize("content", ['{"2": 3}', '{"2": {"nats": 1}}', '{"2": {"nats": "x"}}', "[]", "{"])
+def test_a_damaged_note_of_the_next_row_is_one_clear_line(tmp_path, content):
+    (tmp_path / "unlogged.json").write_text(content)
+    monitor = new_monitor(tmp_path)
+    with pytest.raises(CheckpointError, match=r"unlogged.json"), monitor.following(Progress(step=2)):
+        pass
 
 
 def test_other_ranks_write_and_say_nothing(tmp_path):

@@ -70,6 +70,25 @@ def test_data_that_have_changed_are_refused(tmp_path):
         claim(recipe)
 
 
+def test_what_a_kill_left_half_written_is_deleted_and_unfinished_entropies_are_not(tmp_path):
+    recipe = tiny_recipe(tmp_path)
+    begin(recipe, "entropy", "blt")
+    run = tmp_path / "run"
+    left = [
+        ".recipe.json.99999.unfinished",
+        "blt/.curves.png.unfinished.png",
+        "entropy/checkpoints/.last.json.7.unfinished",
+    ]
+    for name in left:
+        (run / name).write_text("half")
+    entropies = run / "entropies" / "train" / ".entropies-f.f32.unfinished"
+    entropies.parent.mkdir(parents=True)
+    entropies.write_text("half")
+    claim(recipe)
+    assert not any((run / name).exists() for name in left)
+    assert entropies.exists()
+
+
 def test_a_second_process_is_kept_out(tmp_path):
     with (
         locked(tmp_path, is_needed=True),

@@ -1,7 +1,7 @@
 import torch
 
 from blt.training import samples
-from blt.training.samples import write_sample
+from blt.training.samples import drop_samples_after, write_sample
 
 
 def test_a_sample_is_kept_with_its_step_and_leaves_the_random_numbers_of_training_alone(tiny_lm, tmp_path, monkeypatch):
@@ -23,3 +23,19 @@ def test_control_characters_do_not_reach_the_terminal(tiny_lm, tmp_path, monkeyp
     monkeypatch.setattr(samples, "generate", lambda *_, **__: Written())
     story = write_sample(tiny_lm, tmp_path / "samples.txt", prompt="", seed=0, step=1, bits_per_byte=1.0)
     assert story == "a\N{REPLACEMENT CHARACTER}[2Jb\nc\N{REPLACEMENT CHARACTER}"
+
+
+def test_samples_after_the_checkpoint_and_second_ones_are_dropped(tmp_path):
+    path = tmp_path / "samples.txt"
+    first, second, third = (
+        f"--- step {step}: held-out 1.5000 bits per byte\nTom ran.\n\n" for step in ("500", "1,000", "1,500")
+    )
+    path.write_text(first + second + third + second + third)
+    drop_samples_after(path, step=1000)
+    assert path.read_text() == first + second
+    before = path.stat().st_mtime_ns
+    drop_samples_after(path, step=1000)
+    assert path.stat().st_mtime_ns == before
+    drop_samples_after(path, step=0)
+    assert path.read_text() == ""
+    drop_samples_after(tmp_path / "nowhere", step=0)

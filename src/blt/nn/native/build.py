@@ -175,4 +175,6 @@ def _given_up(name: str, error: Exception, path: Path | None = None) -> Outcome:
 
 
 def _say(message: str) -> None:
-    print(f"blt: {one_line(message)}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed
+        sys.stderr.write(f"blt: {one_line(message)}\n")
+        sys.stderr.flush()
