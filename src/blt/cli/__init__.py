@@ -32,6 +32,7 @@ VERBS = {
     "convert": "Turn a model folder of other software into one of blt, or back.",
     "byteify": "Put a pretrained Transformer between new local modules.",
     "plan": "Show parameters, FLOPs per byte and memory from a configuration alone.",
+    "doctor": "Show what runs here and why: kernels, processor, PyTorch, extras, GPU.",
 }
 """Each verb lives in the module of its name, as the function of its name; the text is its line in `blt --help`."""
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from blt.nn.cache import KeyValueCache, StepInputs
-from blt.nn.native.kernels import NativeLayer, NativeLinear, serves
+from blt.nn.native.kernels import NativeLayer, NativeLinear, NativeStepInputs, serves
 from blt.nn.rotary import RotaryTable, rotary_frequencies
 from blt.nn.transformer import Layer, RMSNorm, Transformer
 from blt.nn.weights import QuantizedLinear
@@ -24,6 +24,8 @@ class LayerInputs(NamedTuple):
     """Rows and positions."""
     table: RotaryTable
     """Angles of the positions, as `N 1 1 E`."""
+    native: NativeStepInputs | None
+    """For the kernels, where they serve."""
 
 
 class StackSteps:
@@ -46,7 +48,9 @@ class StackSteps:
         """Work out once what all layers need to know of these places."""
         self.cache.make_room(places.longest)
         angles = places.positions[:, None, None, None].float() * self._frequencies
-        return LayerInputs(places, RotaryTable(angles.cos(), angles.sin()))
+        table = RotaryTable(angles.cos(), angles.sin())
+        native = None if self._native is None else NativeStepInputs(places.rows, places.positions, table)
+        return LayerInputs(places, table, native)
 
     def run(self, states: Float[Tensor, "N D"], places: StepInputs) -> Float[Tensor, "N D"]:
         """Run all layers; one state per place."""
@@ -57,14 +61,12 @@ class StackSteps:
 
     def layer(self, index: int, states: Float[Tensor, "N D"], inputs: LayerInputs) -> Float[Tensor, "N D"]:
         """Run one layer."""
-        places, table = inputs
-        if self._native is None:
+        places, table, native = inputs
+        if self._native is None or native is None:
             return self._layers[index](states[:, None], table, self.cache.attend(index, places))[:, 0]
         keys, values = self.cache.keys[index], self.cache.values[index]
         window = self.cache.window or self.cache.num_slots
-        return self._native[index](
-            states, places.rows, places.positions, table, keys=keys, values=values, window=window
-        )
+        return self._native[index](states, native, keys=keys, values=values, window=window)
 
 
 class LinearSteps:

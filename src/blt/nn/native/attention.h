@@ -7,6 +7,7 @@
 
 #include "rows.h"
 #include "spans.h"
+#include "status.h"
 
 namespace {
 
@@ -16,8 +17,7 @@ inline void tile(const float *a, int64_t row_step, int64_t step, const float *b,
                  int64_t c_row, bool add) {
     Floats sums[HEIGHT][WIDE];
     for (int row = 0; row < HEIGHT; ++row)
-        for (int part = 0; part < WIDE; ++part)
-            sums[row][part] = add ? load(c + row * c_row + part * LANES) : same(0);
+        for (int part = 0; part < WIDE; ++part) sums[row][part] = add ? load(c + row * c_row + part * LANES) : same(0);
     for (int64_t at = 0; at < depth; ++at) {
         Floats values[WIDE];
         for (int part = 0; part < WIDE; ++part) values[part] = load(b + at * b_row + part * LANES);
@@ -91,125 +91,138 @@ inline void mask(float *scores, const Block &block, const int64_t *first, const 
 }
 
 template <class T>
-void attend_forward(const T *queries, const T *keys, const T *values, const int64_t *first, int64_t rows, int64_t length,
-                    int64_t heads, int64_t width, T *out, float *totals) {
+void attend_forward(const T *queries, const T *keys, const T *values, const int64_t *first, int64_t rows,
+                    int64_t length, int64_t heads, int64_t width, T *out, float *totals) {
     const std::vector<Span> spans = spans_of(first, rows, length);
     const int64_t step = heads * width, tasks = int64_t(spans.size()) * heads;
     const float scale = 1 / std::sqrt(float(width));
+    Failure failure;
 #pragma omp parallel
     {
         Head q, k, v;
-        std::vector<float> scores, mixed(QUERIES * width);
+        std::vector<float> scores, mixed;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; ++task) {
-            const Span span = spans[task / heads];
-            const int64_t head = task % heads, num = span.end - span.start;
-            const int64_t at = (span.row * length + span.start) * step + head * width;
-            const int64_t *seen = first + span.row * length;
-            q.take(queries + at, step, num, width, false);
-            k.take(keys + at, step, num, width, true);
-            v.take(values + at, step, num, width, false);
-            v.rows.resize((whole(num) + LANES) * width, 0.0f);
-            for (float &value : q.rows) value *= scale;
-            for (int64_t start = 0; start < num; start += QUERIES) {
-                const Block block(seen, span, start);
-                scores.resize(QUERIES * block.num);
-                product(q.rows.data() + start * width, width, 1, k.columns.data() + block.low, k.columns_row, block.count,
-                        block.num, width, scores.data(), block.num, false);
-                mask(scores.data(), block, seen, span);
-                for (int64_t query = 0; query < block.count; ++query) {
-                    float *row = scores.data() + query * block.num;
-                    Floats most = load(row);
-                    for (int64_t i = LANES; i < block.num; i += LANES) {
-                        const Floats other = load(row + i);
-                        most = other > most ? other : most;
+            failure.guard([&] {
+                const Span span = spans[task / heads];
+                const int64_t head = task % heads, num = span.end - span.start;
+                const int64_t at = (span.row * length + span.start) * step + head * width;
+                const int64_t *seen = first + span.row * length;
+                mixed.resize(QUERIES * width);
+                q.take(queries + at, step, num, width, false);
+                k.take(keys + at, step, num, width, true);
+                v.take(values + at, step, num, width, false);
+                v.rows.resize((whole(num) + LANES) * width, 0.0f);
+                for (float &value : q.rows) value *= scale;
+                for (int64_t start = 0; start < num; start += QUERIES) {
+                    const Block block(seen, span, start);
+                    scores.resize(QUERIES * block.num);
+                    product(q.rows.data() + start * width, width, 1, k.columns.data() + block.low, k.columns_row,
+                            block.count, block.num, width, scores.data(), block.num, false);
+                    mask(scores.data(), block, seen, span);
+                    for (int64_t query = 0; query < block.count; ++query) {
+                        float *row = scores.data() + query * block.num;
+                        Floats most = load(row);
+                        for (int64_t i = LANES; i < block.num; i += LANES) {
+                            const Floats other = load(row + i);
+                            most = other > most ? other : most;
+                        }
+                        const float top = largest(most);
+                        Floats total = same(0);
+                        for (int64_t i = 0; i < block.num; i += LANES) {
+                            const Floats score = load(row + i);
+                            Floats weight = exponential(score - top);
+                            weight = score < -1e30f ? same(0) : weight;
+                            total += weight;
+                            store(row + i, weight);
+                        }
+                        const float whole_weight = sum(total), share = 1 / whole_weight;
+                        for (int64_t i = 0; i < block.num; i += LANES) store(row + i, load(row + i) * share);
+                        totals[(span.row * heads + head) * length + span.start + start + query] =
+                            top + std::log(whole_weight);
                     }
-                    const float top = largest(most);
-                    Floats total = same(0);
-                    for (int64_t i = 0; i < block.num; i += LANES) {
-                        const Floats score = load(row + i);
-                        Floats weight = exponential(score - top);
-                        weight = score < -1e30f ? same(0) : weight;
-                        total += weight;
-                        store(row + i, weight);
-                    }
-                    const float whole_weight = sum(total), share = 1 / whole_weight;
-                    for (int64_t i = 0; i < block.num; i += LANES) store(row + i, load(row + i) * share);
-                    totals[(span.row * heads + head) * length + span.start + start + query] = top + std::log(whole_weight);
+                    product(scores.data(), block.num, 1, v.rows.data() + block.low * width, width, block.count, width,
+                            std::min(block.num, num - block.low), mixed.data(), width, false);
+                    for (int64_t query = 0; query < block.count; ++query)
+                        write(mixed.data() + query * width, width, out + at + (start + query) * step);
                 }
-                product(scores.data(), block.num, 1, v.rows.data() + block.low * width, width, block.count, width,
-                        std::min(block.num, num - block.low), mixed.data(), width, false);
-                for (int64_t query = 0; query < block.count; ++query)
-                    write(mixed.data() + query * width, width, out + at + (start + query) * step);
-            }
+            });
         }
     }
+    failure.rethrow();
 }
 
 template <class T>
-void attend_backward(const T *given, const T *queries, const T *keys, const T *values, const T *out, const float *totals,
-                     const int64_t *first, int64_t rows, int64_t length, int64_t heads, int64_t width, T *to_queries,
-                     T *to_keys, T *to_values) {
+void attend_backward(const T *given, const T *queries, const T *keys, const T *values, const T *out,
+                     const float *totals, const int64_t *first, int64_t rows, int64_t length, int64_t heads,
+                     int64_t width, T *to_queries, T *to_keys, T *to_values) {
     const std::vector<Span> spans = spans_of(first, rows, length);
     const int64_t step = heads * width, tasks = int64_t(spans.size()) * heads;
     const float scale = 1 / std::sqrt(float(width));
+    Failure failure;
 #pragma omp parallel
     {
         Head q, k, v, g;
-        std::vector<float> weights, scores, mixed(QUERIES * width), dk, dv, result(width);
+        std::vector<float> weights, scores, mixed, dk, dv, result;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; ++task) {
-            const Span span = spans[task / heads];
-            const int64_t head = task % heads, num = span.end - span.start;
-            const int64_t at = (span.row * length + span.start) * step + head * width;
-            const int64_t *seen = first + span.row * length;
-            q.take(queries + at, step, num, width, false);
-            k.take(keys + at, step, num, width, true);
-            v.take(values + at, step, num, width, true);
-            g.take(given + at, step, num, width, false);
-            for (float &value : q.rows) value *= scale;
-            dk.assign(num * width, 0.0f);
-            dv.assign(num * width, 0.0f);
-            for (int64_t start = 0; start < num; start += QUERIES) {
-                const Block block(seen, span, start);
-                const int64_t inside = std::min(block.num, num - block.low);
-                weights.resize(QUERIES * block.num);
-                scores.resize(QUERIES * block.num);
-                const float *above = g.rows.data() + start * width, *asking = q.rows.data() + start * width;
-                product(asking, width, 1, k.columns.data() + block.low, k.columns_row, block.count, block.num, width,
-                        weights.data(), block.num, false);
-                mask(weights.data(), block, seen, span);
-                product(above, width, 1, v.columns.data() + block.low, v.columns_row, block.count, block.num, width,
-                        scores.data(), block.num, false);
-                for (int64_t query = 0; query < block.count; ++query) {
-                    float *row = weights.data() + query * block.num, *along = scores.data() + query * block.num;
-                    const float total = totals[(span.row * heads + head) * length + span.start + start + query];
-                    const float mean = dot(above + query * width, out + at + (start + query) * step, width);
-                    for (int64_t i = 0; i < block.num; i += LANES) {
-                        const Floats score = load(row + i);
-                        Floats weight = exponential(score - total);
-                        weight = score < -1e30f ? same(0) : weight;
-                        store(row + i, weight);
-                        store(along + i, weight * (load(along + i) - mean));
+            failure.guard([&] {
+                const Span span = spans[task / heads];
+                const int64_t head = task % heads, num = span.end - span.start;
+                const int64_t at = (span.row * length + span.start) * step + head * width;
+                const int64_t *seen = first + span.row * length;
+                mixed.resize(QUERIES * width);
+                result.resize(width);
+                q.take(queries + at, step, num, width, false);
+                k.take(keys + at, step, num, width, true);
+                v.take(values + at, step, num, width, true);
+                g.take(given + at, step, num, width, false);
+                for (float &value : q.rows) value *= scale;
+                dk.assign(num * width, 0.0f);
+                dv.assign(num * width, 0.0f);
+                for (int64_t start = 0; start < num; start += QUERIES) {
+                    const Block block(seen, span, start);
+                    const int64_t inside = std::min(block.num, num - block.low);
+                    weights.resize(QUERIES * block.num);
+                    scores.resize(QUERIES * block.num);
+                    const float *above = g.rows.data() + start * width, *asking = q.rows.data() + start * width;
+                    product(asking, width, 1, k.columns.data() + block.low, k.columns_row, block.count, block.num,
+                            width, weights.data(), block.num, false);
+                    mask(weights.data(), block, seen, span);
+                    product(above, width, 1, v.columns.data() + block.low, v.columns_row, block.count, block.num, width,
+                            scores.data(), block.num, false);
+                    for (int64_t query = 0; query < block.count; ++query) {
+                        float *row = weights.data() + query * block.num, *along = scores.data() + query * block.num;
+                        const float total = totals[(span.row * heads + head) * length + span.start + start + query];
+                        const float mean = dot(above + query * width, out + at + (start + query) * step, width);
+                        for (int64_t i = 0; i < block.num; i += LANES) {
+                            const Floats score = load(row + i);
+                            Floats weight = exponential(score - total);
+                            weight = score < -1e30f ? same(0) : weight;
+                            store(row + i, weight);
+                            store(along + i, weight * (load(along + i) - mean));
+                        }
+                    }
+                    product(weights.data(), 1, block.num, above, width, inside, width, block.count,
+                            dv.data() + block.low * width, width, true);
+                    product(scores.data(), 1, block.num, asking, width, inside, width, block.count,
+                            dk.data() + block.low * width, width, true);
+                    product(scores.data(), block.num, 1, k.rows.data() + block.low * width, width, block.count, width,
+                            inside, mixed.data(), width, false);
+                    for (int64_t query = 0; query < block.count; ++query) {
+                        for (int64_t i = 0; i < width; i += LANES)
+                            store(&result[i], load(&mixed[query * width + i]) * scale);
+                        write(result.data(), width, to_queries + at + (start + query) * step);
                     }
                 }
-                product(weights.data(), 1, block.num, above, width, inside, width, block.count,
-                        dv.data() + block.low * width, width, true);
-                product(scores.data(), 1, block.num, asking, width, inside, width, block.count,
-                        dk.data() + block.low * width, width, true);
-                product(scores.data(), block.num, 1, k.rows.data() + block.low * width, width, block.count, width, inside,
-                        mixed.data(), width, false);
-                for (int64_t query = 0; query < block.count; ++query) {
-                    for (int64_t i = 0; i < width; i += LANES) store(&result[i], load(&mixed[query * width + i]) * scale);
-                    write(result.data(), width, to_queries + at + (start + query) * step);
+                for (int64_t t = 0; t < num; ++t) {
+                    write(dk.data() + t * width, width, to_keys + at + t * step);
+                    write(dv.data() + t * width, width, to_values + at + t * step);
                 }
-            }
-            for (int64_t t = 0; t < num; ++t) {
-                write(dk.data() + t * width, width, to_keys + at + t * step);
-                write(dv.data() + t * width, width, to_values + at + t * step);
-            }
+            });
         }
     }
+    failure.rethrow();
 }
 
 }  // namespace

@@ -77,7 +77,8 @@ inline void transpose(const Pair *from, int64_t from_row, Pair *to, int64_t to_r
             a[four + 2 * half + 1] = _mm512_unpackhi_epi64(b[four + half], b[four + 2 + half]);
         }
     for (int i = 0; i < 4; ++i) {
-        const __m512i low01 = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88), high01 = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
+        const __m512i low01 = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88),
+                      high01 = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
         const __m512i low23 = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0x88);
         const __m512i high23 = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0xdd);
         _mm512_storeu_si512(to + i * to_row, _mm512_shuffle_i32x4(low01, low23, 0x88));
@@ -153,8 +154,8 @@ inline void add_product(const uint16_t *a, const uint16_t *lower_a, int64_t a_ro
 }
 
 // 32 × 32 of C (+)= A · B.
-inline void tile_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t depth, float *c, int64_t c_row,
-                    bool add) {
+inline void tile_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t depth, float *c,
+                    int64_t c_row, bool add) {
     begin_sums(c, c_row, add);
     for (int64_t at = 0; at < depth; at += 32) {
         const Pair *pairs = b + at / 2 * b_row;
@@ -169,8 +170,8 @@ struct Tiles {
 #endif
 
 // 8 × 32 of C (+)= A · B.
-inline void pairs_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t depth, float *c, int64_t c_row,
-                     bool add) {
+inline void pairs_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t depth, float *c,
+                     int64_t c_row, bool add) {
     Floats sums[8][2];
     for (int row = 0; row < 8; ++row)
         for (int part = 0; part < 2; ++part) sums[row][part] = add ? load(c + row * c_row + part * LANES) : same(0);
@@ -187,8 +188,8 @@ inline void pairs_32(const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_
 }
 
 // C (+)= A · B: A row by row, B in pairs, C float32; height, width and depth are multiples of 32.
-inline void product(const Tiles &tiles, const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row, int64_t height,
-                    int64_t width, int64_t depth, float *c, int64_t c_row, bool add) {
+inline void product([[maybe_unused]] const Tiles &tiles, const uint16_t *a, int64_t a_row, const Pair *b, int64_t b_row,
+                    int64_t height, int64_t width, int64_t depth, float *c, int64_t c_row, bool add) {
     for (int64_t row = 0; row < height; row += 32)
         for (int64_t at = 0; at < width; at += 32) {
 #if defined(TILES)

@@ -1,4 +1,5 @@
-// Attention to runs of positions on bfloat16, with products of bfloat16; what `attend_forward` and `attend_backward` do.
+// Attention to runs of positions on bfloat16, with products of bfloat16; what `attend_forward` and `attend_backward`
+// do.
 //
 // A head of a span is padded with zeros to a multiple of 32 positions; a block of 32 queries meets the keys
 // [low, low + num), both multiples of 32. Scores, weights and sums are float32 between the products.
@@ -11,6 +12,7 @@
 #include "bfloat16.h"
 #include "rows.h"
 #include "spans.h"
+#include "status.h"
 
 #if defined(BFLOAT16_PRODUCTS)
 namespace {
@@ -24,15 +26,17 @@ struct Sizes {
     int64_t rows, length, heads, width;
     int64_t step() const { return heads * width; }
     float scale() const { return 1 / std::sqrt(float(width)); }
-    int64_t first_of(const Span &span, int64_t head) const { return (span.row * length + span.start) * step() + head * width; }
+    int64_t first_of(const Span &span, int64_t head) const {
+        return (span.row * length + span.start) * step() + head * width;
+    }
 };
 
 // One head of a span, in the forms that products want.
 struct HeadOfSpan {
     int64_t length = 0, width = 0, columns_row = 0;
-    Array<uint16_t> rows;  // length × width
-    Array<Pair> columns;   // width / 2 × columns_row: pairs of features, for products with the transposed head
-    Array<Pair> pairs;     // length / 2 × width: pairs of positions, for products with the head itself
+    Array<uint16_t> rows;     // length × width
+    Array<uint32_t> columns;  // width / 2 × columns_row: pairs of features, for products with the transposed head
+    Array<uint32_t> pairs;    // length / 2 × width: pairs of positions, for products with the head itself
 
     void take(const uint16_t *from, int64_t step, int64_t count, int64_t size) {
         length = (count + EACH - 1) / EACH * EACH, width = size;
@@ -65,7 +69,10 @@ struct QueryBlock {
     int64_t span_start, start, count, low, num;
 
     QueryBlock(const int64_t *first, const Span &span, int64_t start)
-        : seen(first + span.start), span_start(span.start), start(start), count(std::min(EACH, span.end - span.start - start)) {
+        : seen(first + span.start),
+          span_start(span.start),
+          start(start),
+          count(std::min(EACH, span.end - span.start - start)) {
         low = first_key(0) / EACH * EACH;
         num = start + EACH - low;
     }
@@ -81,7 +88,8 @@ struct QueryBlock {
 inline Floats only(__mmask16 lanes, Floats values) { return (Floats)_mm512_maskz_mov_ps(lanes, (__m512)values); }
 
 // A query's scores → weights that are not normalised yet; gives their sum and the largest score.
-inline float weigh(const QueryBlock &block, int64_t query, const float *scores, float scale, uint16_t *weights, float *top) {
+inline float weigh(const QueryBlock &block, int64_t query, const float *scores, float scale, uint16_t *weights,
+                   float *top) {
     Floats most = same(-std::numeric_limits<float>::infinity()), total = same(0);
     for (int64_t i = 0; i < block.num; i += LANES)
         most = (Floats)_mm512_mask_max_ps((__m512)most, block.lanes(query, i), (__m512)most, (__m512)load(scores + i));
@@ -99,51 +107,57 @@ inline void attend_forward_bfloat16(const uint16_t *queries, const uint16_t *key
     const std::vector<Span> spans = spans_of(first, sizes.rows, sizes.length);
     const int64_t step = sizes.step(), width = sizes.width, tasks = int64_t(spans.size()) * sizes.heads;
     const float scale = sizes.scale();
+    Failure failure;
 #pragma omp parallel
     {
         const Tiles tiles;
         HeadOfSpan q, k, v;
-        Array<float> scores, mixed(EACH * width);
+        Array<float> scores, mixed;
         Array<uint16_t> weights;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; ++task) {
-            const Span span = spans[task / sizes.heads];
-            const int64_t head = task % sizes.heads, num = span.end - span.start, at = sizes.first_of(span, head);
-            float *total = totals + (span.row * sizes.heads + head) * sizes.length + span.start;
-            q.take(queries + at, step, num, width);
-            k.take(keys + at, step, num, width);
-            v.take(values + at, step, num, width);
-            k.turn();
-            v.pair();
-            for (int64_t start = 0; start < num; start += EACH) {
-                const QueryBlock block(first + span.row * sizes.length, span, start);
-                scores.resize(EACH * block.num);
-                weights.resize(EACH * block.num);
-                float shares[EACH];
-                product(tiles, &q.rows[start * width], width, &k.columns[block.low], k.columns_row, EACH, block.num, width,
-                        scores.data(), block.num, false);
-                for (int64_t query = 0; query < block.count; ++query) {
-                    const int64_t row = query * block.num;
-                    float top;
-                    const float whole = weigh(block, query, &scores[row], scale, &weights[row], &top);
-                    shares[query] = 1 / whole;
-                    total[start + query] = top * scale + std::log(whole);
+            failure.guard([&] {
+                const Span span = spans[task / sizes.heads];
+                const int64_t head = task % sizes.heads, num = span.end - span.start, at = sizes.first_of(span, head);
+                float *total = totals + (span.row * sizes.heads + head) * sizes.length + span.start;
+                mixed.resize(EACH * width);
+                q.take(queries + at, step, num, width);
+                k.take(keys + at, step, num, width);
+                v.take(values + at, step, num, width);
+                k.turn();
+                v.pair();
+                for (int64_t start = 0; start < num; start += EACH) {
+                    const QueryBlock block(first + span.row * sizes.length, span, start);
+                    scores.resize(EACH * block.num);
+                    weights.resize(EACH * block.num);
+                    float shares[EACH];
+                    product(tiles, &q.rows[start * width], width, &k.columns[block.low], k.columns_row, EACH, block.num,
+                            width, scores.data(), block.num, false);
+                    for (int64_t query = 0; query < block.count; ++query) {
+                        const int64_t row = query * block.num;
+                        float top;
+                        const float whole = weigh(block, query, &scores[row], scale, &weights[row], &top);
+                        shares[query] = 1 / whole;
+                        total[start + query] = top * scale + std::log(whole);
+                    }
+                    product(tiles, weights.data(), block.num, &v.pairs[block.low / 2 * width], width, EACH, width,
+                            block.num, mixed.data(), width, false);
+                    for (int64_t query = 0; query < block.count; ++query)
+                        for (int64_t i = 0; i < width; i += LANES)
+                            store(out + at + (start + query) * step + i,
+                                  load(&mixed[query * width + i]) * shares[query]);
                 }
-                product(tiles, weights.data(), block.num, &v.pairs[block.low / 2 * width], width, EACH, width, block.num,
-                        mixed.data(), width, false);
-                for (int64_t query = 0; query < block.count; ++query)
-                    for (int64_t i = 0; i < width; i += LANES)
-                        store(out + at + (start + query) * step + i, load(&mixed[query * width + i]) * shares[query]);
-            }
+            });
         }
     }
+    failure.rethrow();
 }
 
 // What one block hands back: weights and changes of scores, 32 × num, as rows and in pairs of queries.
 struct Changes {
     Array<float> weights, along;
     Array<uint16_t> rows;
-    Array<Pair> weight_pairs, pairs;
+    Array<uint32_t> weight_pairs, pairs;
 
     void resize(int64_t num) {
         weights.resize(EACH * num), along.resize(EACH * num), rows.resize(EACH * num);
@@ -176,7 +190,8 @@ struct Changes {
 };
 
 // A matrix of float32, width × `row`, as rows of bfloat16.
-inline void write_turned(const Array<float> &from, int64_t row, int64_t count, int64_t width, uint16_t *to, int64_t step) {
+inline void write_turned(const Array<float> &from, int64_t row, int64_t count, int64_t width, uint16_t *to,
+                         int64_t step) {
     alignas(64) float block[LANES * LANES];
     for (int64_t t = 0; t < count; t += LANES)
         for (int64_t at = 0; at < width; at += LANES) {
@@ -192,54 +207,59 @@ inline void attend_backward_bfloat16(const uint16_t *given, const uint16_t *quer
                                      uint16_t *to_values) {
     const std::vector<Span> spans = spans_of(first, sizes.rows, sizes.length);
     const int64_t step = sizes.step(), width = sizes.width, tasks = int64_t(spans.size()) * sizes.heads;
+    Failure failure;
 #pragma omp parallel
     {
         const Tiles tiles;
         HeadOfSpan q, k, v, g;
         Changes changes;
-        Array<float> mixed(EACH * width), dk, dv;  // the last two transposed
-        Array<uint16_t> turned(width * EACH);
+        Array<float> mixed, dk, dv;  // the last two transposed
+        Array<uint16_t> turned;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; ++task) {
-            const Span span = spans[task / sizes.heads];
-            const int64_t head = task % sizes.heads, num = span.end - span.start, at = sizes.first_of(span, head);
-            const float *total = totals + (span.row * sizes.heads + head) * sizes.length + span.start;
-            q.take(queries + at, step, num, width), q.pair();
-            k.take(keys + at, step, num, width), k.pair(), k.turn();
-            v.take(values + at, step, num, width), v.turn();
-            g.take(given + at, step, num, width), g.pair();
-            const int64_t row = k.columns_row;
-            dk.assign(width * row, 0.0f);
-            dv.assign(width * row, 0.0f);
-            for (int64_t start = 0; start < num; start += EACH) {
-                const QueryBlock block(first + span.row * sizes.length, span, start);
-                changes.resize(block.num);
-                product(tiles, &q.rows[start * width], width, &k.columns[block.low], row, EACH, block.num, width,
-                        changes.weights.data(), block.num, false);
-                product(tiles, &g.rows[start * width], width, &v.columns[block.low], row, EACH, block.num, width,
-                        changes.along.data(), block.num, false);
-                for (int64_t query = 0; query < block.count; ++query) {
-                    const int64_t t = start + query;
-                    const float mean = dot(&g.rows[t * width], out + at + t * step, width);
-                    changes.of_query(block, query, sizes.scale(), total[t], mean);
+            failure.guard([&] {
+                const Span span = spans[task / sizes.heads];
+                const int64_t head = task % sizes.heads, num = span.end - span.start, at = sizes.first_of(span, head);
+                const float *total = totals + (span.row * sizes.heads + head) * sizes.length + span.start;
+                mixed.resize(EACH * width), turned.resize(width * EACH);
+                q.take(queries + at, step, num, width), q.pair();
+                k.take(keys + at, step, num, width), k.pair(), k.turn();
+                v.take(values + at, step, num, width), v.turn();
+                g.take(given + at, step, num, width), g.pair();
+                const int64_t row = k.columns_row;
+                dk.assign(width * row, 0.0f);
+                dv.assign(width * row, 0.0f);
+                for (int64_t start = 0; start < num; start += EACH) {
+                    const QueryBlock block(first + span.row * sizes.length, span, start);
+                    changes.resize(block.num);
+                    product(tiles, &q.rows[start * width], width, &k.columns[block.low], row, EACH, block.num, width,
+                            changes.weights.data(), block.num, false);
+                    product(tiles, &g.rows[start * width], width, &v.columns[block.low], row, EACH, block.num, width,
+                            changes.along.data(), block.num, false);
+                    for (int64_t query = 0; query < block.count; ++query) {
+                        const int64_t t = start + query;
+                        const float mean = dot(&g.rows[t * width], out + at + t * step, width);
+                        changes.of_query(block, query, sizes.scale(), total[t], mean);
+                    }
+                    for (int64_t query = block.count; query < EACH; ++query) changes.of_none(block, query);
+                    changes.pair(block.num);
+                    g.turned(start, turned.data());
+                    product(tiles, turned.data(), EACH, changes.weight_pairs.data(), block.num, width, block.num, EACH,
+                            &dv[block.low], row, true);
+                    q.turned(start, turned.data());
+                    product(tiles, turned.data(), EACH, changes.pairs.data(), block.num, width, block.num, EACH,
+                            &dk[block.low], row, true);
+                    product(tiles, changes.rows.data(), block.num, &k.pairs[block.low / 2 * width], width, EACH, width,
+                            block.num, mixed.data(), width, false);
+                    for (int64_t query = 0; query < block.count; ++query)
+                        write(&mixed[query * width], width, to_queries + at + (start + query) * step);
                 }
-                for (int64_t query = block.count; query < EACH; ++query) changes.of_none(block, query);
-                changes.pair(block.num);
-                g.turned(start, turned.data());
-                product(tiles, turned.data(), EACH, changes.weight_pairs.data(), block.num, width, block.num, EACH,
-                        &dv[block.low], row, true);
-                q.turned(start, turned.data());
-                product(tiles, turned.data(), EACH, changes.pairs.data(), block.num, width, block.num, EACH, &dk[block.low],
-                        row, true);
-                product(tiles, changes.rows.data(), block.num, &k.pairs[block.low / 2 * width], width, EACH, width,
-                        block.num, mixed.data(), width, false);
-                for (int64_t query = 0; query < block.count; ++query)
-                    write(&mixed[query * width], width, to_queries + at + (start + query) * step);
-            }
-            write_turned(dk, row, num, width, to_keys + at, step);
-            write_turned(dv, row, num, width, to_values + at, step);
+                write_turned(dk, row, num, width, to_keys + at, step);
+                write_turned(dv, row, num, width, to_values + at, step);
+            });
         }
     }
+    failure.rethrow();
 }
 
 }  // namespace

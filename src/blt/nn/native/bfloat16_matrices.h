@@ -6,6 +6,10 @@
 #include <cmath>
 #include <utility>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 #include "bfloat16.h"
 
 #if defined(TILES)
@@ -13,6 +17,14 @@ namespace {
 
 // Values of a block, and of a tile, which holds 16 rows of 32, or 16 pairs of rows × 16 columns.
 constexpr int64_t SIDE = 32, BLOCK = SIDE * SIDE, TILE = BLOCK / 2;
+
+#ifdef _OPENMP
+inline int64_t num_threads() { return omp_get_max_threads(); }
+inline int64_t this_thread() { return omp_get_thread_num(); }
+#else
+inline int64_t num_threads() { return 1; }
+inline int64_t this_thread() { return 0; }
+#endif
 
 // One factor of a product, as tiles in the order in which they are read: a panel holds 32 rows of a left factor, or 32
 // columns of a right one, two tiles for each 32 of the depth.
@@ -54,20 +66,24 @@ inline void multiply_panels(const uint16_t *a, const uint16_t *b, int64_t steps,
     store_sums(c, SIDE);
 }
 
-// A product's right factor, some panels at a time: as many as are read again and again from a cache of level 2, while the
-// left factor passes by, so few steps of it at a time that it stays in one of level 1.
+// A product's right factor, some panels at a time: as many as are read again and again from a cache of level 2, while
+// the left factor passes by, so few steps of it at a time that it stays in one of level 1.
 class RightFactor {
-   public:
+  public:
     RightFactor(int64_t width, int64_t depth)
-        : count(width / SIDE), steps(depth / SIDE),
-          each(std::clamp<int64_t>((int64_t(3) << 18) / (steps * 4 * TILE), 1, count)), panels(each * SIDE, depth) {}
+        : count(width / SIDE),
+          steps(depth / SIDE),
+          each(std::clamp<int64_t>((int64_t(3) << 18) / (steps * 4 * TILE), 1, count)),
+          panels(each * SIDE, depth),
+          sums(num_threads() * (steps > MOST_STEPS ? each : 1) * BLOCK) {}
 
-    // By all threads of a parallel region, which wait for one another. take(panel, step, to) writes two tiles of the right
-    // factor; finish(panel of left, panel of right, sums) is told each 32 × 32 of the product, or of its lower half.
+    // By all threads of a parallel region, which wait for one another. take(panel, step, to) writes two tiles of the
+    // right factor; finish(panel of left, panel of right, sums) is told each 32 × 32 of the product, or of its lower
+    // half.
     template <class Take, class Finish>
     void multiply(const Panels &left, Take take, Finish finish, bool lower_half = false) {
         const int64_t blocks = (steps + MOST_STEPS - 1) / MOST_STEPS, depth = (steps + blocks - 1) / blocks;
-        Array<float> sums((blocks > 1 ? each : 1) * BLOCK);
+        float *own_sums = sums.data() + this_thread() * (blocks > 1 ? each : 1) * BLOCK;
         for (int64_t first = 0; first < count; first += each) {
             const int64_t last = std::min(first + each, count);
 #pragma omp for schedule(static)
@@ -78,24 +94,25 @@ class RightFactor {
                 const int64_t end = lower_half ? std::min(last, row + 1) : last;
                 for (int64_t step = 0; step < steps; step += depth)
                     for (int64_t column = first; column < end; ++column) {
-                        float *values = sums.data() + (blocks > 1 ? column - first : 0) * BLOCK;
-                        multiply_panels(left.at(row, step), panels.at(column - first, step), std::min(depth, steps - step),
-                                        values, step > 0);
+                        float *values = own_sums + (blocks > 1 ? column - first : 0) * BLOCK;
+                        multiply_panels(left.at(row, step), panels.at(column - first, step),
+                                        std::min(depth, steps - step), values, step > 0);
                         if (step + depth >= steps) finish(row, column, values);
                     }
             }
         }
     }
 
-   private:
+  private:
     static constexpr int64_t MOST_STEPS = 16;
     const int64_t count, steps, each;
     Panels panels;
+    Array<float> sums;  // of each thread
 };
 
 // leftᵀ · right, T × M and T × N → M × N float32: the gradient of a weight.
-inline void weight_gradient(const uint16_t *left, const uint16_t *right, int64_t positions, int64_t height, int64_t width,
-                            float *out) {
+inline void weight_gradient(const uint16_t *left, const uint16_t *right, int64_t positions, int64_t height,
+                            int64_t width, float *out) {
     if (positions == 0) return std::fill(out, out + height * width, 0.0f);
     const int64_t parts = (positions + 1023) / 1024;
     const int64_t depth = ((positions + parts - 1) / parts + SIDE - 1) / SIDE * SIDE;
@@ -139,10 +156,14 @@ inline void turn_block(const float *from, float *to) {
 
 // A matrix, no taller than wide, that Muon brings to singular values near 1.
 class Orthogonaliser {
-   public:
+  public:
     Orthogonaliser(int64_t height, int64_t width)
-        : matrix(height, width), square(height, height), polynomial(height, height), turned(height, width),
-          square_pairs(height, height), pairs(width, height) {}
+        : matrix(height, width),
+          square(height, height),
+          polynomial(height, height),
+          turned(height, width),
+          square_pairs(height, height),
+          pairs(width, height) {}
 
     // The block at (32 · panel, 32 · column), as rows.
     uint16_t *block(int64_t panel, int64_t column) { return matrix.at(panel, column); }
@@ -170,7 +191,7 @@ class Orthogonaliser {
             });
     }
 
-   private:
+  private:
     Panels matrix, square, polynomial;  // as left factors, whose tiles are the rows themselves
     RightFactor turned, square_pairs, pairs;
 
@@ -194,8 +215,8 @@ class Orthogonaliser {
 };
 
 // One step of Muon: the average takes the gradient in, and the weight moves by their orthogonalised mixture.
-inline void muon_step(float *weight, const float *gradient, float *average, int64_t rows, int64_t columns, float momentum,
-                      float rate, float kept, const float *coefficients, int64_t iterations) {
+inline void muon_step(float *weight, const float *gradient, float *average, int64_t rows, int64_t columns,
+                      float momentum, float rate, float kept, const float *coefficients, int64_t iterations) {
     const bool is_tall = rows > columns;
     const int64_t num_rows = rows / SIDE, num_columns = columns / SIDE;  // of blocks
     Orthogonaliser found(std::min(rows, columns), std::max(rows, columns));
@@ -211,7 +232,8 @@ inline void muon_step(float *weight, const float *gradient, float *average, int6
                 for (int64_t i = 0; i < BLOCK; i += LANES) {
                     const int64_t at = (row * SIDE + i / SIDE) * columns + column * SIDE + i % SIDE;
                     const Floats given = load(gradient + at), mean = load(average + at);
-                    const Floats taken = mean + (1 - momentum) * (given - mean), mixed = given + momentum * (taken - given);
+                    const Floats taken = mean + (1 - momentum) * (given - mean),
+                                 mixed = given + momentum * (taken - given);
                     store(average + at, taken);
                     store(block + i, mixed);
                     total += mixed * mixed;

@@ -43,6 +43,8 @@ class Outcome:
     """How it was compiled."""
     is_new: bool = False
     """Whether it was compiled just now."""
+    is_remembered: bool = False
+    """Whether the compile failed earlier, and was not tried again."""
 
 
 def load(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> ctypes.CDLL | None:
@@ -81,7 +83,7 @@ def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome
                 return found
             failure = library_cache.known_failure(path)
             if failure is not None:
-                return Outcome(None, failure, path)
+                return Outcome(None, failure, path, is_remembered=True)
             reason = f", since {cache.refused}" if cache.refused else ""
             _say(f"compiling {name}.cpp for this machine, once, into {cache.path}{reason}")
             try:
@@ -97,7 +99,7 @@ def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome
 def try_again(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome:
     """Load a library whose compile may have failed before, as if it had not."""
     found = outcome(name, folder=folder, openmp=openmp)
-    if found.library is None and found.path is not None:
+    if found.is_remembered and found.path is not None:
         library_cache.forget_failure(found.path)
         outcome.cache_clear()
         found = outcome(name, folder=folder, openmp=openmp)

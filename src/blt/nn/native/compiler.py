@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -132,8 +133,8 @@ def flag_sets(*, openmp: bool) -> list[tuple[str, ...]]:
 def _openmp_of_torch() -> tuple[str, ...]:
     """Return the file of PyTorch's own OpenMP library, so that both share one set of threads."""
     folder = Path(torch.__file__).parent
-    found = sorted(path for part in (folder / "lib", folder.parent / "torch.libs") for path in part.glob("lib*omp*.*"))
-    return (str(found[0]),) if found else ()
+    files = [path for part in (folder / "lib", folder.parent / "torch.libs") for path in sorted(part.glob("lib*"))]
+    return next(((str(path),) for path in files if re.match(r"lib[gi]?omp[\d.-]", path.name)), ())
 
 
 def _reason(said: str) -> str:

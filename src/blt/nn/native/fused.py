@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from blt.nn.native.abi import call as call_function
+from blt.nn.native.abi import declare
 from blt.nn.native.build import load
 from blt.shapes import Float, Int, Tensor
 
-_KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_DTYPES = (torch.float32, torch.bfloat16)
 _MULTIPLE = 16
 
 
@@ -20,7 +22,7 @@ def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
     """Whether these can be computed here: on a CPU, of one type that is served, and as wide as the vectors are."""
     first = tensors[0]
     return (
-        first.dtype in _KINDS
+        first.dtype in _DTYPES
         and all(part.device.type == "cpu" and part.dtype == first.dtype for part in tensors)
         and all(width % _MULTIPLE == 0 for width in widths)
         and library() is not None
@@ -29,25 +31,20 @@ def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
 
 def library() -> ctypes.CDLL | None:
     """Return the functions of `training.cpp`; None where they cannot be compiled, or while PyTorch compiles."""
-    return None if torch.compiler.is_compiling() else load("training")
+    return None if torch.compiler.is_compiling() else declare("training", load("training"))
 
 
 def call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> None:
-    """Call by addresses, 0 for None; whole numbers are 64 bits wide, types are kinds."""
+    """Call a function of `training.cpp`; see `blt.nn.native.abi.call`."""
     functions = library()
     assert functions is not None, "only called where this is known"
-    passed: list[Any] = []
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            assert argument.is_contiguous(), f"{name}: not contiguous"
-            passed.append(ctypes.c_void_p(argument.data_ptr()))
-        elif argument is None:
-            passed.append(ctypes.c_void_p(None))
-        elif isinstance(argument, torch.dtype):
-            passed.append(ctypes.c_int32(_KINDS[argument]))
-        else:
-            passed.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
-    getattr(functions, f"blt_{name}")(*passed)
+    call_function(functions, f"blt_{name}", arguments)
+
+
+def _agree(name: str, *shapes: tuple[int, ...]) -> None:
+    """Check that shapes which must be the same are: the kernels believe it."""
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"{name}: shapes {', '.join(str(tuple(shape)) for shape in shapes)}, which must be the same")
 
 
 class Fused(torch.autograd.Function):
@@ -66,7 +63,8 @@ class FusedNorm(Fused):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
         """Args: states: `… D`; weight: `D`, float32; epsilon: added to the mean square; dtype: of what comes out."""
-        states, dim = states.contiguous(), states.shape[-1]
+        states, weight, dim = states.contiguous(), weight.contiguous(), states.shape[-1]
+        _agree("norm", weight.shape, (dim,))
         rows = states.numel() // dim
         out, scale = states.new_empty(states.shape, dtype=dtype), states.new_empty(rows, dtype=torch.float32)
         call("norm_forward", states.dtype, dtype, states, weight, epsilon, rows, dim, out, scale)
@@ -91,6 +89,7 @@ class FusedSwiGLU(Fused):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         """Args: gate, up: `… D`."""
+        _agree("swiglu", gate.shape, up.shape)
         gate, up = gate.contiguous(), up.contiguous()
         out = torch.empty_like(gate)
         call("swiglu_forward", gate.dtype, gate, up, gate.numel(), out)
@@ -113,6 +112,10 @@ class FusedSum(Fused):
     @staticmethod
     def forward(ctx: Any, states: Tensor, update: Tensor, factors: Tensor | None) -> Tensor:
         """Args: states: `… D`, float32; update: `… D`; factors: `…`, float32, or None for 1."""
+        _agree("sum", states.shape, update.shape)
+        if factors is not None:
+            _agree("sum", states.shape[:-1], factors.shape)
+            factors = factors.contiguous()
         states, update = states.contiguous(), update.contiguous()
         out, dim = torch.empty_like(states), states.shape[-1]
         ctx.dtype, ctx.sizes = update.dtype, (states.numel() // dim, dim)
@@ -136,7 +139,8 @@ class FusedRotation(Fused):
     @staticmethod
     def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Args: states: `B T H F`; cos, sin: `B T 1 F/2`, float32."""
-        cos, sin = cos.contiguous(), sin.contiguous()
+        batch, length, _, width = states.shape
+        cos, sin = (part.expand(batch, length, 1, width // 2).contiguous() for part in (cos, sin))
         ctx.save_for_backward(cos, sin)
         return _rotated(states, cos, sin, sign=1.0)
 
@@ -161,7 +165,9 @@ class FusedAttention(Fused):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, first: Int[Tensor, "B T"]) -> Tensor:
         """Args: queries, keys, values: `B T H E`; first: the first position that each sees."""
-        queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
+        _agree("attend", queries.shape, keys.shape, values.shape)
+        _agree("attend", queries.shape[:2], first.shape)
+        queries, keys, values, first = (part.contiguous() for part in (queries, keys, values, first))
         out, (batch, length, num_heads, _) = torch.empty_like(queries), queries.shape
         totals = queries.new_empty(batch, num_heads, length, dtype=torch.float32)
         call("attend_forward", queries.dtype, queries, keys, values, first, *queries.shape, out, totals)
@@ -186,7 +192,10 @@ class FusedCrossAttention(Fused):
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, slots: Int[Tensor, "B T"]) -> Tensor:
         """Args: queries: `B T H E` with keys and values `B P K H E`, or the other way round; scaled; slots: P: none."""
         queries, keys, values, slots = (part.contiguous() for part in (queries, keys, values, slots))
-        ctx.name, of_slots = ("pool", queries) if queries.dim() == 5 else ("read", keys)
+        ctx.name, of_slots, of_bytes = ("pool", queries, keys) if queries.dim() == 5 else ("read", keys, queries)
+        _agree(ctx.name, keys.shape, values.shape)
+        _agree(ctx.name, of_bytes.shape[:2], slots.shape)
+        _agree(ctx.name, (*of_bytes.shape[:1], *of_bytes.shape[2:]), (*of_slots.shape[:1], *of_slots.shape[3:]))
         ctx.sizes = (*slots.shape, *of_slots.shape[1:])  # rows, length, slots, vectors, heads, width
         out = torch.zeros_like(queries)
         call(f"{ctx.name}_forward", queries.dtype, queries, keys, values, slots, *ctx.sizes, out)
@@ -210,13 +219,14 @@ class FusedMaximum(Fused):
     @staticmethod
     def forward(ctx: Any, states: Tensor, slots: Tensor, num_slots: int) -> Tensor:
         """Args: states: `B T D`; slots: `B T`, neighbours alike, num_slots for none."""
+        _agree("largest", states.shape[:2], slots.shape)
         states, slots = states.contiguous(), slots.contiguous()
         batch, length, dim = states.shape
         out = states.new_zeros(batch, num_slots, dim)
-        places = slots.new_full((batch, num_slots, dim), -1, dtype=torch.int32)
+        places = slots.new_full((batch, num_slots, dim), -1)
         call("largest_forward", states.dtype, states, slots, batch, length, num_slots, dim, out, places)
         ctx.save_for_backward(places)
-        ctx.shape = states.shape
+        ctx.shape, ctx.sizes = states.shape, (batch, length, num_slots, dim)
         return out
 
     @staticmethod
@@ -225,8 +235,7 @@ class FusedMaximum(Fused):
         """Return each gradient to the position that it came from."""
         (places,) = ctx.saved_tensors
         gradient, given = given.new_zeros(ctx.shape), given.contiguous()
-        count, dim = places.numel() // places.shape[2], places.shape[2]
-        call("largest_backward", given.dtype, given, places, count, dim, gradient)
+        call("largest_backward", given.dtype, given, places, *ctx.sizes, gradient)
         return gradient, None, None
 
 
@@ -246,5 +255,5 @@ class FusedBag(Fused):
         """Add each position's gradient to its rows."""
         (indices,) = ctx.saved_tensors
         gradient, given = given.new_zeros(ctx.shape, dtype=torch.float32), given.float().contiguous()
-        call("scatter_rows", given, indices.contiguous(), *indices.shape, ctx.shape[1], gradient)
+        call("scatter_rows", given, indices.contiguous(), *indices.shape, *ctx.shape, gradient)
         return None, gradient

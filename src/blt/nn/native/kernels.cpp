@@ -13,6 +13,8 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#include "layers.h"
+#include "status.h"
 #include "vectors.h"
 
 namespace {
@@ -33,7 +35,8 @@ inline void block(const Weight *weight, int64_t width, const float *in, int64_t 
     for (int n = 0; n < N; ++n) {
         sums_of(sums[n], found[n]);
         for (int64_t rest = at; rest < width; ++rest)
-            for (int out = 0; out < OUT; ++out) found[n][out] += one(weight + out * width + rest) * in[n * in_stride + rest];
+            for (int out = 0; out < OUT; ++out)
+                found[n][out] += one(weight + out * width + rest) * in[n * in_stride + rest];
     }
 }
 
@@ -45,43 +48,6 @@ inline float dot(const float *left, const Weight *right, int64_t width) {
 }
 
 }  // namespace
-
-extern "C" {
-
-enum Kind : int32_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
-
-struct Matrix {
-    const void *weight;  // height × width, row by row
-    const float *scale;  // one per row, for int8
-    int64_t height, width;
-    int32_t kind;
-};
-
-struct Norm {  // root mean square; none if the weight is null
-    const float *weight;
-    float epsilon;
-};
-
-struct Layer {
-    Norm attention_norm;
-    Matrix query, key, value, output;
-    Norm feed_forward_norm;
-    Matrix gate, up, down;
-    int64_t num_heads;
-};
-
-struct Cache {  // of one layer: rows × heads × slots × head width; position p lies in slot p mod num_slots
-    float *keys, *values;
-    int64_t num_heads, num_slots;
-    int64_t window;  // how many positions one sees, itself included
-};
-
-struct Places {  // what is computed at once: some positions of some rows
-    const int64_t *rows, *positions;
-    const float *cos, *sin;  // num × half a head
-    int64_t num;
-};
-}
 
 namespace {
 
@@ -99,8 +65,11 @@ class Barrier {
             round.store(mine + 1, std::memory_order_release);
             return;
         }
-        for (int tries = 0; round.load(std::memory_order_acquire) == mine; ++tries)
-            if (tries > 2000) std::this_thread::yield();
+        for (int tries = 0; round.load(std::memory_order_acquire) == mine;)
+            if (tries < 2000)
+                ++tries;
+            else
+                std::this_thread::yield();
 #endif
     }
 };
@@ -128,7 +97,8 @@ struct Share {
 template <int OUT, int N, class Weight>
 inline void place(const Matrix &matrix, int64_t row, const float *in, float *out, int64_t stride, bool add) {
     float found[N][OUT];
-    block<OUT, N>(static_cast<const Weight *>(matrix.weight) + row * matrix.width, matrix.width, in, matrix.width, found);
+    block<OUT, N>(static_cast<const Weight *>(matrix.weight) + row * matrix.width, matrix.width, in, matrix.width,
+                  found);
     for (int n = 0; n < N; ++n) {
         float *to = out + n * stride + row;
         if (matrix.scale)
@@ -141,15 +111,18 @@ inline void place(const Matrix &matrix, int64_t row, const float *in, float *out
 }
 
 template <int OUT, class Weight>
-inline void columns(const Matrix &matrix, int64_t row, const float *in, int64_t num, float *out, int64_t stride, bool add) {
+inline void columns(const Matrix &matrix, int64_t row, const float *in, int64_t num, float *out, int64_t stride,
+                    bool add) {
     constexpr int MOST = 3;  // vectors at once
     const int64_t blocks = (num + MOST - 1) / MOST, size = OUT * matrix.width * int64_t(sizeof(Weight));
-    const char *next = reinterpret_cast<const char *>(static_cast<const Weight *>(matrix.weight) + (row + OUT) * matrix.width);
+    // an address, not a pointer: it may lie beyond the matrix, where prefetching does no harm
+    const uintptr_t next = reinterpret_cast<uintptr_t>(matrix.weight) + (row + OUT) * matrix.width * sizeof(Weight);
     int64_t n = 0;
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t count = (num - n + blocks - block - 1) / (blocks - block);  // all blocks alike, or nearly
         if (blocks > 1)  // the weights that follow are on their way while these are multiplied
-            for (int64_t at = size * block / blocks; at < size * (block + 1) / blocks; at += 64) __builtin_prefetch(next + at, 0, 2);
+            for (int64_t at = size * block / blocks; at < size * (block + 1) / blocks; at += 64)
+                __builtin_prefetch(reinterpret_cast<const void *>(next + at), 0, 2);
         const float *from = in + n * matrix.width;
         float *to = out + n * stride;
         if (count == 1) place<OUT, 1, Weight>(matrix, row, from, to, stride, add);
@@ -160,7 +133,8 @@ inline void columns(const Matrix &matrix, int64_t row, const float *in, int64_t 
 }
 
 template <class Weight>
-inline void multiply(const Matrix &matrix, Share share, const float *in, int64_t num, float *out, int64_t stride, bool add) {
+inline void multiply(const Matrix &matrix, Share share, const float *in, int64_t num, float *out, int64_t stride,
+                     bool add) {
     int64_t row = share.first;
     if (num == 1 || LANES == 16)  // there are registers for 8 × 3 sums
         for (; row + 8 <= share.last; row += 8) columns<8, Weight>(matrix, row, in, num, out, stride, add);
@@ -235,7 +209,8 @@ void gather(const float *weights, int64_t num, int64_t width, Values values, flo
 }
 
 // One head of one position meets what it may see of its row: one or two runs of slots.
-void attend(const Cache &cache, int64_t row, int64_t position, int64_t head, int64_t width, const float *query, float *out) {
+void attend(const Cache &cache, int64_t row, int64_t position, int64_t head, int64_t width, const float *query,
+            float *out) {
     static thread_local std::vector<float> scores;
     const int64_t first = position >= cache.window ? position - cache.window + 1 : 0, num = position - first + 1;
     if (int64_t(scores.size()) < num + LANES) scores.resize(2 * num + LANES);
@@ -259,8 +234,8 @@ void attend(const Cache &cache, int64_t row, int64_t position, int64_t head, int
     gather(scores.data(), num, width, [&](int64_t i) { return cache.values + slot(i); }, out);
 }
 
-void self_attention(const Layer &layer, const Cache &cache, const Places &places, float *states, float *scratch,
-                    Barrier &barrier) {
+void self_attention(const Layer &layer, const Cache &cache, const StepInputs &places, float *states, float *scratch,
+                    Barrier &barrier, Failure &failure) {
     const int64_t dim = layer.query.width, heads = layer.num_heads, width = dim / heads, num = places.num;
     float *normed = scratch, *queries = normed + num * dim, *keys = queries + num * dim, *values = keys + num * dim;
     normalise(layer.attention_norm, states, num, dim, normed);
@@ -279,10 +254,12 @@ void self_attention(const Layer &layer, const Cache &cache, const Places &places
         rotate(queries + from, cos, sin, width / 2, 1.0f / std::sqrt(float(width)), normed + from);
     }
     barrier.wait();
-    for (int64_t item = share.first; item < share.last; ++item) {
-        const int64_t n = item / heads, head = item % heads, from = n * dim + head * width;
-        attend(cache, places.rows[n], places.positions[n], head, width, normed + from, queries + from);
-    }
+    failure.guard([&] {
+        for (int64_t item = share.first; item < share.last; ++item) {
+            const int64_t n = item / heads, head = item % heads, from = n * dim + head * width;
+            attend(cache, places.rows[n], places.positions[n], head, width, normed + from, queries + from);
+        }
+    });
     barrier.wait();
     multiply(layer.output, queries, num, states, dim, true);
     barrier.wait();
@@ -310,61 +287,87 @@ void feed_forward(const Layer &layer, int64_t num, float *states, float *scratch
     multiply(layer.down, gates, num, states, dim, true);
 }
 
+// Whether all places lie in the cache.
+bool are_inside(const Cache &cache, const StepInputs &places) {
+    if (cache.window < 1 || cache.window > cache.num_slots) return false;
+    for (int64_t n = 0; n < places.num; ++n)
+        if (places.rows[n] < 0 || places.rows[n] >= cache.num_rows || places.positions[n] < 0) return false;
+    return true;
+}
+
 }  // namespace
 
+// Each function returns a `Status`; `abi.py` declares them to Python.
 extern "C" {
 
 // states (num × dim) go through a layer, in place; scratch holds num × (4 · dim + 2 · hidden).
-void step_layer(const Layer *layer, const Cache *cache, const Places *places, float *states, float *scratch) {
-    Barrier barrier;
-    const int64_t work = places->num * layer->query.width * (4 * layer->query.width + 3 * layer->gate.height);
+int32_t step_layer(const Layer *layer, const Cache *cache, const StepInputs *places, float *states, float *scratch) {
+    if (!are_inside(*cache, *places)) return BAD_INDEX;
+    return status_of([&] {
+        Barrier barrier;
+        Failure failure;
+        [[maybe_unused]] const int64_t work =
+            places->num * layer->query.width * (4 * layer->query.width + 3 * layer->gate.height);
 #pragma omp parallel if (work > WORTH_THREADS)
-    {
-        self_attention(*layer, *cache, *places, states, scratch, barrier);
-        feed_forward(*layer, places->num, states, scratch, barrier);
-    }
+        {
+            self_attention(*layer, *cache, *places, states, scratch, barrier, failure);
+            feed_forward(*layer, places->num, states, scratch, barrier);
+        }
+        failure.rethrow();
+        return SUCCESS;
+    });
 }
 
 // out (num × height) = matrix · norm(in); scratch holds num × width.
-void step_linear(const Norm *norm, const Matrix *matrix, const float *in, int64_t num, float *out, float *scratch) {
+int32_t step_linear(const Norm *norm, const Matrix *matrix, const float *in, int64_t num, float *out, float *scratch) {
     Barrier barrier;
 #pragma omp parallel if (num * matrix->height * matrix->width > WORTH_THREADS)
     {
         if (norm->weight) {
             normalise(*norm, in, num, matrix->width, scratch);
-    barrier.wait();
+            barrier.wait();
         }
         multiply(*matrix, norm->weight ? scratch : in, num, out, matrix->height);
     }
+    return SUCCESS;
 }
 
 // Each of the states (num × dim) meets `few` keys and values (sources × few × heads × head width) of the source that is
 // its own, and what it gathers is projected and added to `kept` times itself; scratch holds num × 2 · dim.
-void step_cross_attention(const Norm *norm, const Matrix *query, const Matrix *output, int64_t num_heads, float kept,
-                          const float *keys, const float *values, const int64_t *sources, int64_t few, int64_t num,
-                          float *states, float *scratch) {
-    const int64_t dim = query->width, width = dim / num_heads;
-    float *normed = scratch, *queries = normed + num * dim;
-    const float scale = 1.0f / std::sqrt(float(width));
-    Barrier barrier;
+int32_t step_cross_attention(const Norm *norm, const Matrix *query, const Matrix *output, int64_t num_heads, float kept,
+                             const float *keys, const float *values, const int64_t *sources, int64_t num_sources,
+                             int64_t few, int64_t num, float *states, float *scratch) {
+    for (int64_t n = 0; n < num; ++n)
+        if (sources[n] < 0 || sources[n] >= num_sources) return BAD_INDEX;
+    return status_of([&] {
+        const int64_t dim = query->width, width = dim / num_heads;
+        float *normed = scratch, *queries = normed + num * dim;
+        const float scale = 1.0f / std::sqrt(float(width));
+        Barrier barrier;
+        Failure failure;
 #pragma omp parallel if (2 * num * dim * dim > WORTH_THREADS)
-    {
-        normalise(*norm, states, num, dim, normed);
-    barrier.wait();
-        multiply(*query, normed, num, queries, dim);
-    barrier.wait();
-        const Share share(num * num_heads, 1);
-        std::vector<float> scores(few + LANES);
-        for (int64_t item = share.first; item < share.last; ++item) {
-            const int64_t n = item / num_heads, head = item % num_heads;
-            const auto of = [&](int64_t i) { return ((sources[n] * few + i) * num_heads + head) * width; };
-            for (int64_t i = 0; i < few; ++i) scores[i] = dot(queries + n * dim + head * width, keys + of(i), width) * scale;
-            soften(scores.data(), few);
-            gather(scores.data(), few, width, [&](int64_t i) { return values + of(i); }, normed + n * dim + head * width);
-            for (int64_t at = 0; at < width; ++at) states[n * dim + head * width + at] *= kept;
+        {
+            normalise(*norm, states, num, dim, normed);
+            barrier.wait();
+            multiply(*query, normed, num, queries, dim);
+            barrier.wait();
+            const Share share(num * num_heads, 1);
+            failure.guard([&] {
+                std::vector<float> scores(few + LANES);
+                for (int64_t item = share.first; item < share.last; ++item) {
+                    const int64_t n = item / num_heads, head = item % num_heads, mine = n * dim + head * width;
+                    const auto of = [&](int64_t i) { return ((sources[n] * few + i) * num_heads + head) * width; };
+                    for (int64_t i = 0; i < few; ++i) scores[i] = dot(queries + mine, keys + of(i), width) * scale;
+                    soften(scores.data(), few);
+                    gather(scores.data(), few, width, [&](int64_t i) { return values + of(i); }, normed + mine);
+                    for (int64_t at = 0; at < width; ++at) states[mine + at] *= kept;
+                }
+            });
+            barrier.wait();
+            multiply(*output, normed, num, states, dim, true);
         }
-    barrier.wait();
-        multiply(*output, normed, num, states, dim, true);
-    }
+        failure.rethrow();
+        return SUCCESS;
+    });
 }
 }

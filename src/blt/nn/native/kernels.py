@@ -1,60 +1,22 @@
 """The functions of `kernels.cpp`, bound to the weights of modules."""
 
-import ctypes
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from blt.nn.native import abi
+from blt.nn.native.abi import KINDS, check_status, check_tensor
 from blt.nn.native.build import load
 from blt.nn.rotary import RotaryTable
 from blt.nn.transformer import Layer, RMSNorm
 from blt.nn.weights import QuantizedLinear
 from blt.shapes import Float, Int, Tensor
 
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-_Pointer, _Size = ctypes.c_void_p, ctypes.c_int64
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        ("weight", _Pointer),
-        ("scale", _Pointer),
-        ("height", _Size),
-        ("width", _Size),
-        ("kind", ctypes.c_int32),
-    )
-
-
-class _Norm(ctypes.Structure):
-    _fields_ = (("weight", _Pointer), ("epsilon", ctypes.c_float))
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("attention_norm", _Norm),
-        *((name, _Matrix) for name in ("query", "key", "value", "output")),
-        ("feed_forward_norm", _Norm),
-        *((name, _Matrix) for name in ("gate", "up", "down")),
-        ("num_heads", _Size),
-    )
-
-
-class _Cache(ctypes.Structure):
-    _fields_ = (
-        ("keys", _Pointer),
-        ("values", _Pointer),
-        *((name, _Size) for name in ("num_heads", "num_slots", "window")),
-    )
-
-
-class _StepInputs(ctypes.Structure):
-    _fields_ = (*((name, _Pointer) for name in ("rows", "positions", "cos", "sin")), ("num", _Size))
-
 
 def serves(weights: Iterable[Tensor]) -> bool:
     """Whether there are kernels, and for such weights: on a CPU, of a type that they read."""
-    return all(part.device.type == "cpu" and part.dtype in _KINDS for part in weights) and load("kernels") is not None
+    return all(part.device.type == "cpu" and part.dtype in KINDS for part in weights) and load("kernels") is not None
 
 
 def _floats(*shape: int) -> Tensor:
@@ -62,11 +24,17 @@ def _floats(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
+def _check_floats(kernel: str, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        if tensor.dtype is not torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
+            check_tensor(tensor, torch.float32, kernel)
+
+
 class _Bound:
     """Keeps alive the tensors that structures point to."""
 
     def __init__(self) -> None:
-        library = load("kernels")
+        library = abi.declare("kernels", load("kernels"))
         assert library is not None
         self._library = library
         self._kept: list[Tensor] = []
@@ -77,18 +45,18 @@ class _Bound:
         self._kept.append(tensor)
         return tensor.data_ptr()
 
-    def _norm(self, norm: RMSNorm | None) -> _Norm:
+    def _norm(self, norm: RMSNorm | None) -> abi.Norm:
         if norm is None:
-            return _Norm(None, 0.0)
-        return _Norm(self._pointer(norm.weight, dtype=torch.float32), float(norm.eps or 0.0))
+            return abi.Norm(None, 0.0)
+        return abi.Norm(self._pointer(norm.weight, dtype=torch.float32), float(norm.eps or 0.0))
 
-    def _matrix(self, source: nn.Module | Tensor) -> _Matrix:
+    def _matrix(self, source: nn.Module | Tensor) -> abi.Matrix:
         weight = source if isinstance(source, Tensor) else source.weight
         scale = source.scale if isinstance(source, QuantizedLinear) else None
         assert isinstance(weight, Tensor)
         height, width = weight.shape
         scales = None if scale is None else self._pointer(scale, dtype=torch.float32)
-        return _Matrix(self._pointer(weight), scales, height, width, _KINDS[weight.dtype])
+        return abi.Matrix(self._pointer(weight), scales, height, width, KINDS[weight.dtype])
 
     def _room(self, size: int) -> int:
         """Return the address of memory to work in, for so many float32."""
@@ -104,7 +72,8 @@ class NativeLayer(_Bound):
         super().__init__()
         attention, feed_forward = layer.attention, layer.feed_forward
         self.dim, self.hidden = attention.query.in_features, feed_forward.gate.out_features
-        self._layer = _Layer(
+        self._num_heads = attention.num_heads
+        self._layer = abi.Layer(
             self._norm(layer.attention_norm),
             *(self._matrix(part) for part in (attention.query, attention.key, attention.value, attention.output)),
             self._norm(layer.feed_forward_norm),
@@ -115,9 +84,7 @@ class NativeLayer(_Bound):
     def __call__(
         self,
         states: Float[Tensor, "N D"],
-        rows: Int[Tensor, " N"],
-        positions: Int[Tensor, " N"],
-        table: RotaryTable,
+        places: "NativeStepInputs",
         *,
         keys: Float[Tensor, "B H S E"],
         values: Float[Tensor, "B H S E"],
@@ -127,25 +94,46 @@ class NativeLayer(_Bound):
 
         Args:
             states: float32.
-            rows: of the cache.
-            positions: of each in its row's segment; position p lies in slot p mod S.
-            table: angles of the positions, float32, contiguous.
+            places: of the states; position p of a row lies in slot p mod S.
             keys: of this layer, float32, contiguous.
             values: likewise.
-            window: how many positions one sees, itself included.
+            window: how many positions one sees, itself included; at most S.
         """
-        num, states = len(states), states.clone(memory_format=torch.contiguous_format)  # the kernel works in place
-        cache = _Cache(keys.data_ptr(), values.data_ptr(), keys.shape[1], keys.shape[2], window)
-        places = _StepInputs(rows.data_ptr(), positions.data_ptr(), table.cos.data_ptr(), table.sin.data_ptr(), num)
-        scratch = self._room(num * (4 * self.dim + 2 * self.hidden))
-        self._library.step_layer(
-            ctypes.byref(self._layer),
-            ctypes.byref(cache),
-            ctypes.byref(places),
-            _Pointer(states.data_ptr()),
-            _Pointer(scratch),
-        )
+        states = states.clone(memory_format=torch.contiguous_format)  # the kernel works in place
+        _check_floats("step_layer", states, keys, values)
+        (num, dim), (num_rows, heads, num_slots, width) = states.shape, keys.shape
+        fits = num == places.num and dim == self.dim == heads * width and heads == self._num_heads
+        fits = fits and width == 2 * places.half
+        if not fits or keys.shape != values.shape:
+            shapes = f"states {tuple(states.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}"
+            raise ValueError(f"step_layer: {shapes} at {places.num} places; do not fit together")
+        cache = abi.Cache(keys.data_ptr(), values.data_ptr(), num_rows, heads, num_slots, window)
+        scratch = self._room(num * (4 * dim + 2 * self.hidden))
+        status = self._library.step_layer(self._layer, cache, places.structure, states.data_ptr(), scratch)
+        check_status(status, "step_layer")
         return states
+
+
+class NativeStepInputs:
+    """What a step computes at once, checked once for all layers.
+
+    Args:
+        rows: of the cache, int64.
+        positions: of each in its row's segment, int64.
+        table: angles of the positions, float32, contiguous.
+    """
+
+    def __init__(self, rows: Int[Tensor, " N"], positions: Int[Tensor, " N"], table: RotaryTable) -> None:
+        for name, part in (("rows", rows), ("positions", positions)):
+            check_tensor(part, torch.int64, f"step_layer: {name}")
+        _check_floats("step_layer", table.cos, table.sin)
+        self.num, self.half, self._kept = len(rows), table.cos.shape[-1], (rows, positions, table)
+        of_angles = self.num * self.half
+        if len(positions) != self.num or not table.cos.numel() == table.sin.numel() == of_angles:
+            lengths = (self.num, len(positions), len(table.cos), len(table.sin))
+            raise ValueError(f"step_layer: rows, positions, cosines and sines of {lengths} places; as many of each")
+        pointers = (part.data_ptr() for part in (rows, positions, table.cos, table.sin))
+        self.structure = abi.StepInputs(*pointers, self.num)
 
 
 class NativeLinear(_Bound):
@@ -158,15 +146,15 @@ class NativeLinear(_Bound):
     def __call__(self, states: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
         """Multiply each state; float32."""
         states = states.contiguous()
-        num, out = len(states), _floats(len(states), self._weight.height)
-        self._library.step_linear(
-            ctypes.byref(self._before),
-            ctypes.byref(self._weight),
-            _Pointer(states.data_ptr()),
-            _Size(num),
-            _Pointer(out.data_ptr()),
-            _Pointer(self._room(num * self._weight.width)),
+        _check_floats("step_linear", states)
+        num, height, width = len(states), self._weight.height, self._weight.width
+        if states.shape != (num, width):
+            raise ValueError(f"step_linear: states {tuple(states.shape)}; the matrix is {height} × {width}")
+        out = _floats(num, height)
+        status = self._library.step_linear(
+            self._before, self._weight, states.data_ptr(), num, out.data_ptr(), self._room(num * width)
         )
+        check_status(status, "step_linear")
         return out
 
 
@@ -195,19 +183,28 @@ class NativeCrossAttention(_Bound):
         values: Float[Tensor, "Z K H E"],
     ) -> Float[Tensor, "N D"]:
         """Return the states with what they read; all float32, keys and values contiguous."""
-        num, states = len(states), states.clone(memory_format=torch.contiguous_format)  # the kernel works in place
-        self._library.step_cross_attention(
-            ctypes.byref(self._before),
-            ctypes.byref(self._query),
-            ctypes.byref(self._output),
-            _Size(self.num_heads),
-            ctypes.c_float(self.kept),
-            _Pointer(keys.data_ptr()),
-            _Pointer(values.data_ptr()),
-            _Pointer(sources.data_ptr()),
-            _Size(keys.shape[1]),
-            _Size(num),
-            _Pointer(states.data_ptr()),
-            _Pointer(self._room(2 * num * self._query.width)),
+        states = states.clone(memory_format=torch.contiguous_format)  # the kernel works in place
+        _check_floats("step_cross_attention", states, keys, values)
+        check_tensor(sources, torch.int64, "step_cross_attention: sources")
+        (num, dim), (num_sources, few, heads, width) = states.shape, keys.shape
+        fits = heads == self.num_heads and heads * width == dim == self._query.width and len(sources) == num
+        if not fits or keys.shape != values.shape:
+            shapes = f"states {tuple(states.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}"
+            raise ValueError(f"step_cross_attention: {shapes}, {len(sources)} sources; do not fit together")
+        status = self._library.step_cross_attention(
+            self._before,
+            self._query,
+            self._output,
+            self.num_heads,
+            self.kept,
+            keys.data_ptr(),
+            values.data_ptr(),
+            sources.data_ptr(),
+            num_sources,
+            few,
+            num,
+            states.data_ptr(),
+            self._room(2 * num * dim),
         )
+        check_status(status, "step_cross_attention")
         return states

@@ -19,7 +19,7 @@ def multiplies(*matrices: Tensor) -> bool:
         matrix.dtype == torch.float32
         and matrix.device.type == "cpu"
         and matrix.is_contiguous()
-        and all(size % _SIDE == 0 for size in matrix.shape)
+        and all(size > 0 and size % _SIDE == 0 for size in matrix.shape)
         for matrix in matrices
     ):
         return False
@@ -73,5 +73,8 @@ def muon_step(
         kept: what weight decay leaves.
         coefficients: of each iteration's odd polynomial.
     """
+    if not weight.shape == gradient.shape == average.shape:
+        shapes = ", ".join(str(tuple(part.shape)) for part in (weight, gradient, average))
+        raise ValueError(f"muon_step: shapes {shapes}, which must be the same")
     sizes = (*weight.shape, momentum, rate, kept)
     call("muon_step", weight, gradient, average, *sizes, coefficients, len(coefficients))

@@ -14,6 +14,7 @@
 #include "cross_attention.h"
 #include "rows.h"
 #include "runs.h"
+#include "status.h"
 
 namespace {
 
@@ -26,7 +27,8 @@ void norm_forward(const In *in, const float *weight, float epsilon, int64_t rows
     for (int64_t row = 0; row < rows; ++row) {
         const In *from = in + row * dim;
         const float factor = 1 / std::sqrt(dot(from, from, dim) / dim + epsilon);
-        for (int64_t at = 0; at < dim; at += LANES) store(out + row * dim + at, load(from + at) * factor * load(weight + at));
+        for (int64_t at = 0; at < dim; at += LANES)
+            store(out + row * dim + at, load(from + at) * factor * load(weight + at));
         scale[row] = factor;
     }
 }
@@ -51,7 +53,8 @@ void norm_backward(const Out *given, const In *in, const float *weight, const fl
             }
             const float shrink = sum(along) * factor * factor * factor / dim;
             for (int64_t at = 0; at < dim; at += LANES)
-                store(gradient + row * dim + at, load(above + at) * load(weight + at) * factor - load(from + at) * shrink);
+                store(gradient + row * dim + at,
+                      load(above + at) * load(weight + at) * factor - load(from + at) * shrink);
         }
     }
     fill(weight_gradient, 0, dim);
@@ -95,7 +98,8 @@ void sum_backward(const float *given, const float *factors, int64_t rows, int64_
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
         const float factor = factors ? factors[row] : 1;
-        for (int64_t at = row * dim; at < (row + 1) * dim; at += LANES) store(to_update + at, factor * load(given + at));
+        for (int64_t at = row * dim; at < (row + 1) * dim; at += LANES)
+            store(to_update + at, factor * load(given + at));
     }
 }
 
@@ -119,28 +123,32 @@ void rotate(const T *in, const float *cos, const float *sin, int64_t positions, 
 // The largest value of each slot, feature by feature, and where it was; the first of equals.
 template <class T>
 void largest_forward(const T *in, const int64_t *slots, int64_t rows, int64_t length, int64_t num_slots, int64_t dim,
-                     T *out, int32_t *places) {
+                     T *out, int64_t *places) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; ++row)
-        each_run(slots + row * length, length, num_slots, [&](int64_t slot, int64_t start, int64_t end) {
+        each_run(slots + row * length, length, [&](int64_t slot, int64_t start, int64_t end) {
             if (slot >= num_slots) return;
+            const T *from = in + row * length * dim;
             const int64_t to = (row * num_slots + slot) * dim;
             for (int64_t at = 0; at < dim; ++at) {
-                int64_t best = row * length + start;
-                for (int64_t t = row * length + start + 1; t < row * length + end; ++t)
-                    if (one(in + t * dim + at) > one(in + best * dim + at)) best = t;
-                out[to + at] = in[best * dim + at];
-                places[to + at] = int32_t(best);
+                int64_t best = start;
+                for (int64_t t = start + 1; t < end; ++t)
+                    if (one(from + t * dim + at) > one(from + best * dim + at)) best = t;
+                out[to + at] = from[best * dim + at];
+                places[to + at] = best;
             }
         });
 }
 
 template <class T>
-void largest_backward(const T *given, const int32_t *places, int64_t count, int64_t dim, T *gradient) {
+void largest_backward(const T *given, const int64_t *places, int64_t rows, int64_t length, int64_t num_slots,
+                      int64_t dim, T *gradient) {
 #pragma omp parallel for schedule(static)
-    for (int64_t slot = 0; slot < count; ++slot)
-        for (int64_t at = 0; at < dim; ++at)
-            if (places[slot * dim + at] >= 0) gradient[places[slot * dim + at] * dim + at] = given[slot * dim + at];
+    for (int64_t slot = 0; slot < rows * num_slots; ++slot)
+        for (int64_t at = 0; at < dim; ++at) {
+            const int64_t place = places[slot * dim + at];
+            if (place >= 0) gradient[(slot / num_slots * length + place) * dim + at] = given[slot * dim + at];
+        }
 }
 
 void scatter_rows(const float *given, const int64_t *indices, int64_t positions, int64_t each, int64_t dim,
@@ -150,25 +158,37 @@ void scatter_rows(const float *given, const int64_t *indices, int64_t positions,
     for (int64_t part = 0; part < parts; ++part)  // a thread owns some columns: no two write the same place
         for (int64_t position = 0; position < positions; ++position)
             for (int64_t i = 0; i < each; ++i)
-                add_scaled(gradient + indices[position * each + i] * dim + part * 16, 1, given + position * dim + part * 16, 16);
+                add_scaled(gradient + indices[position * each + i] * dim + part * 16, 1,
+                           given + position * dim + part * 16, 16);
 }
 
 }  // namespace
 
-// Kinds of numbers: 0 float32, 1 bfloat16.
-#define BY_KIND(kind, call)                                   \
-    do {                                                      \
-        if (kind == 0) {                                      \
-            typedef float T;                                  \
-            call;                                             \
-        } else {                                              \
-            typedef uint16_t T;                               \
-            call;                                             \
-        }                                                     \
-    } while (0)
-#define IN(name) static_cast<const T *>(name)
-#define OUT(name) static_cast<T *>(name)
+namespace {
 
+// Calls work with a null pointer to the numbers of a kind: 0 float32, 1 bfloat16.
+template <class Work>
+void by_kind(int32_t kind, Work work) {
+    if (kind == 0)
+        work(static_cast<float *>(nullptr));
+    else
+        work(static_cast<uint16_t *>(nullptr));
+}
+
+template <class T>
+const T *in(const void *numbers, const T *) {
+    return static_cast<const T *>(numbers);
+}
+
+template <class T>
+T *out(void *numbers, const T *) {
+    return static_cast<T *>(numbers);
+}
+
+}  // namespace
+
+// Each function returns a `Status`. `abi.py` declares them to Python, which checks types, devices and layouts of
+// tensors; what index tensors hold is checked here.
 extern "C" {
 
 // How bfloat16 is multiplied: 0 as float32, 1 by dot products of pairs, 2 by tiles.
@@ -178,131 +198,221 @@ int32_t blt_bfloat16_products() {
 #endif
 #if defined(BFLOAT16_PRODUCTS)
     return 1;
-#endif
+#else
     return 0;
+#endif
 }
 
 // Whether it may be multiplied by tiles; for tests, which want to see both ways.
-void blt_use_tiles([[maybe_unused]] int32_t allowed) {
+int32_t blt_use_tiles([[maybe_unused]] int32_t allowed) {
 #if defined(TILES)
     tiles_allowed() = allowed && tiles_allowed_by_system();
 #endif
+    return SUCCESS;
 }
 
-void blt_norm_forward(int32_t kind, int32_t out_kind, const void *in, const float *weight, float epsilon, int64_t rows,
-                      int64_t dim, void *out, float *scale) {
-    if (out_kind == 0)
-        BY_KIND(kind, norm_forward(IN(in), weight, epsilon, rows, dim, static_cast<float *>(out), scale));
-    else
-        BY_KIND(kind, norm_forward(IN(in), weight, epsilon, rows, dim, static_cast<uint16_t *>(out), scale));
+int32_t blt_norm_forward(int32_t kind, int32_t out_kind, const void *states, const float *weight, float epsilon,
+                         int64_t rows, int64_t dim, void *result, float *scale) {
+    by_kind(kind, [&](auto *of) {
+        by_kind(out_kind,
+                [&](auto *to) { norm_forward(in(states, of), weight, epsilon, rows, dim, out(result, to), scale); });
+    });
+    return SUCCESS;
 }
 
-void blt_norm_backward(int32_t kind, int32_t out_kind, const void *given, const void *in, const float *weight,
-                       const float *scale, int64_t rows, int64_t dim, void *gradient, float *weight_gradient) {
-    if (out_kind == 0)
-        BY_KIND(kind, norm_backward(static_cast<const float *>(given), IN(in), weight, scale, rows, dim, OUT(gradient),
-                                    weight_gradient));
-    else
-        BY_KIND(kind, norm_backward(static_cast<const uint16_t *>(given), IN(in), weight, scale, rows, dim, OUT(gradient),
-                                    weight_gradient));
+int32_t blt_norm_backward(int32_t kind, int32_t out_kind, const void *given, const void *states, const float *weight,
+                          const float *scale, int64_t rows, int64_t dim, void *gradient, float *weight_gradient) {
+    return status_of([&] {
+        by_kind(kind, [&](auto *of) {
+            by_kind(out_kind, [&](auto *to) {
+                norm_backward(in(given, to), in(states, of), weight, scale, rows, dim, out(gradient, of),
+                              weight_gradient);
+            });
+        });
+        return SUCCESS;
+    });
 }
 
-void blt_swiglu_forward(int32_t kind, const void *gate, const void *up, int64_t count, void *out) {
-    BY_KIND(kind, swiglu_forward(IN(gate), IN(up), count, OUT(out)));
+int32_t blt_swiglu_forward(int32_t kind, const void *gate, const void *up, int64_t count, void *result) {
+    by_kind(kind, [&](auto *of) { swiglu_forward(in(gate, of), in(up, of), count, out(result, of)); });
+    return SUCCESS;
 }
 
-void blt_swiglu_backward(int32_t kind, const void *given, const void *gate, const void *up, int64_t count, void *to_gate,
-                         void *to_up) {
-    BY_KIND(kind, swiglu_backward(IN(given), IN(gate), IN(up), count, OUT(to_gate), OUT(to_up)));
+int32_t blt_swiglu_backward(int32_t kind, const void *given, const void *gate, const void *up, int64_t count,
+                            void *to_gate, void *to_up) {
+    by_kind(kind, [&](auto *of) {
+        swiglu_backward(in(given, of), in(gate, of), in(up, of), count, out(to_gate, of), out(to_up, of));
+    });
+    return SUCCESS;
 }
 
-void blt_sum_forward(int32_t kind, const float *states, const void *update, const float *factors, int64_t rows,
-                     int64_t dim, float *out) {
-    BY_KIND(kind, sum_forward(states, IN(update), factors, rows, dim, out));
+int32_t blt_sum_forward(int32_t kind, const float *states, const void *update, const float *factors, int64_t rows,
+                        int64_t dim, float *result) {
+    by_kind(kind, [&](auto *of) { sum_forward(states, in(update, of), factors, rows, dim, result); });
+    return SUCCESS;
 }
 
-void blt_sum_backward(int32_t kind, const float *given, const float *factors, int64_t rows, int64_t dim, void *to_update) {
-    BY_KIND(kind, sum_backward(given, factors, rows, dim, OUT(to_update)));
+int32_t blt_sum_backward(int32_t kind, const float *given, const float *factors, int64_t rows, int64_t dim,
+                         void *to_update) {
+    by_kind(kind, [&](auto *of) { sum_backward(given, factors, rows, dim, out(to_update, of)); });
+    return SUCCESS;
 }
 
-void blt_rotate(int32_t kind, const void *in, const float *cos, const float *sin, int64_t positions, int64_t heads,
-                int64_t half, float sign, void *out) {
-    BY_KIND(kind, rotate(IN(in), cos, sin, positions, heads, half, sign, OUT(out)));
+int32_t blt_rotate(int32_t kind, const void *states, const float *cos, const float *sin, int64_t positions,
+                   int64_t heads, int64_t half, float sign, void *result) {
+    by_kind(kind, [&](auto *of) { rotate(in(states, of), cos, sin, positions, heads, half, sign, out(result, of)); });
+    return SUCCESS;
 }
 
-void blt_attend_forward(int32_t kind, const void *queries, const void *keys, const void *values, const int64_t *first,
-                        int64_t rows, int64_t length, int64_t heads, int64_t width, void *out, float *totals) {
+int32_t blt_attend_forward(int32_t kind, const void *queries, const void *keys, const void *values,
+                           const int64_t *first, int64_t rows, int64_t length, int64_t heads, int64_t width,
+                           void *result, float *totals) {
+    if (!never_falls(first, rows, length)) return BAD_INDEX;
+    return status_of([&] {
 #if defined(BFLOAT16_PRODUCTS)
-    typedef const uint16_t *H;
-    if (kind == 1 && serves_width(width))
-        return attend_forward_bfloat16(H(queries), H(keys), H(values), first, {rows, length, heads, width},
-                                       static_cast<uint16_t *>(out), totals);
+        if (kind == 1 && serves_width(width)) {
+            const uint16_t *of = nullptr;
+            attend_forward_bfloat16(in(queries, of), in(keys, of), in(values, of), first, {rows, length, heads, width},
+                                    out(result, of), totals);
+            return SUCCESS;
+        }
 #endif
-    BY_KIND(kind, attend_forward(IN(queries), IN(keys), IN(values), first, rows, length, heads, width, OUT(out), totals));
+        by_kind(kind, [&](auto *of) {
+            attend_forward(in(queries, of), in(keys, of), in(values, of), first, rows, length, heads, width,
+                           out(result, of), totals);
+        });
+        return SUCCESS;
+    });
 }
 
-void blt_attend_backward(int32_t kind, const void *given, const void *queries, const void *keys, const void *values,
-                         const void *out, const float *totals, const int64_t *first, int64_t rows, int64_t length,
-                         int64_t heads, int64_t width, void *to_queries, void *to_keys, void *to_values) {
+int32_t blt_attend_backward(int32_t kind, const void *given, const void *queries, const void *keys, const void *values,
+                            const void *result, const float *totals, const int64_t *first, int64_t rows, int64_t length,
+                            int64_t heads, int64_t width, void *to_queries, void *to_keys, void *to_values) {
+    if (!never_falls(first, rows, length)) return BAD_INDEX;
+    return status_of([&] {
 #if defined(BFLOAT16_PRODUCTS)
-    typedef const uint16_t *H;
-    typedef uint16_t *O;
-    if (kind == 1 && serves_width(width))
-        return attend_backward_bfloat16(H(given), H(queries), H(keys), H(values), H(out), totals, first,
-                                        {rows, length, heads, width}, O(to_queries), O(to_keys), O(to_values));
+        if (kind == 1 && serves_width(width)) {
+            const uint16_t *of = nullptr;
+            attend_backward_bfloat16(in(given, of), in(queries, of), in(keys, of), in(values, of), in(result, of),
+                                     totals, first, {rows, length, heads, width}, out(to_queries, of), out(to_keys, of),
+                                     out(to_values, of));
+            return SUCCESS;
+        }
 #endif
-    BY_KIND(kind, attend_backward(IN(given), IN(queries), IN(keys), IN(values), IN(out), totals, first, rows, length,
-                                  heads, width, OUT(to_queries), OUT(to_keys), OUT(to_values)));
+        by_kind(kind, [&](auto *of) {
+            attend_backward(in(given, of), in(queries, of), in(keys, of), in(values, of), in(result, of), totals, first,
+                            rows, length, heads, width, out(to_queries, of), out(to_keys, of), out(to_values, of));
+        });
+        return SUCCESS;
+    });
 }
 
-#define CROSS(name)                                                                                                      \
-    void blt_##name##_forward(int32_t kind, const void *queries, const void *keys, const void *values,                   \
-                              const int64_t *slots, int64_t rows, int64_t length, int64_t num_slots,                     \
-                              int64_t num_vectors, int64_t heads, int64_t width, void *out) {                            \
-        BY_KIND(kind, name##_forward(IN(queries), IN(keys), IN(values), slots, rows, length, num_slots, num_vectors,     \
-                                     heads, width, OUT(out)));                                                           \
-    }                                                                                                                    \
-    void blt_##name##_backward(int32_t kind, const void *given, const void *queries, const void *keys,                   \
-                               const void *values, const int64_t *slots, int64_t rows, int64_t length,                   \
-                               int64_t num_slots, int64_t num_vectors, int64_t heads, int64_t width, void *to_queries,   \
-                               void *to_keys, void *to_values) {                                                         \
-        BY_KIND(kind, name##_backward(IN(given), IN(queries), IN(keys), IN(values), slots, rows, length, num_slots,      \
-                                      num_vectors, heads, width, OUT(to_queries), OUT(to_keys), OUT(to_values)));        \
-    }
-CROSS(read)
-CROSS(pool)
-
-void blt_largest_forward(int32_t kind, const void *in, const int64_t *slots, int64_t rows, int64_t length,
-                         int64_t num_slots, int64_t dim, void *out, int32_t *places) {
-    BY_KIND(kind, largest_forward(IN(in), slots, rows, length, num_slots, dim, OUT(out), places));
+int32_t blt_read_forward(int32_t kind, const void *queries, const void *keys, const void *values, const int64_t *slots,
+                         int64_t rows, int64_t length, int64_t num_slots, int64_t num_vectors, int64_t heads,
+                         int64_t width, void *result) {
+    return status_of([&] {
+        if (!are_runs(slots, rows, length, num_slots)) return BAD_INDEX;
+        by_kind(kind, [&](auto *of) {
+            read_forward(in(queries, of), in(keys, of), in(values, of), slots, rows, length, num_slots, num_vectors,
+                         heads, width, out(result, of));
+        });
+        return SUCCESS;
+    });
 }
 
-void blt_largest_backward(int32_t kind, const void *given, const int32_t *places, int64_t count, int64_t dim,
-                          void *gradient) {
-    BY_KIND(kind, largest_backward(IN(given), places, count, dim, OUT(gradient)));
+int32_t blt_read_backward(int32_t kind, const void *given, const void *queries, const void *keys, const void *values,
+                          const int64_t *slots, int64_t rows, int64_t length, int64_t num_slots, int64_t num_vectors,
+                          int64_t heads, int64_t width, void *to_queries, void *to_keys, void *to_values) {
+    return status_of([&] {
+        if (!are_runs(slots, rows, length, num_slots)) return BAD_INDEX;
+        by_kind(kind, [&](auto *of) {
+            read_backward(in(given, of), in(queries, of), in(keys, of), in(values, of), slots, rows, length, num_slots,
+                          num_vectors, heads, width, out(to_queries, of), out(to_keys, of), out(to_values, of));
+        });
+        return SUCCESS;
+    });
+}
+
+int32_t blt_pool_forward(int32_t kind, const void *queries, const void *keys, const void *values, const int64_t *slots,
+                         int64_t rows, int64_t length, int64_t num_slots, int64_t num_vectors, int64_t heads,
+                         int64_t width, void *result) {
+    return status_of([&] {
+        if (!are_runs(slots, rows, length, num_slots)) return BAD_INDEX;
+        by_kind(kind, [&](auto *of) {
+            pool_forward(in(queries, of), in(keys, of), in(values, of), slots, rows, length, num_slots, num_vectors,
+                         heads, width, out(result, of));
+        });
+        return SUCCESS;
+    });
+}
+
+int32_t blt_pool_backward(int32_t kind, const void *given, const void *queries, const void *keys, const void *values,
+                          const int64_t *slots, int64_t rows, int64_t length, int64_t num_slots, int64_t num_vectors,
+                          int64_t heads, int64_t width, void *to_queries, void *to_keys, void *to_values) {
+    return status_of([&] {
+        if (!are_runs(slots, rows, length, num_slots)) return BAD_INDEX;
+        by_kind(kind, [&](auto *of) {
+            pool_backward(in(given, of), in(queries, of), in(keys, of), in(values, of), slots, rows, length, num_slots,
+                          num_vectors, heads, width, out(to_queries, of), out(to_keys, of), out(to_values, of));
+        });
+        return SUCCESS;
+    });
+}
+
+int32_t blt_largest_forward(int32_t kind, const void *states, const int64_t *slots, int64_t rows, int64_t length,
+                            int64_t num_slots, int64_t dim, void *result, int64_t *places) {
+    return status_of([&] {
+        if (!are_runs(slots, rows, length, num_slots)) return BAD_INDEX;
+        by_kind(kind, [&](auto *of) {
+            largest_forward(in(states, of), slots, rows, length, num_slots, dim, out(result, of), places);
+        });
+        return SUCCESS;
+    });
+}
+
+int32_t blt_largest_backward(int32_t kind, const void *given, const int64_t *places, int64_t rows, int64_t length,
+                             int64_t num_slots, int64_t dim, void *gradient) {
+    by_kind(kind, [&](auto *of) {
+        largest_backward(in(given, of), places, rows, length, num_slots, dim, out(gradient, of));
+    });
+    return SUCCESS;
 }
 
 // The next two by tiles alone.
-void blt_weight_gradient([[maybe_unused]] const uint16_t *given, [[maybe_unused]] const uint16_t *states,
-                         [[maybe_unused]] int64_t positions, [[maybe_unused]] int64_t height,
-                         [[maybe_unused]] int64_t width, [[maybe_unused]] float *out) {
+int32_t blt_weight_gradient([[maybe_unused]] const uint16_t *given, [[maybe_unused]] const uint16_t *states,
+                            [[maybe_unused]] int64_t positions, [[maybe_unused]] int64_t height,
+                            [[maybe_unused]] int64_t width, [[maybe_unused]] float *result) {
 #if defined(TILES)
-    weight_gradient(given, states, positions, height, width, out);
+    if (!tiles_allowed()) return UNSUPPORTED;
+    return status_of([&] {
+        weight_gradient(given, states, positions, height, width, result);
+        return SUCCESS;
+    });
+#else
+    return UNSUPPORTED;
 #endif
 }
 
-void blt_muon_step([[maybe_unused]] float *weight, [[maybe_unused]] const float *gradient, [[maybe_unused]] float *average,
-                   [[maybe_unused]] int64_t rows, [[maybe_unused]] int64_t columns, [[maybe_unused]] float momentum,
-                   [[maybe_unused]] float rate, [[maybe_unused]] float kept, [[maybe_unused]] const float *coefficients,
-                   [[maybe_unused]] int64_t iterations) {
+int32_t blt_muon_step([[maybe_unused]] float *weight, [[maybe_unused]] const float *gradient,
+                      [[maybe_unused]] float *average, [[maybe_unused]] int64_t rows, [[maybe_unused]] int64_t columns,
+                      [[maybe_unused]] float momentum, [[maybe_unused]] float rate, [[maybe_unused]] float kept,
+                      [[maybe_unused]] const float *coefficients, [[maybe_unused]] int64_t iterations) {
 #if defined(TILES)
-    muon_step(weight, gradient, average, rows, columns, momentum, rate, kept, coefficients, iterations);
+    if (!tiles_allowed()) return UNSUPPORTED;
+    return status_of([&] {
+        muon_step(weight, gradient, average, rows, columns, momentum, rate, kept, coefficients, iterations);
+        return SUCCESS;
+    });
+#else
+    return UNSUPPORTED;
 #endif
 }
 
-void blt_scatter_rows(const float *given, const int64_t *indices, int64_t positions, int64_t each, int64_t dim,
-                      float *gradient) {
+int32_t blt_scatter_rows(const float *given, const int64_t *indices, int64_t positions, int64_t each, int64_t num_rows,
+                         int64_t dim, float *gradient) {
+    for (int64_t i = 0; i < positions * each; ++i)
+        if (indices[i] < 0 || indices[i] >= num_rows) return BAD_INDEX;
     scatter_rows(given, indices, positions, each, dim, gradient);
+    return SUCCESS;
 }
-
 }

@@ -7,6 +7,10 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than the registers are passed within one file alone
+#endif
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -79,7 +83,8 @@ inline void sums_of(const Floats (&values)[COUNT], float *out) {
             const __m512 left = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
             const __m512 right = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
             quarters[group] = _mm512_add_ps(_mm512_shuffle_ps(left, right, 0x44), _mm512_shuffle_ps(left, right, 0xee));
-            const __m512 halves = _mm512_add_ps(quarters[group], _mm512_shuffle_f32x4(quarters[group], quarters[group], 0x4e));
+            const __m512 halves =
+                _mm512_add_ps(quarters[group], _mm512_shuffle_f32x4(quarters[group], quarters[group], 0x4e));
             const __m512 whole = _mm512_add_ps(halves, _mm512_shuffle_f32x4(halves, halves, 0xb1));
             _mm_storeu_ps(out + 4 * group, _mm512_castps512_ps128(whole));
         }
@@ -127,4 +132,4 @@ inline Floats exponential(Floats x) {
     return (Floats)((Words)power + ((Words)shifted << 23));
 }
 
-}
+}  // namespace

@@ -150,6 +150,7 @@ def test_a_failure_is_tried_again_when_asked_for_and_after_a_day(folder, tmp_pat
     monkeypatch.setenv("CXX", str(broken))
     failed = outcome(folder)
     assert "exit status 1" in failed.reason
+    forget()
     assert build.try_again("small", folder=folder, openmp=False).library is None
     assert starts(broken) == 2
     noted = failed.path.with_suffix(".failed")
@@ -320,3 +321,8 @@ def test_old_libraries_make_room(folder, monkeypatch):
     assert sorted(path.name for path in paths[0].parent.glob("*.json")) == sorted(
         path.with_suffix(".json").name for path in paths[2:]
     )
+
+
+def test_the_library_of_threads_is_that_of_pytorch():
+    names = [Path(flag).name for flag in compiler.flag_sets(openmp=True)[0] if not flag.startswith("-")]
+    assert all(name.startswith(("libgomp", "libomp", "libiomp")) for name in names)
