@@ -19,7 +19,7 @@ def command_line_page() -> str:
 
 
 def help_of(verb: str) -> str:
-    """Return what `blt VERB --help` prints, 100 characters wide."""
+    """Return what `blt VERB --help` prints, 80 characters wide."""
     group = cli.cli
     parent = click.Context(group, info_name="blt")
     command = group.get_command(parent, verb)
@@ -28,8 +28,8 @@ def help_of(verb: str) -> str:
         command,
         info_name=verb,
         parent=parent,
-        terminal_width=100,
-        max_content_width=100,
+        terminal_width=80,
+        max_content_width=80,
         help_option_names=["-h", "--help"],
     ) as context:
         return command.get_help(context).rstrip()
