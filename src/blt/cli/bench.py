@@ -27,7 +27,7 @@ from blt.generation.speed import (
     measure_limits,
     measure_prefill,
 )
-from blt.lm import ByteLM
+from blt.lm import ByteLM, require_finite
 from blt.lm.folder import LMConfig
 from blt.model import preset
 from blt.model.cost import cost_of
@@ -142,6 +142,8 @@ def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats
     rows = torch.stack([encode(text[start : start + num_bytes + 1]) for start in range(batch)]).to(lm.device)
     byte_ids, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
     entropies = lm.entropies(byte_ids)
+    if entropies is not None:
+        require_finite(entropies, "entropies")
     mean_patch = mean_patch_bytes(patch(byte_ids, rule, entropies=entropies), byte_ids)
     lm.blt.train()
     objective = BLTObjective(lm.blt, rule=rule, slots_multiple=1)
@@ -159,6 +161,7 @@ def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats
         if lm.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+    require_finite(nats.detach().reshape(1), "losses")
     rate = byte_ids.numel() / statistics.median(seconds[1:])
     flops = cost_of(config, mean_patch_bytes=mean_patch, context_bytes=num_bytes).training_flops
     return Speed(

@@ -13,7 +13,7 @@ from blt.errors import ModelFolderError
 from blt.inspection.sample import PARAGRAPH
 from blt.interop import last_byte_note, read_published, read_transformers, write_transformers
 from blt.interop.transformers_blt import TRANSFORMERS_FOLDER
-from blt.lm import ByteLM
+from blt.lm import ByteLM, require_finite_model
 from blt.lm.folder import FORMAT, MODEL_FOLDER, download
 
 FORMATS = ("blt", "transformers")
@@ -53,11 +53,18 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
         )
     if target == found:
         raise ModelFolderError(f"{source}: is in the form of {found} already; choose another with --to")
+    told: list[str] = []
     if found == "blt":
         lm = ByteLM.from_pretrained(folder, dtype=_stored_dtype(folder))
     else:
         is_theirs = found == "transformers"
-        lm = read_transformers(folder) if is_theirs else read_published(folder, entropy=entropy_folder)
+        tell = told.append
+        lm = (
+            read_transformers(folder, tell=tell)
+            if is_theirs
+            else read_published(folder, entropy=entropy_folder, tell=tell)
+        )
+    require_finite_model(lm, PARAGRAPH)
     if target == "blt":
         lm.save_pretrained(out)
         lines, written = last_byte_note(lm.config), ByteLM.from_pretrained(out, dtype=_dtype(lm))
@@ -65,7 +72,7 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
         lines, written = write_transformers(lm, out, sources=sources), read_transformers(out)
     click.echo(f"wrote        {out}, for {target}")
     click.echo(f"read back    {_comparison(lm, written)}")
-    for line in lines:
+    for line in (*told, *lines):
         click.echo(f"note         {line}")
 
 
@@ -95,7 +102,8 @@ def _dtype(lm: ByteLM) -> str:
 
 @torch.inference_mode()
 def _comparison(lm: ByteLM, written: ByteLM) -> str:
-    """Compare what two models make of a paragraph."""
+    """Compare what two models make of a paragraph, in float32 whatever they are stored in: it is weights that count."""
+    lm, written = lm.to_type("float32"), written.to_type("float32")
     byte_ids = encode(PARAGRAPH, bos=True)[None]
     patches, others = lm.patches(byte_ids), written.patches(byte_ids)
     deviation = float((lm.blt(byte_ids, patches) - written.blt(byte_ids, patches)).abs().max())

@@ -11,7 +11,8 @@ from blt.cli.types import Name
 from blt.codec import to_bytes
 from blt.inspection import LawReport
 from blt.inspection import verify as verify_lm
-from blt.lm import ByteLM
+from blt.inspection.sample import PARAGRAPH
+from blt.lm import ByteLM, require_finite_model
 
 
 @click.command()
@@ -32,6 +33,7 @@ def verify(
     or batch, on padding, or on the way it is computed. Exit status 0 if every law held, 1 if one is broken.
     """
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
+    require_finite_model(lm, PARAGRAPH)
     reports = verify_lm(lm, text=None if text is None else to_bytes(text), seed=seed)
     held = all(report.held for report in reports)
     if as_json:

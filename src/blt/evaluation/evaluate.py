@@ -18,7 +18,8 @@ from blt.data import NOT_PREDICTED, Shards
 from blt.errors import DataError
 from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.rows import Rows, document_rows, num_windows, window_rows
-from blt.lm import ByteLM, fingerprint
+from blt.lm import ByteLM, fingerprint, require_finite
+from blt.nn import computes_runs
 from blt.patching import Patches, count_text, patch
 from blt.shapes import Float, Int, Tensor
 
@@ -108,6 +109,7 @@ def evaluate(
     Raises:
         ConfigurationError: no such protocol, or a negative number of resamples.
         DataError: there is no document, or one is too long to be read whole on this machine.
+        ModelFolderError: the model's figures are no numbers.
     """
     check(protocol in PROTOCOLS, f"protocol: {protocol!r} is none of {', '.join(PROTOCOLS)}")
     check(bootstrap >= 0, f"bootstrap: expected 0 or more resamples, got {bootstrap}")
@@ -154,11 +156,15 @@ class _Tally:
 
     def add(self, lm: ByteLM, rows: Rows) -> None:
         """Score some rows."""
+        if rows.entropies is not None:
+            require_finite(rows.entropies, "entropies")
         ends = patch(rows.byte_ids, lm.patch_rule, entropies=rows.entropies).ends & rows.is_read
         patches = Patches(ends=ends)  # what fills a row up is one open patch, which nobody reads
-        _check_memory(patches)
+        _check_memory(lm, patches)
         units = rows.units.numpy()
-        self.bits[units] = _nats(lm, rows.byte_ids, patches, rows.targets).numpy() / math.log(2)
+        nats = _nats(lm, rows.byte_ids, patches, rows.targets)
+        require_finite(nats, "nats")
+        self.bits[units] = nats.numpy() / math.log(2)
         self.num_bytes[units] = (rows.targets >= BYTE_OFFSET).sum(1).cpu().numpy()
         num_bytes, num_patches = count_text(patches, rows.byte_ids)
         self.text_bytes += num_bytes
@@ -175,8 +181,13 @@ def _nats(
     return nats.view(targets.shape).cpu().double().sum(1)
 
 
-def _check_memory(patches: Patches) -> None:
-    """Refuse a document whose patches, each looking at every earlier one, cannot fit into this machine's memory."""
+def _check_memory(lm: ByteLM, patches: Patches) -> None:
+    """Refuse a document whose patches, each seeing every earlier one, need a mask that memory has no room for.
+
+    Where attention computes runs, no mask is made, and memory grows with the document alone.
+    """
+    if computes_runs(lm.blt.hash_embedding.bytes.weight[None], head_dim=lm.blt.global_transformer.head_dim):
+        return
     needed = _BYTES_PER_PAIR_OF_PATCHES * len(patches.ends) * patches.num_slots**2
     try:
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -163,7 +163,9 @@ class Sampler:
         """Draw the next id, a byte's or EOS, from `probabilities`, of which the arguments are; does not take note."""
         scores = self._scores(logits, room)
         if self.config.temperature == 0:
-            return int(scores.argmax())
+            chosen = int(scores.argmax())
+            _finite(float(scores[chosen]))
+            return chosen
         return self.draw(self._weights(scores))
 
     def draw(self, probabilities: npt.NDArray[np.float64]) -> int:

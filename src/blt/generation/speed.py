@@ -15,7 +15,7 @@ from blt.generation.drafting import Drafter
 from blt.generation.engine import Engine
 from blt.generation.request import GenerationConfig, Request
 from blt.generation.sampling import Sampler, SamplingConfig
-from blt.lm import ByteLM, DecodingSession
+from blt.lm import ByteLM, DecodingSession, require_finite
 from blt.lm.torch_decoding import TorchDecoding
 from blt.model.cost import Cost, cost_of
 from blt.nn import QuantizedLinear
@@ -133,6 +133,8 @@ def measure_drafting(
         start, num = time.perf_counter(), 0
         while engine.step():
             num += 1
+        if request.error is not None:
+            raise request.error
         if prompt != "warm up" or len(prompts) == 0:
             seconds, steps, written = (
                 seconds + time.perf_counter() - start,
@@ -155,6 +157,7 @@ def measure_prefill(lm: ByteLM, *, limits: Limits, text: bytes, num_bytes: int, 
     ids = encode((text * (1 + num_bytes // len(text)))[: num_bytes - 1], bos=True)
     row = ids[None].to(lm.device)
     num, patches = count_text(lm.patches(row), row)
+    require_finite(DecodingSession(lm).add([ids])[1], "logits")
     seconds = _seconds(lambda: DecodingSession(lm).add([ids]), lm.device, times=repeats + 1)[1:]
     rate, mean_patch = num_bytes / statistics.median(seconds), num / max(1, patches)
     flops = _cost(lm, mean_patch=mean_patch, context=num_bytes).flops_with_entropy_model

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -13,7 +14,7 @@ from rich.text import Text
 from blt.codec import encode, to_bytes
 from blt.configuration import to_dict
 from blt.errors import DataError
-from blt.lm import ByteLM, ShownPatch
+from blt.lm import ByteLM, ShownPatch, require_finite
 
 NAMED = {"\n": "⏎", "\t": "⇥"}
 """Characters that print as nothing, and a sign for each."""
@@ -137,12 +138,14 @@ def view_patches(lm: ByteLM, text: str | bytes, *, limit: int | None = None) -> 
     Raises:
         DataError: the text is empty.
         ConfigurationError: the rule needs entropies, and the model has no entropy model.
+        ModelFolderError: the entropies are no numbers.
     """
     data = to_bytes(text)
     if not data:
         raise DataError("the text is empty; give at least one byte")
     kept = data if limit is None else data[:limit]
     bos, *patches = lm.patch(kept)
+    require_finite(torch.tensor([value for one in (bos, *patches) for value in one.entropies]), "entropies")
     assert not bos.data, f"BOS shares a patch with {bos.data!r}"
     assert sum(len(patch.data) for patch in patches) == len(encode(kept)), "patches do not partition the text"
     return PatchView(

@@ -9,7 +9,7 @@ pre-RMSNorm, RoPE, SwiGLU, no biases. Two layouts differ:
   put back to turn (i, i + half), as transformers and `blt.nn` do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import nn
 
 from blt.checkpoint import PICKLE_SUFFIXES, load_json
 from blt.errors import ConfigurationError, ModelFolderError
+from blt.interop.accounting import Arguments, require_all_used, require_numbers
 from blt.interop.gguf_file import GGUFFile, read_gguf
 from blt.interop.transformers_blt import load_shards
 from blt.nn import CausalPattern, Transformer, TransformerConfig, rotary_table, run_positions
@@ -53,8 +54,31 @@ _FIELDS = {
 }
 """transformers' → llama.cpp's."""
 _DEFAULTS: dict[str, Any] = {"rope_theta": 10000.0, "rms_norm_eps": 1e-6}
-_WITHOUT = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
-"""What only one value can be carried over of."""
+_ARGUMENTS = Arguments(
+    used=(*_FIELDS, "model_type", "rope_parameters", "rope_scaling", "tie_word_embeddings"),
+    only={
+        "attention_bias": (False,),
+        "mlp_bias": (False,),
+        "hidden_act": ("silu",),
+        "sliding_window": (),
+        "use_sliding_window": (False,),
+        "partial_rotary_factor": (1, 1.0),
+        "quantization_config": (),
+        "attention_sinks": (0,),
+    },
+    inert=(
+        *("architectures", "_name_or_path", "dtype", "torch_dtype", "transformers_version", "transformers.js_config"),
+        *("vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"),
+        *("initializer_range", "attention_dropout", "pretraining_tp", "rope_interleaved", "is_llama_config"),
+    ),
+)
+"""Of `config.json`. `pretraining_tp` only says in which order sums are made."""
+_GGUF_ARGUMENTS = Arguments(
+    used=(*_FIELDS.values(), "rope.scaling.type"),
+    only={"attention.sliding_window": (0,), "expert_count": (0,)},
+    inert=("context_length", "vocab_size", "expert_used_count", "rope.scaling.original_context_length"),
+)
+"""Of the fields `llama.*`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,17 +145,21 @@ def _from_transformers(folder: Path) -> Llama:
     values = load_json(path)
     if values.get("model_type") != "llama":
         raise ModelFolderError(f"{path}: model_type {values.get('model_type')!r} is not 'llama'")
-    for key, only in _WITHOUT.items():
-        if values.get(key, only) != only:
-            raise ModelFolderError(f"{path}: {key}: {values[key]!r}; only {only!r} can be carried over")
+    notes: list[str] = []
+    _ARGUMENTS.account(values, where=f"{path}: config", tell=notes.append)
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise ModelFolderError(f"{path}: rope_parameters: expected a table of keys, got {rope!r}")
+    if rope.get("partial_rotary_factor", 1) != 1:
+        raise ModelFolderError(f"{path}: partial_rotary_factor: {rope['partial_rotary_factor']!r}; only 1 can be")
     values = {"rope_theta": rope["rope_theta"]} | values if "rope_theta" in rope else values
     scaling = rope.get("rope_type", rope.get("type", "default"))
     tensors = load_shards(folder)
     table = _table(values, path, column=0, num_tensors=len(tensors))
-    return _joined(values, tensors, table, path, scaling=str(scaling))
+    notes += _account_for_tensors(tensors, table, path, prefix="model.layers.")
+    if values.get("tie_word_embeddings") and table["output.weight"] in tensors:
+        tensors.pop(table["output.weight"])  # transformers then takes the embedding, whatever the file holds
+    return _joined(values, tensors, table, path, scaling=str(scaling), notes=notes)
 
 
 def _from_gguf(file: GGUFFile) -> Llama:
@@ -142,7 +170,9 @@ def _from_gguf(file: GGUFFile) -> Llama:
     values = {key: value for key, value in values.items() if value is not None}
     heads = values.get("num_attention_heads")
     shared = values.get("num_key_value_heads", heads)
+    notes = _account_for_fields(file)
     table = _table(values, file.path, column=1, num_tensors=len(file.names))
+    notes += _account_for_tensors(file.names, table, file.path, prefix="blk.")
     wanted = {theirs for theirs in table.values() if theirs in file.names}
     tensors = {theirs: file.tensor(theirs) for theirs in wanted}
     for ours, theirs in table.items():
@@ -151,7 +181,38 @@ def _from_gguf(file: GGUFFile) -> Llama:
             tensors[theirs] = _halves(tensors[theirs], count, name=theirs, path=file.path)
     scaling = file.fields.get("llama.rope.scaling.type", "none")
     scaling = "llama3" if "rope_freqs.weight" in file.names else scaling
-    return _joined(values, tensors, table, file.path, scaling=str(scaling))
+    scaling = f"linear, {linear:g}" if (linear := file.fields.get("llama.rope.scale_linear", 1)) != 1 else scaling
+    return _joined(values, tensors, table, file.path, scaling=str(scaling), notes=notes)
+
+
+def _account_for_fields(file: GGUFFile) -> list[str]:
+    """Refuse fields that change the outputs otherwise than can be carried over; return what is to be told."""
+    notes: list[str] = []
+    fields = {name.removeprefix("llama."): value for name, value in file.fields.items() if name.startswith("llama.")}
+    dim, heads = fields.get("embedding_length"), fields.get("attention.head_count")
+    if isinstance(dim, int) and isinstance(heads, int) and heads > 0:
+        for name in ("rope.dimension_count", "attention.value_length"):
+            if (width := fields.pop(name, dim // heads)) != dim // heads:
+                raise ModelFolderError(f"{file.path}: llama.{name}: {width!r}; only {dim // heads}, as wide as a head")
+    scaling = ("rope.scale_linear", "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.finetuned")
+    rest = {name: value for name, value in fields.items() if name not in scaling}  # told with the kind of scaling
+    _GGUF_ARGUMENTS.account(rest, where=f"{file.path}: llama", tell=notes.append)
+    return notes
+
+
+def _account_for_tensors(names: Collection[str], table: Mapping[str, str], path: Path, *, prefix: str) -> list[str]:
+    """Refuse tensors that are left over; return what is to be told, which is of layers past the number named."""
+    count = 1 + max(int(ours.split(".")[1]) for ours in table if ours.startswith("layers."))
+    deeper = {name for name in names if _layer_of(name, prefix) >= count}
+    frequencies = {name for name in names if name.endswith(".rotary_emb.inv_freq") or name == "rope_freqs.weight"}
+    require_all_used(names, {*table.values(), *deeper, *frequencies}, where=path)
+    num_deeper = len({_layer_of(name, prefix) for name in deeper})
+    return [f"{path}: speaks of {count} layers; the {num_deeper} after them are left out"] if deeper else []
+
+
+def _layer_of(name: str, prefix: str) -> int:
+    index = name.removeprefix(prefix).partition(".")[0]
+    return int(index) if name.startswith(prefix) and index.isdecimal() and len(index) < 10 else -1
 
 
 def _table(values: Mapping[str, Any], path: Path, *, column: int, num_tensors: int) -> dict[str, str]:
@@ -167,7 +228,13 @@ def _table(values: Mapping[str, Any], path: Path, *, column: int, num_tensors: i
 
 
 def _joined(
-    values: Mapping[str, Any], tensors: Mapping[str, Tensor], table: Mapping[str, str], path: Path, *, scaling: str
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    table: Mapping[str, str],
+    path: Path,
+    *,
+    scaling: str,
+    notes: Sequence[str],
 ) -> Llama:
     """Check what a file says against what it holds, and repeat shared heads."""
     heads = _integer(values, "num_attention_heads", path)
@@ -188,6 +255,9 @@ def _joined(
         )
     except ConfigurationError as error:
         raise ModelFolderError(f"{path}: {error}") from None
+    for theirs in table.values():
+        if theirs in tensors:
+            require_numbers(tensors[theirs], theirs, where=path)
     found = {ours: tensors[theirs].float() for ours, theirs in table.items() if theirs in tensors}
     found.setdefault("output.weight", found.get("embedding.weight", torch.zeros(0)))
     for name in ("key", "value"):
@@ -197,7 +267,7 @@ def _joined(
                 per_head = found[place].view(shared, -1, dim)  # S E D
                 found[place] = per_head.repeat_interleave(heads // shared, dim=0).flatten(0, 1)  # D D
     _check_shapes(found, table, shape, path)
-    notes = () if scaling in ("none", "default") else (f"its scaling of RoPE ({scaling}) is left out",)
+    left_out = [] if scaling in ("none", "default") else [f"its scaling of RoPE ({scaling}) is left out"]
     return Llama(
         shape=shape,
         rope_theta=_number(values, "rope_theta", path),
@@ -205,7 +275,7 @@ def _joined(
         embedding=found["embedding.weight"],
         norm=found["norm.weight"],
         output=found["output.weight"],
-        notes=notes,
+        notes=(*left_out, *notes),
     )
 
 

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
 from blt.configuration import check
-from blt.errors import BLTError, ConfigurationError, MissingExtraError
+from blt.errors import BLTError, ConfigurationError, MissingExtraError, ModelFolderError
 from blt.evaluation import evaluate
 from blt.evaluation.entropies import MAX_IDS_PER_BATCH, entropies_of_rows
 from blt.generation import generate_batch
-from blt.lm import ByteLM
+from blt.lm import ByteLM, require_finite
 from blt.patching import Patches, patch
 from blt.shapes import Float, Int, Tensor
 
@@ -44,6 +44,9 @@ ROWS_TO_GENERATE = 32
 """Written at once with `--batch_size auto`."""
 _OPTIONS = {"temperature": None, "top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
 """Options of sampling that mean the same here, and what leaves each of them off."""
+
+_INERT = (("num_beams", 1), ("num_beams", "1"), ("num_return_sequences", 1), ("early_stopping", False))
+"""Options of searches that are not made here, at the values that ask for none; task files state some of them."""
 
 Item = TypeVar("Item")
 
@@ -130,6 +133,8 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
             for some in _chunks(numbers, self._max_rows or ROWS_TO_GENERATE):
                 written = generate_batch(self.lm, [requests[number].args[0] for number in some], **options)
                 for number, generation in zip(some, written, strict=True):
+                    if generation.error is not None:
+                        raise ModelFolderError(f"request {number} cannot be continued: {generation.error}")
                     results[number] = generation.continuation
                     self.cache_hook.add_partial("generate_until", requests[number].args, generation.continuation)
         return results
@@ -142,9 +147,17 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         """
         given = dict(given)
         until = given.pop("until", None) or []
-        tokens = given.pop("max_gen_toks", given.pop("max_new_tokens", DEFAULT_MAX_TOKENS))
-        is_sampled = given.pop("do_sample", bool(given.get("temperature")))
+        length = given.pop("max_new_tokens", DEFAULT_MAX_TOKENS)
+        tokens = _number("max_gen_toks", given.pop("max_gen_toks", length))
+        check(math.isfinite(tokens) and tokens >= 0, f"generation_kwargs: max_gen_toks: at least 0, got {tokens}")
+        is_sampled = given.pop("do_sample", bool(_number("temperature", given.get("temperature") or 0)))
         options = {key: given.pop(key, default) for key, default in _OPTIONS.items()}
+        options = {key: None if value is None else _number(key, value) for key, value in options.items()}
+        if options["top_k"] is not None:
+            options["top_k"] = int(options["top_k"]) or None  # 0 is transformers' way to leave it off
+        if options["repetition_penalty"] is None:
+            options["repetition_penalty"] = _OPTIONS["repetition_penalty"]
+        given = {key: value for key, value in given.items() if (key, value) not in _INERT}
         if given:
             raise ConfigurationError(
                 f"generation_kwargs: {next(iter(given))!r} has no meaning for blt; known: until, max_gen_toks, "
@@ -187,6 +200,7 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         positions = torch.arange(padded.shape[1])
         is_target = (positions[1:] >= given[:, None]) & (positions[1:] < lengths[:, None])  # B T-1
         logits = self._logits(padded.to(self.device), lengths.to(self.device))[:, :-1].cpu()
+        require_finite(logits[is_target], "logits")
         targets = padded[:, 1:]
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
         sums = torch.where(is_target, -nats.double(), 0.0).sum(1)
@@ -202,6 +216,22 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         is_read = torch.arange(byte_ids.shape[1], device=byte_ids.device) < lengths[:, None]
         ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends & is_read
         return lm.blt(byte_ids, Patches(ends=ends))
+
+
+def _number(name: str, value: Any) -> int | float:
+    """Return a number that a task file may hold as a text.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value) if isinstance(value, str) else kind("no number")
+        except ValueError:
+            continue
+    raise ConfigurationError(f"generation_kwargs: {name}: {value!r}; expected a number")
 
 
 def _usable(device: str | None) -> str:

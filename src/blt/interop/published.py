@@ -13,15 +13,18 @@ from typing import Any
 import torch
 
 from blt.checkpoint import load_json
-from blt.codec import VOCABULARY_SIZE
+from blt.codec import EOS_ID, VOCABULARY_SIZE
 from blt.errors import ModelFolderError
+from blt.interop.accounting import Tell, log
 from blt.interop.transformers_blt import from_parts, load_shards
-from blt.interop.transformers_config import MODEL_TYPE, whole_number
+from blt.interop.transformers_config import DEFAULT_THRESHOLD, MODEL_TYPE, whole_number
 from blt.lm import ByteLM
 from blt.shapes import Tensor
 
+TRAINING = "train_args.json"
+"""Beside the model: the arguments that it was trained with, of which the published code takes the patch rule."""
 PARAMETERS = Path("entropy_model") / "params.json"
-"""Beside the model: arguments of entropy model and patcher, where they were published so."""
+"""Beside the model: arguments of the entropy model's own training; taken where the model's are missing."""
 _SEGMENTS = {
     "attention": "self_attn",
     "feed_forward": "mlp",
@@ -115,9 +118,14 @@ _ONLY: Mapping[str, object] = {
     "hidden_act": "silu",
     "weight_tying": False,
     "use_rope": True,
+    "eos_id": EOS_ID,
+    "downsampling_by_pooling": "max",
+    "cross_attn_window_encoder": None,
+    "cross_attn_window_decoder": None,
 }
 """Arguments that change what is computed, with the one value that can be carried over."""
-_ONLY_OF_PATCHER: Mapping[str, object] = {"monotonicity": False, "threshold_add": 0}
+_ONLY_OF_PATCHER: Mapping[str, object] = {"monotonicity": False, "threshold_add": None, "patching_mode": "entropy"}
+"""Of the patcher. A `threshold_add` of 0 is no absence of one: an entropy must then also have risen."""
 _MODULES = {
     "encoder_config": "local_encoder",
     "decoder_config": "local_decoder",
@@ -133,12 +141,13 @@ class _Found:
     tensor: Tensor
 
 
-def read_published(folder: str | Path, *, entropy: str | Path | None = None) -> ByteLM:
+def read_published(folder: str | Path, *, entropy: str | Path | None = None, tell: Tell = log) -> ByteLM:
     """Read a published model.
 
     Args:
         folder: of the model.
         entropy: folder of the entropy model; without it every byte is a patch, until the patch rule is changed.
+        tell: takes a line where a default threshold is taken, since no file names one.
 
     Raises:
         ModelFolderError: missing, broken, pickled, or of a shape that cannot be carried over.
@@ -151,11 +160,13 @@ def read_published(folder: str | Path, *, entropy: str | Path | None = None) -> 
     if HEAD in found:
         found["lm_head.weight"] = found.pop(HEAD)
     _join_tables(found, _num_tables(arguments, path), folder)
+    _refuse_other_attention(arguments, f"{path}: args", window="local_attention_window_len")
+    _refuse_other_cross_attention(arguments, f"{path}: args")
     config = _model_config(arguments, with_entropy=entropy is not None)
     for name, module in _MODULES.items():
         config[name] |= _width(found, f"model.{module}.layers.0.mlp.gate_proj.weight")
     if entropy is not None:
-        config |= _patching(folder, Path(entropy))
+        config |= _patching(folder, Path(entropy), tell=tell)
         _rename(found, load_shards(Path(entropy)), Path(entropy), prefix="model.patcher.")
         config["patcher_config"] |= _width(found, "model.patcher.layers.0.mlp.gate_proj.weight")
     names = {theirs: one.name for theirs, one in found.items()}
@@ -193,28 +204,65 @@ def _refuse_others(arguments: Mapping[str, Any], only: Mapping[str, object], whe
             raise ModelFolderError(f"{where}.{key}: {arguments[key]!r}; only {allowed!r} can be carried over")
 
 
+def _refuse_other_attention(arguments: Mapping[str, Any], where: str, *, window: str) -> None:
+    """Refuse an implementation of attention that drops the window without a word."""
+    if arguments.get("attn_impl") == "sdpa" and arguments.get(window) is not None:
+        raise ModelFolderError(
+            f"{where}.attn_impl: 'sdpa', with which the published code attends past {window} "
+            f"({arguments[window]!r}); set one of them to null"
+        )
+
+
+def _refuse_other_cross_attention(arguments: Mapping[str, Any], where: str) -> None:
+    """Refuse cross-attentions of other shapes than ours have."""
+    heads = arguments.get("cross_attn_nheads")
+    for side in ("encoder", "decoder"):
+        local = arguments[f"n_heads_local_{side}"]
+        if heads not in (None, local):
+            raise ModelFolderError(
+                f"{where}.cross_attn_nheads: {heads!r}; only {local!r}, as n_heads_local_{side}, can be carried over"
+            )
+    layers = arguments["n_layers_local_encoder"]
+    if arguments["cross_attn_all_layers_encoder"] and layers != 1:
+        raise ModelFolderError(
+            f"{where}.cross_attn_all_layers_encoder: true with {layers!r} layers, where each passes its patch states "
+            "on to the next; only false, or 1 layer, can be carried over"
+        )
+
+
 def _model_config(arguments: Mapping[str, Any], *, with_entropy: bool) -> dict[str, Any]:
     """Say in the words of transformers what the arguments say of the model."""
     config: dict[str, Any] = {"model_type": MODEL_TYPE, "patch_in_forward": with_entropy}
     config |= {key: arguments[key] for key in _ROOT_FIELDS if arguments.get(key) is not None}
+    config["local_attention_window_len"] = arguments.get("local_attention_window_len")  # null: all bytes, no default
     return config | {name: _stack(arguments, fields) for name, fields in _FIELDS.items()}
 
 
-def _patching(folder: Path, entropy: Path) -> dict[str, Any]:
-    """Find the shape of the entropy model, and the threshold where the model's folder tells it."""
+def _patching(folder: Path, entropy: Path, *, tell: Tell) -> dict[str, Any]:
+    """Find the shape of the entropy model, and the patch rule that the model was trained with."""
     path = entropy / "config.json"
     arguments = _arguments(load_json(path), path, required=_REQUIRED_OF_ENTROPY)
-    found: dict[str, Any] = {"patcher_config": _stack(arguments, _ENTROPY_FIELDS)}
-    path = folder / PARAMETERS
-    if not path.is_file():
-        return found
+    _refuse_other_attention(arguments, f"{path}: args", window="sliding_window")
+    window = {"sliding_window": arguments.get("sliding_window")}  # null: all bytes, no default
+    found: dict[str, Any] = {"patcher_config": _stack(arguments, _ENTROPY_FIELDS) | window}
+    path = next((folder / name for name in (TRAINING, PARAMETERS) if (folder / name).is_file()), folder / TRAINING)
+    patcher = _patcher_arguments(path) if path.is_file() else {}
+    if patcher.get("threshold") is None:
+        tell(f"{path}: names no threshold; the published models' is taken, {DEFAULT_THRESHOLD:.6f} nats")
+    elif path == folder / PARAMETERS:
+        tell(f"{folder / TRAINING}: missing; threshold {patcher['threshold']!r} is that of {PARAMETERS}")
+    names = {"threshold": "patching_threshold", "max_patch_length": "max_patch_length"}
+    return found | {theirs: patcher[key] for key, theirs in names.items() if patcher.get(key) is not None}
+
+
+def _patcher_arguments(path: Path) -> Mapping[str, Any]:
+    """Read the arguments of the patcher, none of which changes patches in a way that cannot be carried over."""
     data = load_json(path).get("data", {})
     patcher = data.get("patcher_args", {}) if isinstance(data, Mapping) else {}
     if not isinstance(patcher, Mapping):
         raise ModelFolderError(f"{path}: data.patcher_args: expected a table of keys")
     _refuse_others(patcher, _ONLY_OF_PATCHER, f"{path}: data.patcher_args")
-    names = {"threshold": "patching_threshold", "max_patch_length": "max_patch_length"}
-    return found | {theirs: patcher[key] for key, theirs in names.items() if patcher.get(key) is not None}
+    return patcher
 
 
 def _stack(arguments: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:

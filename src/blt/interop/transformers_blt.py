@@ -4,6 +4,7 @@ What agrees: logits and patches, for any text that starts with BOS, as transform
 transformers still makes the first byte a patch of its own.) What cannot is said in `notes` and `last_byte_note`.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -24,8 +25,9 @@ from blt.checkpoint import (
 )
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID
 from blt.errors import ModelFolderError
+from blt.interop.accounting import Tell, log, require_numbers
 from blt.interop.residual import double_residual
-from blt.interop.transformers_config import read_config, read_layout, write_config
+from blt.interop.transformers_config import account_for_arguments, read_config, read_layout, write_config
 from blt.interop.transformers_tokenizer import tokenizer_files
 from blt.interop.transformers_weights import from_transformers, module_of, names, to_transformers
 from blt.lm import ByteLM, LMConfig
@@ -63,23 +65,26 @@ TRANSFORMERS_FOLDER = FolderKind(
 EMBEDDING, HEAD = "model.local_encoder.embed_tokens.weight", "lm_head.weight"
 
 
-def read_transformers(folder: str | Path) -> ByteLM:
+def read_transformers(folder: str | Path, *, tell: Tell = log) -> ByteLM:
     """Read a transformers `BltForCausalLM`, its patcher included.
 
     The weights keep their precision: bfloat16 if all have it, else float32.
 
     Args:
         folder: with `config.json` and `model.safetensors`, or shards and their index.
+        tell: takes a line for what is not known, and left out.
 
     Raises:
         ModelFolderError: missing, broken, pickled, or of a shape that cannot be carried over.
     """
-    return read_whole(Path(folder), _read)
+    return read_whole(Path(folder), functools.partial(_read, tell=tell))
 
 
-def _read(folder: Path) -> ByteLM:
+def _read(folder: Path, *, tell: Tell) -> ByteLM:
     path = folder / "config.json"
-    lm = from_parts(load_json(path), load_shards(folder), path)
+    values = load_json(path)
+    account_for_arguments(values, path, tell=tell)
+    lm = from_parts(values, load_shards(folder), path)
     lm.card = read_card(folder)
     return lm
 
@@ -105,7 +110,10 @@ def from_parts(
     table = names(config, encoder_cross_attention=layout.encoder_cross_attention)
     _check_names(tensors, table, path, dead=_dead_prefixes(layout.encoder_cross_attention), called=called)
     for ours, theirs in table.items():
-        _check_tensor(tensors[theirs], shapes[ours], called(theirs), path)
+        shape = shapes[ours]
+        if ".cross_attention" in ours and tensors[theirs].shape[:1] == shape[1:] and len(shape) == 2:
+            shape = (shape[1], shape[1])  # where self-attention shares heads, published cross-attention shares none
+        _check_tensor(tensors[theirs], shape, called(theirs), path)
     dtype = torch.bfloat16 if all(tensors[name].dtype == torch.bfloat16 for name in table.values()) else torch.float32
     weights = {
         ours: from_transformers(ours, tensors[theirs], config, key_value_heads=layout.key_value_heads).to(dtype)
@@ -243,8 +251,7 @@ def _shapes(lm: ByteLM, key_value_heads: Mapping[str, int]) -> dict[str, tuple[i
 
 def _check_tensor(tensor: Tensor, shape: tuple[int, ...], name: str, path: Path) -> None:
     """Refuse what is not of that shape, or holds no numbers to compute with."""
-    if not tensor.is_floating_point():
-        raise ModelFolderError(f"{path.parent}: {name}: expected floating-point numbers, found {tensor.dtype}")
+    require_numbers(tensor, name, where=path.parent)
     if tuple(tensor.shape) != shape:
         raise ModelFolderError(f"{path.parent}: {name} has the shape {tuple(tensor.shape)}, config.json says {shape}")
 

@@ -12,11 +12,14 @@ from typing import Any, cast
 from blt.codec import BOS_ID, EOS_ID, VOCABULARY_SIZE
 from blt.configuration import from_dict, tag_of
 from blt.errors import ConfigurationError, ModelFolderError
+from blt.interop.accounting import Arguments, Tell
 from blt.lm import LMConfig
 from blt.nn import LocalConfig, TransformerConfig
 from blt.patching import ByteRule, EntropyRule
 
 MODEL_TYPE = "blt"
+DEFAULT_THRESHOLD = 1.335442066192627
+"""Nats; the released models were trained with it."""
 UNUSED_PATCH_SIZE = 4
 """transformers wants a patch size in entropy mode, and does not look at its value."""
 
@@ -25,7 +28,7 @@ _ROOT = {
     "patch_in_forward": True,
     "patch_size": UNUSED_PATCH_SIZE,
     "patching_mode": "entropy",
-    "patching_threshold": 1.335442066192627,
+    "patching_threshold": DEFAULT_THRESHOLD,
     "max_patch_length": None,
     "local_attention_window_len": 512,
     "cross_attn_k": 2,
@@ -80,6 +83,38 @@ _STACKS: Mapping[str, Mapping[str, Any]] = {
         "vocab_size": VOCABULARY_SIZE,
     },
 }
+_OFFERED = (
+    *("architectures", "_name_or_path", "dtype", "torch_dtype", "transformers_version", "model_type", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "boe_token_id", "initializer_range", "dropout", "head_dim"),
+    *(
+        "attention_dropout",
+        "patching_batch_size",
+        "patching_device",
+        "monotonicity",
+        "realtime_patching",
+        "patcher_args",
+    ),
+    *("return_dict", "output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type"),
+    *("chunk_size_feed_forward", "is_encoder_decoder", "rope_parameters", "rope_scaling", "rope_theta"),
+    *("max_position_embeddings", "freqs_dim", "intermediate_size", "num_key_value_heads", "partial_rotary_factor"),
+    *("hidden_size_global", "pm_size", "full_attention", "sliding_window", "num_attention_heads", "encoder_seq_len"),
+    *("vocab_size", "cross_attn_k"),
+)
+"""What transformers writes too, and what changes no outputs there or is looked at by `Stack`."""
+
+
+def account_for_arguments(values: Mapping[str, Any], path: Path, *, tell: Tell) -> None:
+    """Tell what a `config.json` holds beyond what is known of it.
+
+    Raises:
+        ModelFolderError: weights that are quantised.
+    """
+    root = Arguments(used=(*_ROOT, *_STACKS), only={"quantization_config": ()}, inert=_OFFERED)
+    root.account(values, where=f"{path}: config", tell=tell)
+    for name, defaults in _STACKS.items():
+        table = values.get(name)
+        if isinstance(table, Mapping):
+            Arguments(used=tuple(defaults), inert=_OFFERED).account(table, where=f"{path}: {name}", tell=tell)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,8 @@ def from_transformers(
     if weight.dim() != 2:
         return weight
     inputs = weight.shape[1]
-    if shared > 1 and name.endswith((".key.weight", ".value.weight")):
+    is_shared = shared > 1 and len(weight) != shape.dim
+    if is_shared and name.endswith((".key.weight", ".value.weight")):
         heads = weight.reshape(shape.num_heads // shared, -1, inputs)  # S E D, S heads that are shared
         weight = heads.repeat_interleave(shared, dim=0).reshape(-1, inputs)
     if _is_rotated(name):

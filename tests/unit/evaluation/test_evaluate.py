@@ -1,5 +1,8 @@
+import dataclasses
 import inspect
 import math
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -9,14 +12,19 @@ from hypothesis import strategies as st
 
 from blt.codec import BOS_ID, encode
 from blt.data import NOT_PREDICTED, Shards
-from blt.errors import ConfigurationError, DataError
+from blt.errors import ConfigurationError, DataError, ModelFolderError
 from blt.evaluation import WINDOW, compute_entropies, evaluate
 from blt.evaluation import rows as rows_module
 from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.entropies import entropies_of_rows
 from blt.evaluation.rows import num_windows, window_rows
+from blt.lm import ByteLM
+from blt.model import TransformerConfig
+from blt.nn import computes_runs
 from blt.patching import ByteRule, StaticRule, mean_patch_bytes, patch
+from conftest import TINY_CONFIG
 
+evaluate_module = sys.modules["blt.evaluation.evaluate"]
 CPU = torch.device("cpu")
 RULES = [None, StaticRule(length=4), ByteRule()]
 """None: the entropy rule that `tiny_lm` comes with."""
@@ -187,3 +195,37 @@ def test_an_unknown_protocol_is_refused(tiny_lm):
     unhooked = inspect.unwrap(evaluate)  # the annotation refuses it too, where the tests execute annotations
     with pytest.raises(ConfigurationError, match="'pages' is none of documents, windows"):
         unhooked(tiny_lm, [b"a"], protocol="pages")
+
+
+@pytest.fixture
+def wide_lm():
+    """A model whose heads are as wide as the kernels are served with."""
+    config = dataclasses.replace(
+        TINY_CONFIG.blt, global_transformer=TransformerConfig(dim=32, num_layers=1, num_heads=2)
+    )
+    return ByteLM.new(dataclasses.replace(TINY_CONFIG, blt=config, patch_rule=ByteRule())).eval()
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_a_long_document_is_refused_only_where_a_mask_of_its_patches_is_made(wide_lm, monkeypatch, is_native):
+    document = some_documents(1, longest=3000)[0] * 2
+    wanted = evaluate(wide_lm, [document], bootstrap=0).bits_per_byte
+    if is_native and not computes_runs(wide_lm.blt.hash_embedding.bytes.weight[None], head_dim=16):
+        pytest.skip("no compiler here")
+    memory = {"SC_PHYS_PAGES": 64, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", memory.__getitem__)
+    monkeypatch.setattr(evaluate_module, "computes_runs", lambda states, *, head_dim: is_native and head_dim == 16)
+    if is_native:
+        assert evaluate(wide_lm, [document], bootstrap=0).bits_per_byte == wanted
+    else:
+        with pytest.raises(DataError, match="evaluate it by the protocol 'windows'"):
+            evaluate(wide_lm, [document], bootstrap=0)
+
+
+@pytest.mark.parametrize("protocol", ["documents", "windows"])
+@pytest.mark.parametrize("part", ["blt.local_decoder.norm", "entropy_model.norm"])
+def test_figures_that_are_no_numbers_are_no_result(tiny_lm, protocol, part):
+    with torch.no_grad():
+        tiny_lm.get_submodule(part).weight[0] = math.nan
+    with pytest.raises(ModelFolderError, match=r"are not finite \(nan\)"):
+        evaluate(tiny_lm, [b"Tom had a ball."], protocol=protocol, bootstrap=0)

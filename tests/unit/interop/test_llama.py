@@ -156,3 +156,115 @@ def test_a_gguf_file_that_contradicts_itself_is_one_line(tmp_path, fields, said)
     path = write_gguf(new_llama(), tmp_path / "model.gguf", fields=fields)
     with pytest.raises(ModelFolderError, match=said):
         read_llama(path)
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+
+
+def with_tensors(folder, **changes):
+    path = folder / "model.safetensors"
+    tensors = load_tensors(path)
+    for name, change in changes.items():
+        name = name.replace("__", ".")
+        tensors[name] = change(tensors.get(name))
+    save_tensors(path, tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "said"),
+    [
+        ("model__layers__0__self_attn__q_proj__bias", torch.ones(64), r"left over: .*q_proj\.bias"),
+        ("model__layers__2__self_attn__q_norm__weight", torch.ones(16), r"left over: .*q_norm\.weight"),
+        ("model__layers__1__self_attn__k_norm__weight", torch.ones(16), r"left over: .*k_norm\.weight"),
+        ("model__layers__1__self_attn__sinks", torch.ones(4), r"left over: .*sinks"),
+        ("model__layers__0__mlp__up_proj__SCB", torch.ones(96), r"left over: .*SCB"),
+        ("model__layers__0__mlp__up_proj__weight_scale", torch.ones(1), r"left over: .*weight_scale"),
+        ("model__norm__bias", torch.ones(64), r"left over: model\.norm\.bias"),
+        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.int8), "expected floating-point numbers, found int8"),
+        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.int32), "expected floating-point numbers, found int32"),
+        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.bool), "expected floating-point numbers, found bool"),
+        (UP.replace(".", "__"), torch.ones(96, 64).to(torch.float8_e4m3fn), "found float8_e4m3fn"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_tensor_that_has_no_place_or_holds_no_weights_is_refused(tmp_path, name, tensor, said):
+    new_llama().save_pretrained(tmp_path)
+    with_tensors(tmp_path, **{name: lambda _: tensor})
+    with pytest.raises(ModelFolderError, match=said) as refused:
+        read_llama(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sliding_window": 128}, "sliding_window: 128; only none can be carried over"),
+        ({"quantization_config": {"load_in_8bit": True}}, "quantization_config: .* can be carried over"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5; only 1"),
+        (
+            {"rope_parameters": {"rope_theta": 777.0, "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor: 0.5; only 1",
+        ),
+    ],
+    ids=str,
+)
+def test_an_argument_that_changes_the_outputs_is_refused(tmp_path, values, said):
+    new_llama().save_pretrained(tmp_path)
+    change(tmp_path, **values)
+    with pytest.raises(ModelFolderError, match=said):
+        read_llama(tmp_path)
+
+
+def test_layers_past_the_number_named_and_arguments_that_are_not_known_are_told(tmp_path):
+    new_llama().save_pretrained(tmp_path)
+    assert read_llama(tmp_path).notes == ()
+    change(tmp_path, num_hidden_layers=2, logits_scaling=8.0, residual_multiplier=0.2, sliding_window=None)
+    config = tmp_path / "config.json"
+    assert read_llama(tmp_path).notes == (
+        f"{config}: config: not known here, and left out: logits_scaling, residual_multiplier",
+        f"{config}: speaks of 2 layers; the 1 after them are left out",
+    )
+
+
+def test_a_head_that_a_tied_model_holds_as_well_is_left_aside_as_in_transformers(tmp_path):
+    model = new_llama(tie=True)
+    model.save_pretrained(tmp_path)
+    with_tensors(tmp_path, lm_head__weight=lambda _: torch.randn(VOCABULARY, 64))
+    assert deviation(read_llama(tmp_path), model) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rope.dimension_count": 8}, r"llama\.rope\.dimension_count: 8; only 16"),
+        ({"attention.value_length": 8}, r"llama\.attention\.value_length: 8; only 16"),
+        ({"attention.sliding_window": 64}, r"llama\.attention\.sliding_window: 64; only 0"),
+        ({"expert_count": 4}, r"llama\.expert_count: 4; only 0"),
+    ],
+    ids=str,
+)
+def test_a_field_of_gguf_that_changes_the_outputs_is_refused(tmp_path, fields, said):
+    with pytest.raises(ModelFolderError, match=said):
+        read_llama(write_gguf(new_llama(), tmp_path / "model.gguf", fields=fields))
+
+
+def test_fields_of_gguf_that_are_what_they_would_be_anyway_say_nothing_and_others_are_told(tmp_path):
+    same = {"rope.dimension_count": 16, "attention.value_length": 16, "expert_count": 0, "attention.sliding_window": 0}
+    assert read_llama(write_gguf(new_llama(), tmp_path / "same.gguf", fields=same)).notes == ()
+    path = write_gguf(new_llama(), tmp_path / "other.gguf", fields={"rope.scale_linear": 4, "logit_scale": 3})
+    assert read_llama(path).notes == (
+        "its scaling of RoPE (linear, 4) is left out",
+        f"{path}: llama: not known here, and left out: logit_scale",
+    )
+    path = write_gguf(new_llama(), tmp_path / "fewer.gguf", fields={"block_count": 2})
+    assert read_llama(path).notes == (f"{path}: speaks of 2 layers; the 1 after them are left out",)
+
+
+def test_a_tensor_of_gguf_that_has_no_place_is_refused(tmp_path, monkeypatch):
+    from blt.interop import llama
+
+    path = write_gguf(new_llama(), tmp_path / "model.gguf")
+    names = {**llama._LAYER, "feed_forward.up": ("mlp.up_proj", "ffn_up_other")}
+    monkeypatch.setattr(llama, "_LAYER", names)
+    with pytest.raises(ModelFolderError, match=r"left over: blk\.0\.ffn_up\.weight, blk\.1\.ffn_up\.weight"):
+        read_llama(path)

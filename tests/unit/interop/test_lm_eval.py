@@ -169,3 +169,44 @@ def test_without_the_harness_the_extra_is_named(way):
     assert last.endswith("the evaluation harness needs the package 'lm-eval': pip install 'blt-llm[eval]'")
     if "runpy" in way:
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_beams": 1, "do_sample": False, "max_gen_toks": "16"},
+        {"top_k": 0, "temperature": "0.0", "max_gen_toks": 16.0},
+        {"num_beams": "1", "top_k": "0", "repetition_penalty": "1.0", "max_new_tokens": "16"},
+        {"num_return_sequences": 1, "early_stopping": False, "repetition_penalty": None, "max_gen_toks": 16},
+    ],
+    ids=str,
+)
+def test_what_published_task_files_state_is_understood(harness, given):
+    wanted = harness.generate_until([request("Tom had", {"until": ["z"], "max_gen_toks": 16})])
+    assert harness.generate_until([request("Tom had", {"until": ["z"]} | given)]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_beams": 4}, "'num_beams' has no meaning"),
+        ({"max_gen_toks": "many"}, "max_gen_toks: 'many'; expected a number"),
+        ({"max_gen_toks": None}, "max_gen_toks: None; expected a number"),
+        ({"max_gen_toks": "inf"}, "max_gen_toks: at least 0, got inf"),
+        ({"max_gen_toks": -1}, "max_gen_toks: at least 0, got -1"),
+        ({"temperature": [1]}, r"temperature: \[1\]; expected a number"),
+        ({"top_k": -3}, "top_k"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(harness, given, said):
+    with pytest.raises(ConfigurationError, match=said):
+        harness.generate_until([request("Tom had", {"until": []} | given)])
+
+
+def test_a_model_that_gives_no_numbers_has_no_likelihood(harness):
+    with torch.no_grad():
+        harness.lm.blt.local_decoder.norm.weight[0] = math.nan
+    for ask in (harness.loglikelihood, harness.generate_until, harness.loglikelihood_rolling):
+        with pytest.raises(ModelFolderError, match=r"nan"):
+            ask([request("Tom had", {"until": []} if ask == harness.generate_until else " a")])

@@ -313,3 +313,102 @@ def test_convert_reads_it_and_asks_for_the_entropy_model(published, capsys):
     assert "the same patches, logits differ by at most 0," in capsys.readouterr().out
     assert run("convert", published / "theirs", *arguments) == 2
     assert "leave --entropy out" in capsys.readouterr().err
+
+
+def set_arguments(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({"args": json.loads(path.read_text())["args"] | changes}))
+
+
+def set_patcher(published, name="train_args.json", **arguments):
+    (published / "model" / name).write_text(json.dumps({"data": {"patcher_args": arguments}}))
+
+
+def told_by(published):
+    told = []
+    lm = read_published(published / "model", entropy=published / "entropy", tell=told.append)
+    return lm, told
+
+
+def test_the_patch_rule_is_that_of_the_models_own_training_and_every_default_is_told(published):
+    lm, told = told_by(published)
+    assert lm.patch_rule == EntropyRule(threshold=5.11)
+    assert len(told) == 1
+    assert "train_args.json: missing; threshold 5.11 is that of entropy_model/params.json" in told[0]
+    set_patcher(published, threshold=3.0, max_patch_length=7, monotonicity=False, threshold_add=None, patch_size=4.5)
+    lm, told = told_by(published)
+    assert lm.patch_rule == EntropyRule(threshold=3.0, max_length=7)
+    assert told == []
+    set_patcher(published)
+    lm, told = told_by(published)
+    assert lm.patch_rule.threshold == pytest.approx(1.335442)
+    assert told == [
+        f"{published / 'model' / 'train_args.json'}: names no threshold; the published models' is taken, 1.335442 nats"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"threshold_add": 0}, "threshold_add: 0; only None"),
+        ({"threshold_add": 0.1}, "threshold_add: 0.1; only None"),
+        ({"monotonicity": True}, "monotonicity: True; only False"),
+        ({"patching_mode": "space"}, "patching_mode: 'space'; only 'entropy'"),
+        ({"patching_mode": "bpe"}, "patching_mode: 'bpe'; only 'entropy'"),
+    ],
+)
+def test_a_patch_rule_that_the_training_names_and_ours_is_not_is_refused(published, arguments, said):
+    set_patcher(published, threshold=3.0, **arguments)
+    with pytest.raises(ModelFolderError, match=said):
+        read_published(published / "model", entropy=published / "entropy")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("model", {"cross_attn_all_layers_encoder": True, "n_layers_local_encoder": 2}, "passes its patch states"),
+        ("model", {"cross_attn_nheads": 4}, "cross_attn_nheads: 4; only 2"),
+        ("model", {"cross_attn_window_encoder": 512}, "cross_attn_window_encoder: 512; only None"),
+        ("model", {"cross_attn_window_decoder": 512}, "cross_attn_window_decoder: 512; only None"),
+        ("model", {"downsampling_by_pooling": "avg"}, "downsampling_by_pooling: 'avg'; only 'max'"),
+        ("model", {"attn_impl": "sdpa"}, "attn_impl: 'sdpa', with which the published code attends past"),
+        ("entropy", {"attn_impl": "sdpa"}, "attn_impl: 'sdpa', with which the published code attends past"),
+        ("model", {"eos_id": 3}, "eos_id: 3; only 2"),
+        ("entropy", {"eos_id": 0}, "eos_id: 0; only 2"),
+    ],
+)
+def test_arguments_that_the_published_code_computes_otherwise_are_refused(published, part, changes, said):
+    set_arguments(published / part, **changes)
+    with pytest.raises(ModelFolderError, match=said) as refused:
+        read_published(published / "model", entropy=published / "entropy")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("attn_impl", ["xformers", "sdpa"])
+def test_windows_that_are_null_see_every_byte(published, attn_impl):
+    set_arguments(published / "entropy", sliding_window=None, max_seqlen=300, attn_impl=attn_impl)
+    set_arguments(published / "model", local_attention_window_len=None, max_encoder_seq_length=400, attn_impl=attn_impl)
+    lm, _ = told_by(published)
+    assert lm.entropy_model.config.window == 300
+    assert lm.blt.config.local_encoder.window == 400
+
+
+def test_local_heads_that_share_keys_and_values_are_computed(published, tiny_lm):
+    """Their self-attention shares them; their cross-attention has a head of its own for each."""
+    path = published / "model" / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    halved = {
+        name: tensor[: len(tensor) // 2].contiguous()
+        for name, tensor in tensors.items()
+        if name.startswith(("local_encoder.layers", "local_decoder.layers")) and ".attention.w" in name
+        if name.endswith(("wk.weight", "wv.weight"))
+    }
+    assert len(halved) == 6
+    safetensors.torch.save_file(tensors | halved, path)
+    set_arguments(published / "model", n_kv_heads=1)
+    found = read_published(published / "model", entropy=published / "entropy")
+    repeated = {name: torch.cat([tensor, tensor]) for name, tensor in halved.items()}
+    safetensors.torch.save_file(tensors | repeated, path)
+    set_arguments(published / "model", n_kv_heads=None)
+    wanted = read_published(published / "model", entropy=published / "entropy")
+    assert torch.equal(found(IDS), wanted(IDS))

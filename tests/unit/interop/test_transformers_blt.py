@@ -13,6 +13,7 @@ from blt.codec import encode
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.interop import read_transformers, write_transformers
 from blt.patching import SpaceRule
+from transformers_models import Theirs
 
 IDS = encode("Zoë ate 3 crêpes by the lake.", bos=True)[None]
 HEAD = "lm_head.weight"
@@ -238,3 +239,22 @@ def test_what_differs_there_is_said(tiny_lm, tmp_path):
     lines = write_transformers(tiny_lm, tmp_path / "theirs")
     assert any("outputs differ past 5 bytes" in line for line in lines)
     assert any("max_patch_length" in line for line in lines)
+
+
+def test_what_transformers_writes_is_known_and_anything_else_is_told(tmp_path):
+    Theirs().save(tmp_path)
+    told = []
+    read_transformers(tmp_path, tell=told.append)
+    assert told == []
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    values["decoder_config"]["logit_softcap"] = 30.0
+    path.write_text(json.dumps(values | {"attention_multiplier": 2.0, "future_option": None}))
+    read_transformers(tmp_path, tell=told.append)
+    assert told == [
+        f"{path}: config: not known here, and left out: attention_multiplier",
+        f"{path}: decoder_config: not known here, and left out: logit_softcap",
+    ]
+    path.write_text(json.dumps(values | {"quantization_config": {"quant_method": "fp8"}}))
+    with pytest.raises(ModelFolderError, match="quantization_config"):
+        read_transformers(tmp_path)

@@ -1,0 +1,39 @@
+"""Figures that are no numbers, which no command may pass on as results."""
+
+import torch
+
+from blt.codec import encode
+from blt.errors import ModelFolderError
+from blt.lm.byte_lm import ByteLM
+from blt.shapes import Tensor
+
+
+def require_finite(figures: Tensor, what: str) -> None:
+    """Refuse figures of a model that are not finite.
+
+    Args:
+        figures: logits, nats or entropies.
+        what: their name, in the plural.
+
+    Raises:
+        ModelFolderError: at least one is NaN or infinite.
+    """
+    broken = figures[~figures.isfinite()]
+    if len(broken):
+        raise ModelFolderError(
+            f"{what} of the model are not finite ({float(broken[0])}): its weights are broken, or need float32"
+        )
+
+
+@torch.inference_mode()
+def require_finite_model(lm: ByteLM, text: str | bytes) -> None:
+    """Refuse a model whose entropies or logits on a text are not finite.
+
+    Raises:
+        ModelFolderError: they are not.
+    """
+    byte_ids = encode(text, bos=True).to(lm.device)[None]
+    entropies = lm.entropies(byte_ids)
+    if entropies is not None:
+        require_finite(entropies, "entropies")
+    require_finite(lm(byte_ids), "logits")
