@@ -98,7 +98,7 @@ _OFFERED = (
     *("chunk_size_feed_forward", "is_encoder_decoder", "rope_parameters", "rope_scaling", "rope_theta"),
     *("max_position_embeddings", "freqs_dim", "intermediate_size", "num_key_value_heads", "partial_rotary_factor"),
     *("hidden_size_global", "pm_size", "full_attention", "sliding_window", "num_attention_heads", "encoder_seq_len"),
-    *("vocab_size", "cross_attn_k"),
+    *("vocab_size", "cross_attn_k", "encoder_cross_output_size"),
 )
 """What transformers writes too, and what changes no outputs there or is looked at by `Stack`."""
 
