@@ -1,6 +1,5 @@
 """Law: what goes wrong with one request ends that request alone."""
 
-import numpy as np
 import pytest
 from tiny_models import tiny_lm
 
@@ -89,16 +88,16 @@ def test_a_session_gives_back_the_rows_of_prompts_that_it_could_not_read(monkeyp
     lm = tiny_lm()
     engine = Engine(lm)
     engine.add(eight_requests()[:2])
-    fill = engine.session._blt.fill
+    decoding = engine.session._decoding
 
     def without_memory(*_, **__):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(engine.session._blt, "fill", without_memory)
+    monkeypatch.setattr(decoding, "_fill", without_memory)
     with pytest.raises(RuntimeError):
         engine.add(eight_requests()[2:4])
     assert engine.num_running == engine.session.num_rows == 2
-    monkeypatch.setattr(engine.session._blt, "fill", fill)
+    monkeypatch.undo()
     rest = eight_requests()[2:]
     engine.add(rest)
     while engine.step():
@@ -106,4 +105,4 @@ def test_a_session_gives_back_the_rows_of_prompts_that_it_could_not_read(monkeyp
     expected = eight_requests()
     run(lm, expected, None)
     assert [request.generation() for request in rest] == [request.generation() for request in expected[2:]]
-    assert np.array_equal(sorted(engine.session._free), np.arange(8))
+    assert engine.num_running == engine.session.num_rows == 0
