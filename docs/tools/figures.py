@@ -113,92 +113,105 @@ def draw_patches(lm: blt.ByteLM) -> str:
     return picture(parts, width=int(x + 90), height=base + 102, title=title, description=f"Patches: {described}")
 
 
+_WORDS = ("big ", "red ", "ball ", "i")
+"""Patches of the drawn architecture; the last one is open."""
+_CELL, _LEFT = 34, 300
+_RIGHT = _LEFT + _CELL * sum(map(len, _WORDS))
+_Y = {"bytes": 560, "encoder": 470, "pool": 390, "global": 300, "latents": 240, "decoder": 140, "next": 62}
+"""Where each row of the drawn architecture is."""
+
+
 def draw_architecture() -> str:
     """Return the parts of a BLT and what flows between them."""
-    words = ("big ", "red ", "ball ", "i")
-    sentence = "".join(words).replace(" ", "␣")
-    cell, left = 34, 300
-    width = cell * len(sentence)
-    middle, right = left + width / 2, left + width
-    parts = [
-        text(24, 30, "Byte Latent Transformer: the large transformer runs once per patch", anchor="start", size=15)
-    ]
-    y = {"bytes": 560, "encoder": 470, "pool": 390, "global": 300, "latents": 240, "decoder": 140, "next": 62}
-    x = left
-    centres = []
-    for number, word in enumerate(words):
-        kind = "open" if number == len(words) - 1 else ("a", "b")[number % 2]
-        parts.append(box(x + 1, y["bytes"], cell * len(word) - 2, 30, kind=kind))
-        for index, letter in enumerate(word.replace(" ", "␣")):
-            centre = x + (index + 0.5) * cell
-            parts += [text(centre, y["bytes"] + 20, letter, size=15), arrow(centre, y["bytes"] - 3, centre, 521)]
-            following = (sentence[len("".join(words[:number])) + index + 1 :] or "n")[0]
-            parts += [text(centre, y["next"] + 16, following, size=15), arrow(centre, y["decoder"] - 3, centre, 86)]
-        if kind != "open":
-            at = x + cell * len(word) / 2
-            centres.append(at)
-            for index in range(len(word)):
-                parts.append(arrow(x + (index + 0.5) * cell, y["encoder"] - 2, at, y["pool"] + 27))
-            parts += [box(at - 17, y["pool"], 34, 24, kind=kind), box(at - 17, y["latents"], 34, 24, kind=kind)]
-            parts += [arrow(at, y["pool"] - 2, at, y["global"] + 43), arrow(at, y["global"] - 2, at, y["latents"] + 27)]
-            for step in range(4):  # the byte that ends the patch and those of the next one read it
-                byte = x + (len(word) - 0.5 + step) * cell
-                if byte < right and step < len(words[number + 1]) + (number + 2 == len(words)):
-                    parts.append(arrow(at, y["latents"] - 2, byte, y["decoder"] + 53))
-        x += cell * len(word)
-    blocks = (
-        ("encoder", 48, "block", "local encoder", "hash n-grams, windowed self-attention"),
-        ("global", 40, "big", "global transformer", "causal over patches; most parameters"),
-        (
-            "decoder",
-            50,
-            "block",
-            "local decoder",
-            "cross-attention to the newest complete patch, windowed self-attention",
-        ),
-    )
-    for name, height, kind, label, note in blocks:
-        parts += [box(left, y[name], width, height, kind=kind), text(middle, y[name] + 19, label, size=14)]
-        parts.append(text(middle, y[name] + 35, note, kind="soft", size=10))
-    for name, label in (
-        ("bytes", "bytes"),
-        ("pool", "patch states"),
-        ("latents", "latents"),
-        ("next", "next bytes"),
-    ):
-        parts.append(text(left - 12, y[name] + 17, label, kind="soft", anchor="end", size=12))
-    parts += [
-        box(24, 470, 150, 48, kind="side"),
-        text(99, 490, "entropy model"),
-        text(99, 507, "small byte LM", kind="soft", size=10),
-    ]
-    parts += [
-        box(24, 390, 150, 40, kind="side"),
-        text(99, 407, "patch rule"),
-        text(99, 422, "H > θ", kind="soft", size=10),
-    ]
-    parts += [
-        arrow(99, 468, 99, 433),
-        f"<path class='line' d='M {left - 60} 575 H 99 V 521' fill='none'/>",
-        arrow(99, 530, 99, 521),
-    ]
-    parts += [arrow(176, 410, left - 108, 410)]
-    parts += [f"<path class='line' d='M {right + 2} 494 H {right + 24} V 165 H {right + 18}' fill='none'/>"]
-    parts += [
-        arrow(right + 20, 165, right + 3, 165),
-        text(right + 32, 330, "byte", kind="soft", anchor="start", size=11),
-    ]
-    parts += [text(right + 32, 345, "states", kind="soft", anchor="start", size=11)]
-    parts.append(text(99, 382, "where patches end", kind="soft", size=10))
+    title = "Byte Latent Transformer: the large transformer runs once per patch"
+    parts = [text(24, 30, title, anchor="start", size=15)]
+    for number in range(len(_WORDS)):
+        parts += _bytes_of(number)
+        if number < len(_WORDS) - 1:
+            parts += _complete_patch(number)
     return picture(
-        parts,
-        width=int(right + 96),
+        [*parts, *_blocks(), *_beside()],
+        width=_RIGHT + 96,
         height=612,
         title="Architecture of the Byte Latent Transformer",
         description="Bytes enter the local encoder; each complete patch is pooled into a patch state; the global "
         "transformer turns patch states into latents; the local decoder lets each byte read its newest complete patch "
         "and predicts the next byte. An entropy model and a patch rule decide where patches end.",
     )
+
+
+def _start(number: int) -> int:
+    return _LEFT + _CELL * sum(map(len, _WORDS[:number]))
+
+
+def _kind(number: int) -> str:
+    return "open" if number == len(_WORDS) - 1 else ("a", "b")[number % 2]
+
+
+def _bytes_of(number: int) -> list[str]:
+    """Return the bytes of a patch, on their way into the encoder, and what is predicted after each."""
+    sentence = "".join(_WORDS).replace(" ", "␣") + "n"
+    first = sum(map(len, _WORDS[:number]))
+    parts = [box(_start(number) + 1, _Y["bytes"], _CELL * len(_WORDS[number]) - 2, 30, kind=_kind(number))]
+    for index in range(first, first + len(_WORDS[number])):
+        centre = _LEFT + (index + 0.5) * _CELL
+        parts += [text(centre, _Y["bytes"] + 20, sentence[index], size=15), arrow(centre, _Y["bytes"] - 3, centre, 521)]
+        parts.append(text(centre, _Y["next"] + 16, sentence[index + 1], size=15))
+        parts.append(arrow(centre, _Y["decoder"] - 3, centre, 86))
+    return parts
+
+
+def _complete_patch(number: int) -> list[str]:
+    """Return a patch's way from its bytes through the global transformer to the bytes that read it."""
+    start, length, kind = _start(number), len(_WORDS[number]), _kind(number)
+    at = start + _CELL * length / 2
+    parts = [arrow(start + (index + 0.5) * _CELL, _Y["encoder"] - 2, at, _Y["pool"] + 27) for index in range(length)]
+    parts += [box(at - 17, _Y["pool"], 34, 24, kind=kind), box(at - 17, _Y["latents"], 34, 24, kind=kind)]
+    parts.append(arrow(at, _Y["pool"] - 2, at, _Y["global"] + 43))
+    parts.append(arrow(at, _Y["global"] - 2, at, _Y["latents"] + 27))
+    # The byte that ends the patch reads it, and so do those of the next patch but the one that ends that one.
+    num_readers = len(_WORDS[number + 1]) + (_kind(number + 1) == "open")
+    for step in range(num_readers):
+        byte = start + (length - 0.5 + step) * _CELL
+        parts.append(arrow(at, _Y["latents"] - 2, byte, _Y["decoder"] + 53))
+    return parts
+
+
+def _blocks() -> list[str]:
+    """Return the three stacks of layers, and the names of what flows between them."""
+    reads = "cross-attention to the newest complete patch, windowed self-attention"
+    blocks = (
+        ("encoder", 48, "block", "local encoder", "hash n-grams, windowed self-attention"),
+        ("global", 40, "big", "global transformer", "causal over patches; most parameters"),
+        ("decoder", 50, "block", "local decoder", reads),
+    )
+    middle, parts = (_LEFT + _RIGHT) / 2, []
+    for name, height, kind, label, note in blocks:
+        parts += [box(_LEFT, _Y[name], _RIGHT - _LEFT, height, kind=kind), text(middle, _Y[name] + 19, label, size=14)]
+        parts.append(text(middle, _Y[name] + 35, note, kind="soft", size=10))
+    rows = (("bytes", "bytes"), ("pool", "patch states"), ("latents", "latents"), ("next", "next bytes"))
+    return [*parts, *(text(_LEFT - 12, _Y[row] + 17, label, kind="soft", anchor="end", size=12) for row, label in rows)]
+
+
+def _beside() -> list[str]:
+    """Return the entropy model and the patch rule at the left, and the encoder's states on their way at the right."""
+    return [
+        box(24, 470, 150, 48, kind="side"),
+        text(99, 490, "entropy model"),
+        text(99, 507, "small byte LM", kind="soft", size=10),
+        box(24, 390, 150, 40, kind="side"),
+        text(99, 407, "patch rule"),
+        text(99, 422, "H > θ", kind="soft", size=10),
+        text(99, 382, "where patches end", kind="soft", size=10),
+        arrow(99, 468, 99, 433),
+        f"<path class='line' d='M {_LEFT - 60} 575 H 99 V 521' fill='none'/>",
+        arrow(99, 530, 99, 521),
+        arrow(176, 410, _LEFT - 108, 410),
+        f"<path class='line' d='M {_RIGHT + 2} 494 H {_RIGHT + 24} V 165 H {_RIGHT + 18}' fill='none'/>",
+        arrow(_RIGHT + 20, 165, _RIGHT + 3, 165),
+        text(_RIGHT + 32, 330, "byte", kind="soft", anchor="start", size=11),
+        text(_RIGHT + 32, 345, "states", kind="soft", anchor="start", size=11),
+    ]
 
 
 def draw_run() -> str:

@@ -182,6 +182,11 @@ def test_the_figure_of_patches_has_the_patches_of_the_bundled_model():
     assert f"<desc>Patches: {patches}</desc>" in drawn
 
 
+def test_the_figure_of_the_architecture_is_the_one_that_is_drawn():
+    figures = importlib.import_module("figures")
+    assert (DOCS / "images" / "architecture.svg").read_text(encoding="utf-8") == figures.draw_architecture()
+
+
 def test_the_still_of_a_run_tells_the_story_of_the_record():
     drawn = (DOCS / "images" / "run.svg").read_text(encoding="utf-8")
     story = json.loads((records.RECORDS / "bundled-model.json").read_text())["samples"]["Once upon a time"]
