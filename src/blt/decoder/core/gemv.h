@@ -79,25 +79,30 @@ inline void panel_float32(const PackedMatrix &matrix, int64_t panel, const Input
         }
 }
 
+// Inputs of even and of odd number are summed apart, so that no product waits for the one before it.
 template <int N>
 inline void panel_wide(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Floats (&sums)[N][PANEL_VECTORS]) {
     const uint32_t *weights = matrix.panel(panel);
     const float *x = in.floats + at * in.stride;
-    int64_t k = 0;
-    for (; k < matrix.inputs; k += 2, weights += PANEL) {
-        Floats low[PANEL_VECTORS], high[PANEL_VECTORS];
+    Floats odd[N][PANEL_VECTORS] = {};
+    const int64_t pairs = matrix.inputs / 2;
+    for (int64_t k = 0; k < pairs; ++k, weights += PANEL)
         for (int v = 0; v < PANEL_VECTORS; ++v) {
             const Words pair = load_as<Words>(weights + v * LANES);
-            low[v] = (Floats)(pair << 16);
-            high[v] = (Floats)(pair & 0xffff0000u);
+            const Floats low = (Floats)(pair << 16), high = (Floats)(pair & 0xffff0000u);
+            for (int n = 0; n < N; ++n) {
+                sums[n][v] = multiply_add(low, broadcast(x[n * in.stride + 2 * k]), sums[n][v]);
+                odd[n][v] = multiply_add(high, broadcast(x[n * in.stride + 2 * k + 1]), odd[n][v]);
+            }
         }
-        const bool is_pair = k + 1 < matrix.inputs;
-        for (int n = 0; n < N; ++n) {
-            const Floats first = broadcast(x[n * in.stride + k]), second = broadcast(is_pair ? x[n * in.stride + k + 1] : 0.0f);
-            for (int v = 0; v < PANEL_VECTORS; ++v) sums[n][v] = multiply_add(low[v], first, sums[n][v]);
-            for (int v = 0; v < PANEL_VECTORS; ++v) sums[n][v] = multiply_add(high[v], second, sums[n][v]);
+    for (int n = 0; n < N; ++n)
+        for (int v = 0; v < PANEL_VECTORS; ++v) {
+            if (matrix.inputs % 2) {
+                const Floats low = (Floats)(load_as<Words>(weights + v * LANES) << 16);
+                sums[n][v] = multiply_add(low, broadcast(x[n * in.stride + 2 * pairs]), sums[n][v]);
+            }
+            sums[n][v] += odd[n][v];
         }
-    }
 }
 
 #if defined(__AVX512BF16__)
@@ -213,7 +218,7 @@ inline void multiply(const Team &team, const PackedMatrix &matrix, const Inputs 
     team.share(matrix.panels, first, last);
     switch (matrix.product) {
         case Product::FLOAT32: return panels_times<Product::FLOAT32, 6>(matrix, first, last, in, num, out, stride, add);
-        case Product::WIDE_BFLOAT16: return panels_times<Product::WIDE_BFLOAT16, 4>(matrix, first, last, in, num, out, stride, add);
+        case Product::WIDE_BFLOAT16: return panels_times<Product::WIDE_BFLOAT16, 3>(matrix, first, last, in, num, out, stride, add);
         case Product::BFLOAT16: return panels_times<Product::BFLOAT16, 6>(matrix, first, last, in, num, out, stride, add);
         case Product::INT8: return panels_times<Product::INT8, 3>(matrix, first, last, in, num, out, stride, add);
         case Product::INT4: return panels_times<Product::INT4, 3>(matrix, first, last, in, num, out, stride, add);
