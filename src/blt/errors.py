@@ -13,8 +13,11 @@ Each message says what was wrong, the value, and the way out, on one line: the c
 status 2. What a message repeats of a broken file can be anything, so it is shortened, in printable characters.
 """
 
+import errno
 from pathlib import Path
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Numbers of the system's errors for no room on the disk, in the quota, or under the limit on the size of a file."""
 MAX_MESSAGE = 1000
 """Characters of a message; what is longer is cut in its middle."""
 

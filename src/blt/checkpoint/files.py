@@ -16,10 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from blt.errors import BLTError, ConfigurationError, OutputError
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""No room on the disk, in the quota, or under the limit on the size of a file."""
+from blt.errors import FULL, BLTError, ConfigurationError, OutputError
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from click.shell_completion import shell_complete
 from blt import __version__
 from blt.cli.streams import discard_output, prepare_streams
 from blt.configuration import check
-from blt.errors import BLTError, one_line
+from blt.errors import FULL, BLTError, one_line
 
 COMPLETION = "_BLT_COMPLETE"
 """The variable by which a shell asks how a command may go on, as click calls it."""
@@ -145,5 +145,6 @@ def _is_expected(error: Exception) -> bool:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and not isinstance(error, BLTError):
         where = f"{error.filename}: " if error.filename else ""
-        return one_line(f"{where}{error.strerror}")
+        way_out = "; make room and run the same command again" if error.errno in FULL else ""
+        return one_line(f"{where}{error.strerror}{way_out}")
     return " ".join(str(error).split()) or type(error).__name__

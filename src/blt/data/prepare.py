@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from blt.checkpoint import write_file
-from blt.checkpoint.files import FULL
 from blt.data.index import FORMAT, SPLITS, VERSION
 from blt.data.kinds import EmptyInputError
 from blt.data.output_folder import PROGRESS_FILE, OutputFolder
@@ -22,7 +21,7 @@ from blt.data.prepare_progress import read_progress, write_progress
 from blt.data.shard_writer import ShardWriter, SplitState
 from blt.data.shards import Shards
 from blt.data.sources import Source, find_sources
-from blt.errors import BLTError, DataError
+from blt.errors import FULL, BLTError, DataError
 
 _LOGGER = logging.getLogger("blt.data")
 

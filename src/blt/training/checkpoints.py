@@ -95,7 +95,7 @@ class Checkpoints:
         if is_best:
             write_json(self.folder / "best.json", {"folder": name})
         write_json(self.folder / "last.json", {"folder": name})
-        self._prune()
+        self.prune()
 
     def load(self, module: nn.Module, optimizers: list[Optimizer], *, parts: PartsConfig | None = None) -> Progress:
         """Go back to the last checkpoint; a fresh start where there is none.
@@ -158,7 +158,8 @@ class Checkpoints:
             )
         return self.folder / name
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Delete the checkpoints that neither `last` nor `best` nor `keep_every` needs, and what a kill left."""
         kept = {self.pointed("last"), self.pointed("best")}
         for folder in self.folder.glob("step-*"):
             if not _NAME.fullmatch(folder.name):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from blt.checkpoint import load_json, write_file, write_json
+from blt.checkpoint import load_json, named_failures, write_file, write_json
 from blt.errors import CheckpointError, MissingExtraError
 from blt.training.checkpoints import Progress
 from blt.training.curves import draw_curves
@@ -167,7 +167,7 @@ class Monitor:
             self._writer.close()
 
     def _keep(self, row: dict[str, Any]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with named_failures(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self._writer is not None:
             for name, value in row.items():

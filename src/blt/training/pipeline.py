@@ -211,6 +211,8 @@ def _train(
             parts=parts,
             seed=run.recipe.seed,
         ).run()
+    if run.world.is_main:
+        checkpoints.prune()  # a run that was killed after its last checkpoint has not done it
     best = checkpoints.load_best(objective.module)
     figure = "not validated" if best.best_bits_per_byte is None else f"held-out {best.best_bits_per_byte:.4f} BPB"
     run.say(f"{stage}: the weights of step {best.step:,} are taken, the best ({figure})")
