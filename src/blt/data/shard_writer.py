@@ -115,8 +115,10 @@ class ShardWriter:
 
     def close(self) -> None:
         """Close the files as they are."""
-        self._text.close()
-        self._ends_file.close()
+        try:
+            self._text.close()
+        finally:  # on a full disk the first may fail
+            self._ends_file.close()
 
     def _paths(self) -> tuple[Path, Path]:
         text = self._folder / self._split / f"shard-{len(self.state.shards):05d}.bin"
