@@ -212,7 +212,7 @@ def tree(root: Path) -> dict[str, bytes | None]:
 def without_times(content: dict[str, bytes | None]) -> dict[str, bytes | None]:
     """Leave out the content of files that hold times."""
     return {
-        name: b"" if name.endswith(("metrics.jsonl", "state.json", "curves.png")) else value
+        name: b"" if name.endswith(("metrics.jsonl", "unlogged.json", "state.json", "curves.png")) else value
         for name, value in content.items()
     }
 
