@@ -69,8 +69,9 @@ def test_convert_to_a_link_writes_what_the_link_names(tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", " "])
-def test_a_model_without_a_name_is_neither_loaded_nor_saved(tiny_lm, name, refusal):
-    assert "no name of a folder" in refusal("generate", "--model", name, "--prompt", "a")
+def test_a_model_without_a_name_is_neither_loaded_nor_saved(tiny_lm, name):
+    with pytest.raises(ValueError, match="no name of a folder"):
+        ByteLM.from_pretrained(name)
     with pytest.raises(ValueError, match="no name of a folder"):
         tiny_lm.save_pretrained(name)
 
