@@ -16,7 +16,7 @@ import torch
 from record import write_record
 from torch import nn
 
-from blt.lm import ByteLM
+from blt.api import ByteLM
 from blt.model import BLT, BLTConfig, preset
 from blt.nn import LocalConfig, TransformerConfig
 from blt.training import load_recipe, run_recipe

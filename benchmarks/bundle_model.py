@@ -18,11 +18,11 @@ import torch
 from record import command
 
 import blt
+from blt.api import ByteLM
 from blt.checkpoint import load_json, write_json
 from blt.configuration import to_dict
 from blt.data import Shards, read_documents
 from blt.evaluation import PROTOCOLS, evaluate
-from blt.lm import ByteLM
 from blt.training.checkpoints import Checkpoints
 
 BUNDLED = Path("src/blt/bundled")

@@ -18,6 +18,7 @@ import click
 import torch
 from record import ROOT, write_record
 
+from blt.api import ByteLM
 from blt.checkpoint import write_file
 from blt.codec import encode
 from blt.data import PrepareConfig, prepare, read_documents
@@ -25,7 +26,6 @@ from blt.evaluation import evaluate
 from blt.inspection.sample import PARAGRAPH
 from blt.interop.byteify import byteify
 from blt.interop.llama import Llama, read_llama
-from blt.lm import ByteLM
 from blt.model import BLT, preset
 from blt.model.hash_embedding import ngram_hashes
 from blt.model.layout import lay_out

@@ -16,12 +16,12 @@ import click
 import torch
 from record import write_record
 
+from blt.api import ByteLM
 from blt.cli.bench import PROMPTS
 from blt.data import read_documents
 from blt.evaluation import evaluate
 from blt.generation import DraftConfig, Drafter
 from blt.generation.speed import TEXT, measure_decoding, measure_drafting, measure_limits
-from blt.lm import ByteLM
 
 CLAIM = "Speed of decoding against bits per byte, by threshold and by type of the weights, on the bundled model"
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)

@@ -16,9 +16,9 @@ import torch
 from arms import FASTER_GLOBAL, WINDOW, Arm, Place, Setting, arm_options, new_model, train
 from record import write_record
 
+from blt.api import ByteLM
 from blt.data import Shards
 from blt.entropy import EntropyConfig, EntropyModel
-from blt.lm import ByteLM
 from blt.model import preset
 from blt.model.cost import cost_of, cost_of_entropy_model
 from blt.patching import EntropyRule, SpaceRule, StaticRule, patch

@@ -20,11 +20,11 @@ import click
 import torch
 from record import write_record
 
+from blt.api import ByteLM
 from blt.cli.bench import _model
 from blt.codec import encode
 from blt.generation import Engine, GenerationConfig, Request
 from blt.generation.speed import TEXT, Speed, measure_decoding, measure_limits
-from blt.lm import ByteLM
 
 CLAIM = "The exact cached decoder against transformers' BLT without cache and a Llama of equal size with its cache"
 PROMPT = b"Once upon a time,"

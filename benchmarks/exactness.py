@@ -18,11 +18,12 @@ import click
 import torch
 from record import write_record
 
+from blt.api import ByteLM
 from blt.cli.bench import _model
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID, encode
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
 from blt.generation.speed import TEXT
-from blt.lm import ByteLM, DecodingSession
+from blt.lm import DecodingSession
 from blt.patching import ByteRule, EntropyRiseRule, PatchRule, SpaceRule, StaticRule
 
 CLAIM = "Greedy decoding with caches writes what the full forward pass would, and memory grows by global entries alone"

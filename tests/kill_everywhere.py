@@ -31,11 +31,11 @@ import torch
 
 torch.set_num_threads(1)
 
+from blt.api import ByteLM
 from blt.cli import main
-from blt.lm import ByteLM
 from blt.training import curves, samples
-from conftest import TINY_CONFIG
 from llama_models import new_llama
+from tiny_config import TINY_CONFIG
 from tiny_training import made_up_documents, write_recipe, write_text
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree")

@@ -12,10 +12,11 @@ with warnings.catch_warnings():
     from transformers import BltConfig, BltForCausalLM
     from transformers.utils import logging
 
+from blt.api import ByteLM
 from blt.codec import encode
 from blt.entropy import EntropyConfig
 from blt.interop import write_transformers
-from blt.lm import ByteLM, LMConfig
+from blt.lm import LMConfig
 from blt.model import BLTConfig, HashConfig, LocalConfig, TransformerConfig
 from blt.patching import EntropyRule
 

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blt.lm import ByteLM, LMConfig, Score
+    from blt.api import ByteLM
+    from blt.lm import LMConfig, Score
     from blt.model import BLT, BLTConfig, preset
     from blt.patching import Patches
 
@@ -18,7 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BLT": "blt.model",
     "BLTConfig": "blt.model",
-    "ByteLM": "blt.lm",
+    "ByteLM": "blt.api",
     "LMConfig": "blt.lm",
     "Patches": "blt.patching",
     "Score": "blt.lm",

@@ -10,12 +10,13 @@ import safetensors.torch
 import torch
 from tests.fuzz.harness import fuzzer, write_value
 
+from blt.api import ByteLM
 from blt.entropy import EntropyConfig
 from blt.generation.constraint import constraint_of
 from blt.interop import read_published, read_transformers, write_transformers
 from blt.interop.llama import read_llama
 from blt.interop.published import published_name
-from blt.lm import ByteLM, LMConfig
+from blt.lm import LMConfig
 from blt.model import BLTConfig, HashConfig, LocalConfig, TransformerConfig
 from blt.patching import EntropyRule
 from blt.training import load_recipe

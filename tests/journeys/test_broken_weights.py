@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
+from blt.api import ByteLM
 from blt.cli import main
-from blt.lm import ByteLM
 from transformers_models import our_lm, ours
 
 TEXT = "Tom had a red ball. " * 4

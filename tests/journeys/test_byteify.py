@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from blt.api import ByteLM
 from blt.cli import main
-from blt.lm import ByteLM
 from blt.training import monitor, samples
 from llama_models import new_llama, write_gguf
 from tiny_training import write_recipe, write_text

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from blt.api import ByteLM
 from blt.cli import main
-from blt.lm import ByteLM
 from blt.patching import ByteRule, EntropyAndRiseRule
 
 

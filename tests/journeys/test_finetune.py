@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
+from blt.api import ByteLM
 from blt.cli import main
-from blt.lm import ByteLM
 from blt.training import monitor, samples
 from blt.training.monitor import read_metrics
 from tiny_training import RECIPE, made_up_documents, write_recipe

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from blt.api import ByteLM
 from blt.cli import main
 from blt.generation import stream_bytes
-from blt.lm import ByteLM
 
 
 @pytest.fixture

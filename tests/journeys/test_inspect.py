@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
+from blt.api import ByteLM
 from blt.cli import main
-from blt.lm import ByteLM
 from blt.model import BLT
 from blt.patching import Patches, SpaceRule
 

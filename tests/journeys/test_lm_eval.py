@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from blt.api import ByteLM
 from blt.cli import main
-from blt.lm import ByteLM
 from tiny_training import made_up_documents, write_text
 
 pytest.importorskip("lm_eval")

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
+from blt.api import ByteLM
 from blt.cli import main
 from blt.interop import write_transformers
-from blt.lm import ByteLM
 from tiny_training import write_recipe
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from checks_model import TOLERANCE, assert_close
 
+from blt.api import ByteLM
 from blt.codec import BOS_ID, BYTE_OFFSET
-from blt.lm import ByteLM, DecodingSession
+from blt.lm import DecodingSession
 from blt.model import BLT, BLTState
 from blt.patching import Patches
 from blt.shapes import Bool, Int, Tensor

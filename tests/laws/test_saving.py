@@ -7,8 +7,8 @@ import torch
 from checks_model import check_parameter_count
 from tiny_models import every_rule_and_shape, every_shape, packed_row, text_row, tiny_lm
 
+from blt.api import ByteLM
 from blt.entropy import EntropyConfig, EntropyModel
-from blt.lm import ByteLM
 from blt.model import BLT, PRESETS, preset
 
 CLAIMED_MILLIONS = {"tiny": 11.2, "tinystories-55m": 55.4, "blt-1b": 4512, "blt-8b": 10525}

@@ -9,10 +9,11 @@ import json
 import pytest
 import torch
 
+from blt.api import ByteLM
 from blt.codec import encode
 from blt.interop import read_transformers, write_transformers
 from blt.interop.transformers_blt import notes
-from blt.lm import ByteLM, LMConfig
+from blt.lm import LMConfig
 from blt.model import BLT
 from blt.patching import ByteRule, Patches
 from transformers_models import (

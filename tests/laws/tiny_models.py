@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from blt.api import ByteLM
 from blt.codec import BOS_ID, encode
 from blt.entropy import EntropyConfig, EntropyModel
-from blt.lm import ByteLM
 from blt.model import BLT, BLTConfig, HashConfig, LocalConfig, TransformerConfig
 from blt.patching import (
     ByteRule,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import torch
 
+from blt.api import ByteLM
 from blt.cli.options import device_option, dtype_option, json_option, model_option, refuse_unread
 from blt.cli.plan import ENTROPY_MODELS
 from blt.cli.types import Count
@@ -27,7 +28,7 @@ from blt.generation.speed import (
     measure_limits,
     measure_prefill,
 )
-from blt.lm import ByteLM, require_finite
+from blt.lm import require_finite
 from blt.lm.folder import LMConfig
 from blt.model import preset
 from blt.model.cost import cost_of

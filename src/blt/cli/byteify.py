@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from blt.api import ByteLM
 from blt.checkpoint import check_replaceable
 from blt.cli.options import fields_as_options, seed_option
 from blt.cli.types import Name
@@ -11,7 +12,6 @@ from blt.configuration import from_dict, to_dict, with_overrides
 from blt.errors import ConfigurationError
 from blt.interop.byteify import byteify as make_bytes
 from blt.interop.llama import Llama, read_llama
-from blt.lm import ByteLM
 from blt.lm.folder import MODEL_FOLDER, download
 from blt.model import PRESETS, BLTConfig, preset
 

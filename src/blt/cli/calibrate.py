@@ -8,6 +8,7 @@ import click
 import numpy as np
 import torch
 
+from blt.api import ByteLM
 from blt.checkpoint import check_replaceable
 from blt.cli.options import data_option, json_option, limit_option, model_option
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
@@ -16,7 +17,6 @@ from blt.configuration import field_help, from_dict, to_dict
 from blt.data import Format, Shards, read_documents
 from blt.errors import ConfigurationError
 from blt.evaluation import compute_entropies
-from blt.lm import ByteLM
 from blt.lm.folder import MODEL_FOLDER, download
 from blt.patching import EntropyAndRiseRule, mean_patch_bytes, patch
 from blt.patching import calibrate as find_threshold

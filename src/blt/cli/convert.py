@@ -6,6 +6,7 @@ from typing import Any
 import click
 import torch
 
+from blt.api import ByteLM
 from blt.checkpoint import check_replaceable, load_headers, load_json
 from blt.cli.types import Name
 from blt.codec import encode
@@ -13,7 +14,7 @@ from blt.errors import ModelFolderError
 from blt.inspection.sample import PARAGRAPH
 from blt.interop import last_byte_note, read_published, read_transformers, write_transformers
 from blt.interop.transformers_blt import TRANSFORMERS_FOLDER
-from blt.lm import ByteLM, require_finite_model
+from blt.lm import require_finite_model
 from blt.lm.folder import FORMAT, MODEL_FOLDER, download
 
 FORMATS = ("blt", "transformers")

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from blt.api import ByteLM
 from blt.cli.options import (
     data_option,
     device_option,
@@ -27,7 +28,6 @@ from blt.data import Format, read_documents
 from blt.evaluation import PROTOCOLS, Evaluation, Protocol
 from blt.evaluation import evaluate as evaluate_lm
 from blt.evaluation.evaluate import Progress as Report
-from blt.lm import ByteLM
 
 
 @click.command()

@@ -8,14 +8,14 @@ from typing import Any, BinaryIO
 
 import click
 
+from blt.api import ByteLM
 from blt.cli.options import device_option, dtype_option, json_option, model_option, refuse_unread, seed_option
 from blt.cli.types import Count, File, Number
 from blt.configuration import field_help
 from blt.errors import ConfigurationError
 from blt.generation import Generation, GenerationConfig, GenerationOptions, stream, stream_bytes
 from blt.generation import generate as generate_once
-from blt.lm import ByteLM
-from blt.lm.byte_lm import LOADED_AS
+from blt.lm.language_model import LOADED_AS
 
 _HELP = field_help(GenerationConfig)
 

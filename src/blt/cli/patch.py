@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from blt.api import ByteLM
 from blt.checkpoint import check_page, write_page
 from blt.cli.console import OutputConsole
 from blt.cli.options import device_option, json_option, model_option, refuse_unread
@@ -16,7 +17,6 @@ from blt.codec import to_bytes
 from blt.configuration import from_dict, tag_of, to_dict
 from blt.errors import ConfigurationError
 from blt.inspection import html_page, print_patches, view_patches
-from blt.lm import ByteLM
 from blt.patching import PatchRule
 
 RULES = ("entropy", "entropy-rise", "entropy-and-rise", "space", "static", "byte")

@@ -5,6 +5,7 @@ import json
 import click
 from rich.table import Table
 
+from blt.api import ByteLM
 from blt.cli.console import OutputConsole
 from blt.cli.options import device_option, dtype_option, json_option, seed_option
 from blt.cli.types import Name
@@ -12,7 +13,7 @@ from blt.codec import to_bytes
 from blt.inspection import LawReport
 from blt.inspection import verify as verify_lm
 from blt.inspection.sample import PARAGRAPH
-from blt.lm import ByteLM, require_finite_model
+from blt.lm import require_finite_model
 
 
 @click.command()

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from blt.api import ByteLM
 from blt.codec import BYTE_OFFSET
 from blt.configuration import check, to_dict
 from blt.data import NOT_PREDICTED, Shards
 from blt.errors import DataError
 from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.rows import Rows, document_rows, num_windows, window_rows
-from blt.lm import ByteLM, fingerprint, require_finite
+from blt.lm import fingerprint, require_finite
 from blt.nn import computes_runs
 from blt.patching import Patches, count_text, patch
 from blt.shapes import Float, Int, Tensor

@@ -1,6 +1,6 @@
 """Continuing a text: sampling, stop strings, streaming.
 
-In: a `ByteLM` and prompts, any bytes. Out: `Generation`, or text piece by piece. Next: `blt.serving`, `blt.cli`.
+In: a `LanguageModel` and prompts, any bytes. Out: `Generation`, or text piece by piece. Next: `blt.serving`, `blt.cli`.
 
 The continuation of a row depends on its prompt, its options and its seed only, never on the rows beside it.
 """

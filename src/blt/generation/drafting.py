@@ -13,7 +13,7 @@ from blt.configuration import check
 from blt.decoder import serves
 from blt.errors import ConfigurationError
 from blt.generation.request import DraftSampler, Request
-from blt.lm import ByteLM, DecodingSession
+from blt.lm import DecodingSession, LanguageModel
 from blt.shapes import Int, Tensor
 
 _Predict = Callable[[Tensor], Tensor]
@@ -57,7 +57,7 @@ class Drafter:
         self.num_ahead = config.max_draft
         """How many bytes are drafted at once, at most."""
 
-    def check_serves(self, lm: ByteLM) -> None:
+    def check_serves(self, lm: LanguageModel) -> None:
         """Refuse a model that this cannot draft for.
 
         Raises:
@@ -134,7 +134,7 @@ class Drafter:
         return sampler.choose(logits)
 
 
-def default_drafter(lm: ByteLM, *, num_requests: int) -> Drafter | None:
+def default_drafter(lm: LanguageModel, *, num_requests: int) -> Drafter | None:
     """Return what drafts where nothing else is said: the decoder, where that is faster, else nothing.
 
     It is where a text is written alone by the native decoder, which reads several bytes in hardly more time than one.

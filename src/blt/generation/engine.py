@@ -9,7 +9,7 @@ import torch
 from blt.codec import EOS_ID, encode
 from blt.generation.drafting import Drafter
 from blt.generation.request import Request
-from blt.lm import ByteLM, DecodingSession
+from blt.lm import DecodingSession, LanguageModel
 from blt.shapes import Int, Tensor
 
 
@@ -29,7 +29,7 @@ class Engine:
         ConfigurationError: the drafter cannot draft for this model.
     """
 
-    def __init__(self, lm: ByteLM, *, drafter: Drafter | None = None) -> None:
+    def __init__(self, lm: LanguageModel, *, drafter: Drafter | None = None) -> None:
         if drafter is not None:
             drafter.check_serves(lm)
         self.lm = lm

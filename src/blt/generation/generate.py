@@ -1,4 +1,4 @@
-"""Continuing prompts with a `ByteLM`."""
+"""Continuing prompts with a `LanguageModel`."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -9,10 +9,10 @@ from blt.errors import BLTError
 from blt.generation.drafting import default_drafter
 from blt.generation.engine import Engine
 from blt.generation.request import Generation, GenerationConfig, GenerationOptions, Request
-from blt.lm import ByteLM
+from blt.lm import LanguageModel
 
 
-def generate(lm: ByteLM, prompt: str | bytes = "", **options: Unpack[GenerationOptions]) -> Generation:
+def generate(lm: LanguageModel, prompt: str | bytes = "", **options: Unpack[GenerationOptions]) -> Generation:
     """Continue a prompt.
 
     Args:
@@ -34,7 +34,7 @@ def generate(lm: ByteLM, prompt: str | bytes = "", **options: Unpack[GenerationO
 
 
 def generate_batch(
-    lm: ByteLM, prompts: Sequence[str | bytes], **options: Unpack[GenerationOptions]
+    lm: LanguageModel, prompts: Sequence[str | bytes], **options: Unpack[GenerationOptions]
 ) -> list[Generation]:
     """Continue several prompts at once, of any lengths.
 
@@ -53,7 +53,7 @@ def generate_batch(
     return [request.generation() for request in _continued(lm, prompts, GenerationConfig(**options))]
 
 
-def _continued(lm: ByteLM, prompts: Sequence[str | bytes], config: GenerationConfig) -> list[Request]:
+def _continued(lm: LanguageModel, prompts: Sequence[str | bytes], config: GenerationConfig) -> list[Request]:
     """Continue prompts until all are over."""
     seeds = [None if config.seed is None else config.seed + number for number in range(len(prompts))]
     requests = [
@@ -67,7 +67,7 @@ def _continued(lm: ByteLM, prompts: Sequence[str | bytes], config: GenerationCon
 
 
 def stream(
-    lm: ByteLM, prompt: str | bytes = "", *, with_prompt: bool = False, **options: Unpack[GenerationOptions]
+    lm: LanguageModel, prompt: str | bytes = "", *, with_prompt: bool = False, **options: Unpack[GenerationOptions]
 ) -> Iterator[str]:
     """Continue a prompt piece by piece; no piece is empty, splits a character or shows a part of a stop string.
 
@@ -85,7 +85,7 @@ def stream(
 
 
 def stream_bytes(
-    lm: ByteLM, prompt: str | bytes = "", *, with_prompt: bool = False, **options: Unpack[GenerationOptions]
+    lm: LanguageModel, prompt: str | bytes = "", *, with_prompt: bool = False, **options: Unpack[GenerationOptions]
 ) -> Iterator[bytes]:
     """Continue a prompt piece by piece, as the exact bytes; no piece is empty or shows a part of a stop string.
 
@@ -102,7 +102,7 @@ def stream_bytes(
     return _pieces(lm, request, shown=request.prompt if with_prompt else b"")
 
 
-def _pieces(lm: ByteLM, request: Request, *, shown: bytes) -> Iterator[bytes]:
+def _pieces(lm: LanguageModel, request: Request, *, shown: bytes) -> Iterator[bytes]:
     engine = Engine(lm, drafter=default_drafter(lm, num_requests=1))
     if shown:
         yield shown

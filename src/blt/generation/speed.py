@@ -15,7 +15,7 @@ from blt.generation.drafting import Drafter
 from blt.generation.engine import Engine
 from blt.generation.request import GenerationConfig, Request
 from blt.generation.sampling import Sampler, SamplingConfig
-from blt.lm import ByteLM, DecodingSession, require_finite
+from blt.lm import DecodingSession, LanguageModel, require_finite
 from blt.lm.torch_decoding import TorchDecoding
 from blt.model.cost import Cost, cost_of
 from blt.nn import QuantizedLinear
@@ -76,7 +76,7 @@ def measure_limits(device: torch.device, *, dtype: torch.dtype | None = None) ->
 
 
 def measure_decoding(
-    lm: ByteLM, *, limits: Limits, text: bytes, num_bytes: int, batch: int, repeats: int, after: int = 17
+    lm: LanguageModel, *, limits: Limits, text: bytes, num_bytes: int, batch: int, repeats: int, after: int = 17
 ) -> Speed:
     """Read a text byte by byte in every row, choosing each byte as generation does.
 
@@ -122,7 +122,7 @@ def measure_decoding(
 
 
 def measure_drafting(
-    lm: ByteLM, *, drafter: Drafter | None, prompts: list[str], num_bytes: int, **options: Any
+    lm: LanguageModel, *, drafter: Drafter | None, prompts: list[str], num_bytes: int, **options: Any
 ) -> Speed:
     """Continue prompts, one after another, each byte the model's own; all without EOS, so that lengths are equal."""
     seconds, steps, written, ends, patches = 0.0, 0, 0, 0, 0
@@ -152,7 +152,7 @@ def measure_drafting(
     )
 
 
-def measure_prefill(lm: ByteLM, *, limits: Limits, text: bytes, num_bytes: int, repeats: int) -> Speed:
+def measure_prefill(lm: LanguageModel, *, limits: Limits, text: bytes, num_bytes: int, repeats: int) -> Speed:
     """Read a prompt in one parallel pass."""
     ids = encode((text * (1 + num_bytes // len(text)))[: num_bytes - 1], bos=True)
     row = ids[None].to(lm.device)
@@ -166,7 +166,7 @@ def measure_prefill(lm: ByteLM, *, limits: Limits, text: bytes, num_bytes: int, 
     )
 
 
-def _limit(lm: ByteLM, limits: Limits, *, mean_patch: float, batch: int, context: int) -> float:
+def _limit(lm: LanguageModel, limits: Limits, *, mean_patch: float, batch: int, context: int) -> float:
     """Return the bytes per second that reading each needed weight once per pass, or computing with it, allows."""
     cost = _cost(lm, mean_patch=mean_patch, context=context)
     parts = [*cost.parts, *([] if cost.entropy_model is None else [cost.entropy_model])]
@@ -182,12 +182,12 @@ def _limit(lm: ByteLM, limits: Limits, *, mean_patch: float, batch: int, context
     return 1 / max(read / batch / limits.bytes_read_per_second, flops / limits.flops_per_second)
 
 
-def _cost(lm: ByteLM, *, mean_patch: float, context: int) -> Cost:
+def _cost(lm: LanguageModel, *, mean_patch: float, context: int) -> Cost:
     entropy = lm.config.entropy_model if lm.patch_rule.needs_entropies else None
     return cost_of(lm.blt.config, mean_patch_bytes=max(1.0, mean_patch), context_bytes=context, entropy_model=entropy)
 
 
-def _bytes_per_weight(lm: ByteLM) -> int:
+def _bytes_per_weight(lm: LanguageModel) -> int:
     weight = lm.blt.local_decoder.from_global
     assert isinstance(weight, (torch.nn.Linear, QuantizedLinear))
     return weight.weight.element_size()

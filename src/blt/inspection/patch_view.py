@@ -14,7 +14,7 @@ from rich.text import Text
 from blt.codec import encode, to_bytes
 from blt.configuration import to_dict
 from blt.errors import DataError
-from blt.lm import ByteLM, ShownPatch, require_finite
+from blt.lm import LanguageModel, ShownPatch, require_finite
 
 NAMED = {"\n": "⏎", "\t": "⇥"}
 """Characters that print as nothing, and a sign for each."""
@@ -127,7 +127,7 @@ class PatchView:
         }
 
 
-def view_patches(lm: ByteLM, text: str | bytes, *, limit: int | None = None) -> PatchView:
+def view_patches(lm: LanguageModel, text: str | bytes, *, limit: int | None = None) -> PatchView:
     """Divide a text into patches, as one document without its end.
 
     Args:

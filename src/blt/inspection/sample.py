@@ -6,7 +6,7 @@ import torch
 
 from blt.codec import BYTE_OFFSET, EOS_ID, encode
 from blt.errors import DataError
-from blt.lm import ByteLM
+from blt.lm import LanguageModel
 from blt.shapes import Bool, Int, Tensor
 
 PARAGRAPH = """\
@@ -33,7 +33,7 @@ class Sample:
     """Chooses positions."""
 
     @classmethod
-    def draw(cls, lm: ByteLM, *, text: bytes | None, seed: int) -> "Sample":
+    def draw(cls, lm: LanguageModel, *, text: bytes | None, seed: int) -> "Sample":
         """Choose rows for a model.
 
         Args:
@@ -90,7 +90,7 @@ class Sample:
         return padded, [len(row) for row in rows]
 
 
-def _widest_window(lm: ByteLM) -> int:
+def _widest_window(lm: LanguageModel) -> int:
     windows = [lm.blt.config.local_encoder.window, lm.blt.config.local_decoder.window]
     if lm.entropy_model is not None:
         windows.append(lm.entropy_model.config.window)

@@ -15,11 +15,11 @@ from torch import nn
 from blt.codec import BOE_ID, BOS_ID, EOS_ID
 from blt.inspection.deviation import TOLERANCES, LawReport, Witness
 from blt.inspection.sample import Sample
-from blt.lm import ByteLM, DecodingSession
+from blt.lm import DecodingSession, LanguageModel
 from blt.patching import Patches, patch
 from blt.shapes import Bool, Float, Int, Tensor
 
-Law = Callable[[ByteLM, Sample, Witness], None]
+Law = Callable[[LanguageModel, Sample, Witness], None]
 
 
 class _Reading(NamedTuple):
@@ -37,7 +37,7 @@ class _Reading(NamedTuple):
         return _Reading(self.byte_ids[cut], entropies, self.ends[cut], self.logits[cut])
 
 
-def verify(lm: ByteLM, *, text: bytes | None = None, seed: int = 0) -> list[LawReport]:
+def verify(lm: LanguageModel, *, text: bytes | None = None, seed: int = 0) -> list[LawReport]:
     """Try every law on a model.
 
     Args:
@@ -61,7 +61,7 @@ def verify(lm: ByteLM, *, text: bytes | None = None, seed: int = 0) -> list[LawR
 
 
 @torch.no_grad()
-def causality_by_edit(lm: ByteLM, sample: Sample, witness: Witness) -> None:
+def causality_by_edit(lm: LanguageModel, sample: Sample, witness: Witness) -> None:
     """Change a byte: nothing before it may change."""
     row, whole = sample.row, _read(lm, sample.row)
     witness.compare(lm(row), whole.logits, "the parts together: logits")
@@ -83,7 +83,7 @@ def causality_by_edit(lm: ByteLM, sample: Sample, witness: Witness) -> None:
 
 
 @torch.no_grad()
-def causality_by_truncation(lm: ByteLM, sample: Sample, witness: Witness) -> None:
+def causality_by_truncation(lm: LanguageModel, sample: Sample, witness: Witness) -> None:
     """Read a prefix alone: it must be what it was inside the whole."""
     whole = _read(lm, sample.row)
     for length in sample.positions(9, ends=whole.ends):
@@ -95,7 +95,7 @@ def causality_by_truncation(lm: ByteLM, sample: Sample, witness: Witness) -> Non
         witness.compare(alone, at_random_ends[:, :length], f"cut to {length} bytes, random patches: logits")
 
 
-def causality_by_gradient(lm: ByteLM, sample: Sample, witness: Witness) -> None:
+def causality_by_gradient(lm: LanguageModel, sample: Sample, witness: Witness) -> None:
     """Ask for the gradient of what is known after byte t in the embedding of every later byte: exactly zero."""
     row, patches = sample.row, lm.patches(sample.row)
     for name, given in (("", patches), (", random patches", Patches(ends=sample.random_ends))):
@@ -110,7 +110,7 @@ def causality_by_gradient(lm: ByteLM, sample: Sample, witness: Witness) -> None:
 
 
 @torch.no_grad()
-def documents_packed(lm: ByteLM, sample: Sample, witness: Witness) -> None:
+def documents_packed(lm: LanguageModel, sample: Sample, witness: Witness) -> None:
     """Lay documents end to end in one row, with and without EOS: each must be what it is alone."""
     for ending, documents in (("", sample.documents), (" without EOS", [ids[:-1] for ids in sample.documents])):
         packed = _read(lm, torch.cat(list(documents))[None])
@@ -122,7 +122,7 @@ def documents_packed(lm: ByteLM, sample: Sample, witness: Witness) -> None:
 
 
 @torch.no_grad()
-def batch_of_singles(lm: ByteLM, sample: Sample, witness: Witness) -> None:
+def batch_of_singles(lm: LanguageModel, sample: Sample, witness: Witness) -> None:
     """Read rows of unequal lengths in one batch: each must be what it is alone."""
     byte_ids, lengths = sample.batch()
     together = _read(lm, byte_ids)
@@ -131,7 +131,7 @@ def batch_of_singles(lm: ByteLM, sample: Sample, witness: Witness) -> None:
 
 
 @torch.no_grad()
-def padding_inert(lm: ByteLM, sample: Sample, witness: Witness) -> None:
+def padding_inert(lm: LanguageModel, sample: Sample, witness: Witness) -> None:
     """Put padding of any kind behind a row: nothing in the row may change."""
     row = sample.row[:, : sample.length * 2 // 3]
     for padding_id in (BOE_ID, EOS_ID, BOS_ID, int(row[0, -1])):
@@ -142,7 +142,7 @@ def padding_inert(lm: ByteLM, sample: Sample, witness: Witness) -> None:
 
 
 @torch.no_grad()
-def cached_step(lm: ByteLM, sample: Sample, witness: Witness) -> None:
+def cached_step(lm: LanguageModel, sample: Sample, witness: Witness) -> None:
     """Read byte by byte with caches, as generation does: the same logits as those of the full forward."""
     documents, lengths = sample.batch()
     for what, byte_ids, counts in (("the row", sample.row, [sample.length]), ("a batch", documents, lengths)):
@@ -169,12 +169,12 @@ LAWS: dict[str, Law] = {
 """Every law, by name."""
 
 
-def _read(lm: ByteLM, byte_ids: Int[Tensor, "B T"]) -> _Reading:
+def _read(lm: LanguageModel, byte_ids: Int[Tensor, "B T"]) -> _Reading:
     patches = lm.patches(byte_ids)
     return _Reading(byte_ids, lm.entropies(byte_ids), patches.ends, lm.blt(byte_ids, patches))
 
 
-def _compare_alone(lm: ByteLM, inside: _Reading, witness: Witness, what: str) -> None:
+def _compare_alone(lm: LanguageModel, inside: _Reading, witness: Witness, what: str) -> None:
     """Read a part alone, and compare with what it was inside the whole, step by step at equal inputs."""
     ids = inside.byte_ids
     alone = lm.entropies(ids)
@@ -218,7 +218,7 @@ def _first(broken: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     return broken & (broken.long().cumsum(1) == 1)
 
 
-def _near_tie(lm: ByteLM, byte_ids: Int[Tensor, "B T"], tolerance: float) -> Bool[Tensor, "B T"]:
+def _near_tie(lm: LanguageModel, byte_ids: Int[Tensor, "B T"], tolerance: float) -> Bool[Tensor, "B T"]:
     """Return where rounding of the entropies may move a patch end."""
     entropies = lm.entropies(byte_ids)
     near = torch.zeros_like(byte_ids, dtype=torch.bool)

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.nn import functional as F
 
+from blt.api import ByteLM
 from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
 from blt.configuration import check
 from blt.errors import BLTError, ConfigurationError, MissingExtraError, ModelFolderError
 from blt.evaluation import evaluate
 from blt.evaluation.entropies import MAX_IDS_PER_BATCH, entropies_of_rows
 from blt.generation import generate_batch
-from blt.lm import ByteLM, require_finite
+from blt.lm import require_finite
 from blt.patching import Patches, patch
 from blt.shapes import Float, Int, Tensor
 

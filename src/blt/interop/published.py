@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from blt.api import ByteLM
 from blt.checkpoint import load_json
 from blt.codec import EOS_ID, VOCABULARY_SIZE
 from blt.errors import ModelFolderError
 from blt.interop.accounting import Tell, log
 from blt.interop.transformers_blt import from_parts, load_shards
 from blt.interop.transformers_config import DEFAULT_THRESHOLD, MODEL_TYPE, whole_number
-from blt.lm import ByteLM
 from blt.shapes import Tensor
 
 TRAINING = "train_args.json"

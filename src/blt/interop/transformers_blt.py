@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from blt.api import ByteLM
 from blt.checkpoint import (
     MAX_SHARD_BYTES,
     FolderKind,
@@ -30,7 +31,7 @@ from blt.interop.residual import double_residual
 from blt.interop.transformers_config import account_for_arguments, read_config, read_layout, write_config
 from blt.interop.transformers_tokenizer import tokenizer_files
 from blt.interop.transformers_weights import from_transformers, module_of, names, to_transformers
-from blt.lm import ByteLM, LMConfig
+from blt.lm import LMConfig
 from blt.lm.folder import read_card, write_card_file
 from blt.model import HashConfig
 from blt.shapes import Tensor

@@ -3,19 +3,19 @@
 In: text or bytes. Out: logits, scores, patches. Next: `blt.generation`, `blt.evaluation`, `blt.inspection`.
 """
 
-from blt.lm.byte_lm import ByteLM, fingerprint
 from blt.lm.card import CardFigure
 from blt.lm.finite import require_finite, require_finite_model
 from blt.lm.folder import LMConfig
+from blt.lm.language_model import LanguageModel, fingerprint
 from blt.lm.score import Score
 from blt.lm.session import DecodingSession
 from blt.lm.shown_patch import ShownPatch
 
 __all__ = [
-    "ByteLM",
     "CardFigure",
     "DecodingSession",
     "LMConfig",
+    "LanguageModel",
     "Score",
     "ShownPatch",
     "fingerprint",

@@ -4,7 +4,7 @@ import torch
 
 from blt.codec import encode
 from blt.errors import ModelFolderError
-from blt.lm.byte_lm import ByteLM
+from blt.lm.language_model import LanguageModel
 from blt.shapes import Tensor
 
 
@@ -26,7 +26,7 @@ def require_finite(figures: Tensor, what: str) -> None:
 
 
 @torch.inference_mode()
-def require_finite_model(lm: ByteLM, text: str | bytes) -> None:
+def require_finite_model(lm: LanguageModel, text: str | bytes) -> None:
     """Refuse a model whose entropies or logits on a text are not finite.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A `ByteLM` read a few bytes of some rows at a time: entropy model, patcher and BLT in step."""
+"""A `LanguageModel` read a few bytes of some rows at a time: entropy model, patcher and BLT in step."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,7 +8,7 @@ import torch
 from blt.codec import BOS_ID
 from blt.configuration import check
 from blt.decoder import NativeDecoding, packed_model
-from blt.lm.byte_lm import ByteLM
+from blt.lm.language_model import LanguageModel
 from blt.lm.torch_decoding import TorchDecoding
 from blt.nn import HostInts
 from blt.shapes import Bool, Float, Int, Tensor
@@ -25,7 +25,7 @@ class DecodingSession:
         max_rollback: how many bytes can be taken back (`rewind`).
     """
 
-    def __init__(self, lm: ByteLM, *, max_rollback: int = 16) -> None:
+    def __init__(self, lm: LanguageModel, *, max_rollback: int = 16) -> None:
         check(max_rollback >= 1, f"max_rollback: at least 1, got {max_rollback}")
         self.lm, self.max_rollback = lm, max_rollback
         self._decoding = _decoding(lm, max_rollback=max_rollback)
@@ -145,7 +145,7 @@ class DecodingSession:
         return [byte_ids[:, first:last] for first, last in spans]
 
 
-def _decoding(lm: ByteLM, *, max_rollback: int) -> NativeDecoding | TorchDecoding:
+def _decoding(lm: LanguageModel, *, max_rollback: int) -> NativeDecoding | TorchDecoding:
     """Choose how rows are run: the one place that does."""
     packed = packed_model(lm.blt, lm.entropy_model if lm.patch_rule.needs_entropies else None)
     if packed is None:

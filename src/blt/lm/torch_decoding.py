@@ -7,7 +7,7 @@ import torch
 
 from blt.codec import EOS_ID
 from blt.entropy import EntropyState, entropy_of
-from blt.lm.byte_lm import ByteLM
+from blt.lm.language_model import LanguageModel
 from blt.model import BLTState, RowPosition
 from blt.nn import HostInts
 from blt.patching import OnlinePatcher, PatcherState, patch
@@ -22,7 +22,7 @@ class TorchDecoding:
         max_rollback: how many bytes can be taken back.
     """
 
-    def __init__(self, lm: ByteLM, *, max_rollback: int = 16) -> None:
+    def __init__(self, lm: LanguageModel, *, max_rollback: int = 16) -> None:
         self.lm, self.max_rollback = lm, max_rollback
         entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
         self._entropy = (

@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from blt.api import ByteLM
 from blt.checkpoint import load_json, write_json
 from blt.configuration import check, from_dict, tag_of, to_dict
 from blt.data import EntropyStore, Shards, Windows
 from blt.distributed import choose_device, joined_world
 from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
-from blt.lm import ByteLM, fingerprint
+from blt.lm import fingerprint
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.allocator import keep_freed_memory

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from blt.api import ByteLM
 from blt.checkpoint import write_file
 from blt.generation import generate
-from blt.lm import ByteLM
 
 SAMPLE_BYTES = 300
 TEMPERATURE = 0.7

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
+from blt.api import ByteLM
 from blt.checkpoint import load_json, write_json
 from blt.errors import CheckpointError, ConfigurationError
-from blt.lm import ByteLM, fingerprint
+from blt.lm import fingerprint
 from blt.model import BLT, BLTConfig
 from blt.training.run_folder import Run
 

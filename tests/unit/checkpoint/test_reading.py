@@ -6,9 +6,9 @@ import threading
 import pytest
 import torch
 
+from blt.api import ByteLM
 from blt.checkpoint import load_headers, load_json, open_plain, read_plain, save_tensors
 from blt.errors import ModelFolderError
-from blt.lm import ByteLM
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from blt import cli
+from blt.api import ByteLM
 from blt.generation.speed import Limits
-from blt.lm import ByteLM
-from conftest import TINY_CONFIG
+from tiny_config import TINY_CONFIG
 
 TEXT = "Tom had a ball.\n<|endoftext|>\nLily saw a dog. The dog was big.\n"
 HOSTILE = {

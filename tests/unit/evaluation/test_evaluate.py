@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blt.api import ByteLM
 from blt.codec import BOS_ID, encode
 from blt.data import NOT_PREDICTED, Shards
 from blt.errors import ConfigurationError, DataError, ModelFolderError
@@ -18,11 +19,10 @@ from blt.evaluation import rows as rows_module
 from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.entropies import entropies_of_rows
 from blt.evaluation.rows import num_windows, window_rows
-from blt.lm import ByteLM
 from blt.model import TransformerConfig
 from blt.nn import computes_runs
 from blt.patching import ByteRule, StaticRule, mean_patch_bytes, patch
-from conftest import TINY_CONFIG
+from tiny_config import TINY_CONFIG
 
 evaluate_module = sys.modules["blt.evaluation.evaluate"]
 CPU = torch.device("cpu")

@@ -3,9 +3,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from blt.api import ByteLM
 from blt.inspection import PatchView, html_page, view_patches
 from blt.inspection.patch_html import MAX_POINTS
-from blt.lm import ByteLM
 from blt.patching import EntropyRiseRule, SpaceRule
 
 VOID = {"meta", "line", "polyline", "polygon"}

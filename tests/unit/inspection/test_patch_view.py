@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from blt.api import ByteLM
 from blt.errors import ConfigurationError, DataError
 from blt.inspection import PatchView, glyphs, print_patches, view_patches
 from blt.inspection.patch_view import COOL, HOT, WARM, describe_rule, heat
-from blt.lm import ByteLM, ShownPatch
+from blt.lm import ShownPatch
 from blt.patching import ByteRule, EntropyRiseRule, EntropyRule, SpaceRule, StaticRule
 
 

@@ -6,11 +6,11 @@ import torch
 pytest.importorskip("gguf")
 pytest.importorskip("transformers")
 
+from blt.api import ByteLM
 from blt.codec import encode
 from blt.inspection.sample import PARAGRAPH
 from blt.interop.byteify import byteify
 from blt.interop.llama import read_llama
-from blt.lm import ByteLM
 from blt.model.hash_embedding import ngram_hashes
 from blt.model.layout import lay_out
 from blt.nn import CausalPattern, rotary_table

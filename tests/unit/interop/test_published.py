@@ -7,12 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from blt.api import ByteLM
 from blt.cli import main
 from blt.codec import encode
 from blt.errors import ModelFolderError
 from blt.interop import published as published_module
 from blt.interop import read_published, read_transformers, write_transformers
-from blt.lm import ByteLM
 from blt.model import HashConfig
 from blt.patching import EntropyRule
 from transformers_models import BltConfig, BltForCausalLM

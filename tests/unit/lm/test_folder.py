@@ -8,9 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blt.api import ByteLM
 from blt.codec import encode
 from blt.errors import ModelFolderError
-from blt.lm import ByteLM, folder
+from blt.lm import folder
 
 IDS = encode("Zoë ate 3 crêpes.", bos=True)[None]
 HOSTILE = [None, True, 0, -1, 3, 10**9, 10**18, 10**30, 1e308, "x", "", [], [10**9], {}, {"dim": 16}]

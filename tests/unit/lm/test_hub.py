@@ -8,10 +8,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from blt.api import ByteLM
 from blt.cli import main
 from blt.codec import encode
 from blt.errors import ConfigurationError, ModelFolderError
-from blt.lm import ByteLM, CardFigure, LMConfig
+from blt.lm import CardFigure, LMConfig
 from blt.lm.card import write_card
 from blt.model.presets import PRESETS
 from blt.patching import ByteRule, SpaceRule, StaticRule

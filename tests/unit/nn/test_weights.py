@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from blt.api import ByteLM
 from blt.errors import ConfigurationError
-from blt.lm import ByteLM
 from blt.nn import LinearSteps, QuantizedLinear, quantize_weights_
 
 

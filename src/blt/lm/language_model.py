@@ -1,0 +1,161 @@
+"""Entropy model, patch rule and BLT as one module; `blt.api.ByteLM` is what a user loads, saves and generates with."""
+
+import hashlib
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from blt.codec import encode
+from blt.configuration import check
+from blt.entropy import EntropyModel
+from blt.errors import ModelFolderError
+from blt.lm.folder import LMConfig
+from blt.lm.score import Score
+from blt.lm.shown_patch import ShownPatch, show_patches
+from blt.model import BLT
+from blt.nn import quantize_weights_
+from blt.patching import Patches, PatchRule, patch
+from blt.shapes import Float, Int, Tensor
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Types that weights are stored in."""
+LOADED_AS = (*DTYPES, "int8")
+"""Types that weights are loaded as."""
+
+
+Model = TypeVar("Model", bound="LanguageModel")
+
+
+class LanguageModel(nn.Module):
+    """A language model over raw bytes: bytes and patches in; logits, scores and patches out."""
+
+    def __init__(
+        self, blt: BLT, *, patch_rule: PatchRule, entropy_model: EntropyModel | None = None, card: str = ""
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            blt: the model proper.
+            patch_rule: where patches end; it may be changed at any time.
+            entropy_model: frozen; needed by rules that look at entropies.
+            card: text of the model card, Markdown.
+
+        Raises:
+            ConfigurationError: the rule needs entropies and there is no entropy model.
+        """
+        super().__init__()
+        check(
+            entropy_model is not None or not patch_rule.needs_entropies,
+            f"patch_rule: {type(patch_rule).__name__} needs an entropy model, and there is none",
+        )
+        self.blt = blt
+        self.entropy_model = entropy_model
+        self.patch_rule = patch_rule
+        self.card = card
+        if entropy_model is not None:
+            entropy_model.requires_grad_(False)
+
+    @classmethod
+    def new(cls: type[Model], config: LMConfig) -> Model:
+        """Make a model with new weights."""
+        entropy_model = None if config.entropy_model is None else EntropyModel(config.entropy_model)
+        return cls(BLT(config.blt), patch_rule=config.patch_rule, entropy_model=entropy_model)
+
+    @classmethod
+    def without_weights(cls: type[Model], config: LMConfig, *, path: Path, num_tensors: int) -> Model:
+        """Make a model on the meta device, from a file that may claim anything.
+
+        Args:
+            config: what the file says.
+            path: of the file, for messages.
+            num_tensors: how many the folder holds.
+
+        Raises:
+            ModelFolderError: more layers than tensors, or a size that no tensor can have.
+        """
+        if config.num_layers > num_tensors:
+            raise ModelFolderError(
+                f"{path}: speaks of {config.num_layers:,} layers; the files hold fewer tensors, {num_tensors:,}"
+            )
+        try:
+            with torch.device("meta"):
+                return cls.new(config)
+        except (RuntimeError, TypeError, OverflowError) as reason:
+            raise ModelFolderError(f"{path}: sizes that no tensor can have ({reason})") from None
+
+    @property
+    def config(self) -> LMConfig:
+        """What `config.json` holds."""
+        entropy = None if self.entropy_model is None else self.entropy_model.config
+        return LMConfig(blt=self.blt.config, entropy_model=entropy, patch_rule=self.patch_rule)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.blt.hash_embedding.bytes.weight.device
+
+    def to_type(self: Model, dtype: str) -> Model:
+        """Change the type of the weights, in place.
+
+        Args:
+            dtype: `float32`; `bfloat16`; or `int8`, with one scale per output, for the matrices of the BLT: embeddings,
+                norms and the entropy model stay as they are, so that patches do not change. `int8` is for use only:
+                such a model is neither trained nor saved.
+        """
+        check_loaded_as(dtype)
+        if dtype == "int8":
+            quantize_weights_(self.blt, stored_as="int8")
+            return self
+        return self.to(DTYPES[dtype])
+
+    @torch.no_grad()
+    def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"] | None:
+        """Return the uncertainty about the next byte, in nats; None where the rule needs none."""
+        if self.entropy_model is None or not self.patch_rule.needs_entropies:
+            return None
+        return self.entropy_model.entropies(byte_ids)
+
+    def patches(self, byte_ids: Int[Tensor, "B T"]) -> Patches:
+        """Divide rows of ids into patches."""
+        return patch(byte_ids, self.patch_rule, entropies=self.entropies(byte_ids))
+
+    def forward(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Return the logits of the next byte after every byte, float32."""
+        return self.blt(byte_ids, self.patches(byte_ids))
+
+    @torch.inference_mode()
+    def score(self, text: str | bytes) -> Score:
+        """Measure how well the model foresees a text, as one document: every byte, then the end."""
+        byte_ids = encode(text, bos=True, eos=True).to(self.device)[None]
+        log_probabilities = self(byte_ids)[:, :-1].log_softmax(-1)
+        nats = -log_probabilities.gather(2, byte_ids[:, 1:, None])[0, :, 0]
+        return Score.from_nats(nats)
+
+    @torch.inference_mode()
+    def patch(self, text: str | bytes) -> list[ShownPatch]:
+        """Return the patches of a text, with their bytes and entropies."""
+        byte_ids = encode(text, bos=True).to(self.device)[None]
+        entropies = None if self.entropy_model is None else self.entropy_model.entropies(byte_ids)
+        patches = patch(byte_ids, self.patch_rule, entropies=entropies)
+        return show_patches(byte_ids[0], patches.ends[0], None if entropies is None else entropies[0])
+
+    def fingerprint_of_entropies(self) -> str:
+        """Name the entropy model by its weights, so that stored entropies are never taken for another model's."""
+        assert self.entropy_model is not None
+        return fingerprint(self.entropy_model)
+
+
+def check_loaded_as(dtype: str) -> None:
+    """Refuse a type that weights are not loaded as."""
+    check(dtype in LOADED_AS, f"dtype: {dtype!r} is none of {', '.join(LOADED_AS)}")
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return a short name for a module's weights: equal weights, equal names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
