@@ -112,9 +112,12 @@ def load_weights(module: torch.nn.Module, path: Path, *, error: type[BLTError] =
             raise error(f"{path}: {name} has shape {found}, config.json says {expected}")
         if tensor.is_floating_point() and "F" not in headers[name].dtype:
             raise error(f"{path}: {name} holds {headers[name].dtype}; weights are floating-point numbers")
-    if any(tensor.is_meta for tensor in wanted.values()):
-        module.to_empty(device="cpu")
-    module.load_state_dict(load_tensors(path, error=error))
+    tensors = load_tensors(path, error=error)
+    if any(tensor.is_meta for tensor in wanted.values()):  # copies, since what was read may be a map of the file
+        tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}
+        module.load_state_dict(tensors, assign=True)
+    else:
+        module.load_state_dict(tensors)
 
 
 def refuse_pickle(path: Path, *, error: type[BLTError] = ModelFolderError) -> None:

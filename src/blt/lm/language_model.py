@@ -12,6 +12,7 @@ from blt.configuration import check
 from blt.entropy import EntropyModel
 from blt.errors import ModelFolderError
 from blt.lm.folder import LMConfig
+from blt.lm.initialisation import WithoutInitialisation
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
 from blt.model import BLT
@@ -80,7 +81,7 @@ class LanguageModel(nn.Module):
                 f"{path}: speaks of {config.num_layers:,} layers; the files hold fewer tensors, {num_tensors:,}"
             )
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), WithoutInitialisation():
                 return cls.new(config)
         except (RuntimeError, TypeError, OverflowError) as reason:
             raise ModelFolderError(f"{path}: sizes that no tensor can have ({reason})") from None
