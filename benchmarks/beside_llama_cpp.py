@@ -21,13 +21,14 @@ import click
 import torch
 from record import write_record
 
+from blt.api import ByteLM
 from blt.cli.bench import PROMPTS, _model
 from blt.codec import encode
 from blt.decoder import kernels
 from blt.generation import DraftConfig, Drafter
 from blt.generation.sampling import Sampler, SamplingConfig
 from blt.generation.speed import TEXT, measure_drafting
-from blt.lm import ByteLM, DecodingSession
+from blt.lm import DecodingSession
 from blt.patching import calibrate
 
 CLAIM = "The native decoder against llama.cpp on a Llama of equal size, one text and a prompt, by type of weights"
