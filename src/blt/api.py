@@ -36,7 +36,7 @@ class ByteLM(LanguageModel):
 
         Args:
             name: a folder, a name in a clone's `checkpoints`, or one on the Hub; without it, the bundled model.
-            dtype: `float32`, `bfloat16` or `int8`, whatever the files hold; see `to_type`.
+            dtype: `float32`, `bfloat16`, `int8` or `int4`, whatever the files hold; see `to_type`.
             device: as PyTorch names it.
             hub: passed to `huggingface_hub.snapshot_download`, for instance `revision`, `token`, `cache_dir`.
 
@@ -76,7 +76,10 @@ class ByteLM(LanguageModel):
     def _write(self, folder: Path, *, card: str, dtype: str | None, max_shard_bytes: int) -> None:
         check(dtype is None or dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
         is_whole = not any(isinstance(part, QuantizedLinear) for part in self.blt.modules())
-        check(is_whole, "dtype: a model that was loaded as int8 has lost its weights; save the one it was loaded from")
+        check(
+            is_whole,
+            "dtype: a model that was loaded as int8 or int4 has lost its weights; save the one it was loaded from",
+        )
         check(max_shard_bytes >= 1, f"max_shard_bytes: {max_shard_bytes}; at least 1")
         write_lm(
             folder,

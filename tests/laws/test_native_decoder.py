@@ -61,7 +61,7 @@ def stepped(lm, ids, *, at_once=1):
 
 
 @every_rule
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
 def test_a_row_gives_the_same_bits_alone_in_a_batch_at_once_as_a_prompt_and_on_any_number_of_threads(rule, dtype):
     lm = tiny_lm(rule, shape="as-wide-as-vectors").to_type(dtype)
     ids = torch.cat([text_row(60, seed=seed) for seed in range(5)])
@@ -86,7 +86,7 @@ def test_a_prompt_of_many_portions_is_the_full_forward():
     torch.testing.assert_close(logits, full[[-1, 649]], atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.5), ("int8", 0.5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.5), ("int8", 0.5), ("int4", 0.5)])
 @every_shape
 def test_other_types_are_as_near_the_full_forward_as_rounding_allows(shape, dtype, tolerance):
     lm = tiny_lm("space", shape=shape).to_type(dtype)

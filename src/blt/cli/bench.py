@@ -45,7 +45,7 @@ PROMPTS = ["Once upon a time", "Lily and Tom went to the park.", "The big dog wa
 @model_option
 @click.option("--preset", "preset_name", metavar="NAME", help="New weights of this shape, at 4.4 bytes per patch.")
 @click.option("--what", type=click.Choice(["decode", "prefill", "train"]), default="decode", show_default=True)
-@dtype_option("float32", "bfloat16", "int8")
+@dtype_option("float32", "bfloat16", "int8", "int4")
 @click.option("--bytes", "num_bytes", type=Count(8, 10**7), default=256, show_default=True, help="In each row.")
 @click.option("--after", type=Count(), default=17, show_default=True, help="Decode: bytes of prompt.")
 @click.option("--batch", type=Count(1, 4096), default=1, show_default=True, help="Rows; training has 8 at least.")
@@ -80,7 +80,10 @@ def bench(
     """
     _refuse_unread(context, what=what, drafts=draft is not None)
     check(model is None or preset_name is None, "--model and --preset: give one of them")
-    check(what != "train" or dtype != "int8", "--dtype int8: weights of whole numbers cannot be trained; use bfloat16")
+    check(
+        what != "train" or dtype not in ("int8", "int4"),
+        f"--dtype {dtype}: weights of whole numbers cannot be trained; use bfloat16",
+    )
     batch = max(8, batch) if what == "train" else batch
     if threads is not None:
         torch.set_num_threads(threads)

@@ -9,7 +9,14 @@ MAX_COUNT = 2**31 - 1
 """The largest number of bytes, documents or draws that an option takes."""
 MAX_SEED = 2**64 - 1
 """The largest seed that PyTorch takes."""
-DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
+DTYPES = {
+    "float32": "float32",
+    "fp32": "float32",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "int8": "int8",
+    "int4": "int4",
+}
 """Every name of a type of weights, and what it means."""
 
 

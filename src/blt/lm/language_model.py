@@ -22,7 +22,7 @@ from blt.shapes import Float, Int, Tensor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Types that weights are stored in."""
-LOADED_AS = (*DTYPES, "int8")
+LOADED_AS = (*DTYPES, "int8", "int4")
 """Types that weights are loaded as."""
 
 
@@ -101,13 +101,13 @@ class LanguageModel(nn.Module):
         """Change the type of the weights, in place.
 
         Args:
-            dtype: `float32`; `bfloat16`; or `int8`, with one scale per output, for the matrices of the BLT: embeddings,
-                norms and the entropy model stay as they are, so that patches do not change. `int8` is for use only:
-                such a model is neither trained nor saved.
+            dtype: `float32`; `bfloat16`; `int8`, with one scale per output, or `int4`, with one per output and 32
+                inputs, for the matrices of the BLT: embeddings, norms and the entropy model stay as they are, so that
+                patches do not change. `int8` and `int4` are for use only: such a model is neither trained nor saved.
         """
         check_loaded_as(dtype)
-        if dtype == "int8":
-            quantize_weights_(self.blt, stored_as="int8")
+        if dtype in ("int8", "int4"):
+            quantize_weights_(self.blt, stored_as="int8" if dtype == "int8" else "int4")
             return self
         return self.to(DTYPES[dtype])
 

@@ -1,14 +1,17 @@
-"""Weights that cost fewer bytes to read: bfloat16, or int8 with a scale per output."""
+"""Weights that cost fewer bytes to read: bfloat16, int8 with a scale per output, or int4 with one per block."""
 
 from typing import Literal
 
 import torch
+from jaxtyping import UInt8
 from torch import nn
 from torch.nn import functional as F
 
 from blt.shapes import Float, Tensor
 
-WeightType = Literal["bfloat16", "int8"]
+WeightType = Literal["bfloat16", "int8", "int4"]
+BLOCK = 32
+"""Inputs of an output that share a scale in int4."""
 
 
 class QuantizedLinear(nn.Module):
@@ -16,18 +19,24 @@ class QuantizedLinear(nn.Module):
 
     Args:
         linear: the layer to take the place of.
-        stored_as: `bfloat16`, or `int8` with one scale per output.
+        stored_as: `bfloat16`; `int8` with one scale per output; or `int4` with one scale, in bfloat16, per output and
+            block of 32 inputs.
     """
 
     def __init__(self, linear: nn.Linear, *, stored_as: WeightType) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach().float()
-        self.scale: Float[Tensor, " O"] | None
+        self.scale: Tensor | None
+        """int8: `O`, float32; int4: `O N` for N blocks, bfloat16."""
         self.weight: Tensor
         if stored_as == "int8":
             scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
             self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
+            self.register_buffer("scale", scale)
+        elif stored_as == "int4":
+            packed, scale = pack_int4(weight)
+            self.register_buffer("weight", packed)
             self.register_buffer("scale", scale)
         else:
             self.register_buffer("weight", weight.to(torch.bfloat16))
@@ -35,8 +44,44 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, states: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead O"]:
         """Multiply as if the weight had been rounded to what is stored."""
+        if self.weight.dtype == torch.uint8:
+            assert self.scale is not None
+            whole = unpack_int4(self.weight, self.scale, num_inputs=self.in_features)
+            return F.linear(states, whole.to(states.dtype))
         product = F.linear(states, self.weight.to(states.dtype))
         return product if self.scale is None else product * self.scale.to(states.dtype)
+
+
+def pack_int4(weight: Float[Tensor, "O I"]) -> tuple[UInt8[Tensor, "O C"], Float[Tensor, "O N"]]:
+    """Round a matrix to 16 levels per block.
+
+    A block's scale is the one, of some below that of its largest weight, that loses least; levels are −8 to 7.
+
+    Returns:
+        Two levels to a byte, the first in its lower half, each with 8 added; and the scales, in bfloat16. A last block
+        that is not full is filled with zeros.
+    """
+    padding = -weight.shape[1] % BLOCK
+    blocks = F.pad(weight.float(), (0, padding)).view(len(weight), -1, BLOCK)  # O N 32
+    largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
+    best_scale = torch.zeros_like(largest)
+    best_loss = torch.full_like(largest, torch.inf)
+    for share in torch.linspace(0.7, 1.0, 13).tolist():
+        scale = (share * largest / -8).to(torch.bfloat16).float()
+        loss = (blocks - _levels(blocks, scale) * scale).square().sum(2, keepdim=True)
+        best_scale, best_loss = torch.where(loss < best_loss, scale, best_scale), torch.minimum(loss, best_loss)
+    levels = (_levels(blocks, best_scale) + 8).to(torch.uint8).flatten(1)
+    return levels[:, ::2] | levels[:, 1::2] << 4, best_scale[..., 0].to(torch.bfloat16)
+
+
+def unpack_int4(packed: UInt8[Tensor, "O C"], scale: Float[Tensor, "O N"], *, num_inputs: int) -> Float[Tensor, "O I"]:
+    """Return the float32 matrix that int4 stands for."""
+    levels = torch.stack([packed & 15, packed >> 4], dim=2).flatten(1).float() - 8  # O N·32
+    return (levels.view(len(levels), -1, BLOCK) * scale.float()[:, :, None]).flatten(1)[:, :num_inputs]
+
+
+def _levels(blocks: Float[Tensor, "O N 32"], scale: Float[Tensor, "O N 1"]) -> Float[Tensor, "O N 32"]:
+    return (blocks / torch.where(scale == 0, 1, scale)).round().clamp(-8, 7)
 
 
 def quantize_weights_(module: nn.Module, *, stored_as: WeightType) -> None:

@@ -7,9 +7,10 @@ from torch import nn
 from blt.api import ByteLM
 from blt.errors import ConfigurationError
 from blt.nn import LinearSteps, QuantizedLinear, quantize_weights_
+from blt.nn.weights import pack_int4, unpack_int4
 
 
-@pytest.mark.parametrize(("stored_as", "error"), [("bfloat16", 2**-8), ("int8", 1 / 200)])
+@pytest.mark.parametrize(("stored_as", "error"), [("bfloat16", 2**-8), ("int8", 1 / 200), ("int4", 0.3)])
 def test_a_product_differs_by_no_more_than_rounding_of_the_weights(stored_as, error):
     linear = nn.Linear(48, 20, bias=False)
     states = torch.randn(5, 48)
@@ -21,10 +22,20 @@ def test_a_product_differs_by_no_more_than_rounding_of_the_weights(stored_as, er
     torch.testing.assert_close(LinearSteps(cheap)(states), found)
 
 
-def test_a_row_of_zeros_stays_zero():
+@pytest.mark.parametrize("stored_as", ["int8", "int4"])
+def test_a_row_of_zeros_stays_zero(stored_as):
     linear = nn.Linear(8, 2, bias=False)
     nn.init.zeros_(linear.weight)
-    assert torch.equal(QuantizedLinear(linear, stored_as="int8")(torch.ones(1, 8)), torch.zeros(1, 2))
+    assert torch.equal(QuantizedLinear(linear, stored_as=stored_as)(torch.ones(1, 8)), torch.zeros(1, 2))
+
+
+def test_int4_loses_less_than_the_plain_scale_of_the_largest_weight_and_keeps_odd_widths():
+    weight = torch.randn(20, 77)
+    found = unpack_int4(*pack_int4(weight), num_inputs=77)
+    blocks = nn.functional.pad(weight, (0, 19)).view(20, 3, 32)
+    plain = blocks.gather(2, blocks.abs().argmax(2, keepdim=True)) / -8
+    rounded = ((blocks / plain).round().clamp(-8, 7) * plain).view(20, 96)[:, :77]
+    assert (found - weight).square().sum() < 0.95 * (rounded - weight).square().sum()
 
 
 def test_every_linear_layer_within_is_replaced():
