@@ -19,8 +19,10 @@ def write_sample(lm: ByteLM, path: Path, *, prompt: str, seed: int, step: int, b
         The prompt and its continuation.
     """
     story = _printable(generate(lm, prompt, max_new_bytes=SAMPLE_BYTES, temperature=TEMPERATURE, seed=seed).text)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"--- step {step:,}: held-out {bits_per_byte:.4f} bits per byte\n{story}\n")
+    before = path.read_bytes() if path.is_file() else b""
+    # Not appended: a kill within the heading would leave a line that is no heading, and stays when the run is resumed.
+    sample = f"--- step {step:,}: held-out {bits_per_byte:.4f} bits per byte\n{story}\n"
+    write_file(path, before + sample.encode())
     return story
 
 

@@ -1,5 +1,10 @@
+import errno
+import os
+
+import pytest
 import torch
 
+from blt.errors import OutputError
 from blt.training import samples
 from blt.training.samples import drop_samples_after, write_sample
 
@@ -39,3 +44,19 @@ def test_samples_after_the_checkpoint_and_second_ones_are_dropped(tmp_path):
     drop_samples_after(path, step=0)
     assert path.read_text() == ""
     drop_samples_after(tmp_path / "nowhere", step=0)
+
+
+def test_a_full_disk_leaves_the_samples_so_far_as_they_were(tiny_lm, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "SAMPLE_BYTES", 12)
+    path = tmp_path / "samples.txt"
+    write_sample(tiny_lm, path, prompt="Tom", seed=0, step=1000, bits_per_byte=2.5)
+    before = path.read_bytes()
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=r"samples\.txt: No space left on device; make room"):
+        write_sample(tiny_lm, path, prompt="Tom", seed=0, step=2000, bits_per_byte=2.5)
+    assert path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.txt"]
