@@ -26,6 +26,7 @@ from blt.generation.speed import (
     measure_decoding,
     measure_drafting,
     measure_limits,
+    measure_limits_of,
     measure_prefill,
 )
 from blt.lm import require_finite
@@ -89,7 +90,7 @@ def bench(
         torch.set_num_threads(threads)
     lm = _model(model, preset_name, dtype="float32" if what == "train" else dtype, device=device)
     products = torch.bfloat16 if what == "train" and dtype == "bfloat16" else None
-    limits = measure_limits(lm.device, dtype=products)
+    limits = measure_limits(lm.device, dtype=products) if what == "train" else measure_limits_of(lm)
     if what == "train":
         speed = _training(lm, limits, batch=batch, num_bytes=num_bytes, repeats=repeats, bf16=dtype == "bfloat16")
     elif what == "prefill":
@@ -101,6 +102,10 @@ def bench(
     else:
         speed = measure_decoding(
             lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=batch, repeats=repeats, after=after
+        )
+    if speed.roofline_share > 1:
+        raise click.ClickException(
+            f"{speed.roofline_share:.0%} of what the machine allows: it was busy while that was measured; run again"
         )
     found = {"what": what} | _described(speed) | {"dtype": dtype, "threads": torch.get_num_threads(), "batch": batch}
     found |= {"device": device, "num_bytes": num_bytes} | dataclasses.asdict(limits)
@@ -190,6 +195,9 @@ def _shown(found: dict[str, Any]) -> str:
     read, computed = found["bytes_read_per_second"] / 1e9, found["flops_per_second"] / 1e9
     if "decoded_by" in found:
         lines.append(f"  decoded by {found['decoded_by']}")
+    cached = found.get("cached_bytes_read_per_second")
+    if cached is not None:
+        lines.append(f"  reads {cached / 1e9:.1f} GB/s of the weights that every byte needs")
     lines.append(f"  reads {read:.1f} GB/s, computes {computed:.0f} GFLOP/s, {found['threads']} threads")
     if "bytes_per_step" in found:
         lines.append(f"{found['bytes_per_step']:.2f} bytes per pass, {found['speed_up']:.2f}× one byte per pass")

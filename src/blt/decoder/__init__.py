@@ -7,6 +7,6 @@ between this and PyTorch.
 """
 
 from blt.decoder.decoding import NativeDecoding, kernels
-from blt.decoder.packed import PackedModel, packed_model, serves
+from blt.decoder.packed import PackedModel, packed_model, product_rate, reading_rate, serves
 
-__all__ = ["NativeDecoding", "PackedModel", "kernels", "packed_model", "serves"]
+__all__ = ["NativeDecoding", "PackedModel", "kernels", "packed_model", "product_rate", "reading_rate", "serves"]

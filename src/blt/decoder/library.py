@@ -124,6 +124,8 @@ _CALLS: dict[str, tuple[object, ...]] = {
     "blt_decoder_rewind": (Pointer, Pointer, Size),
     "blt_decoder_memory": (Pointer, Pointer),
     "blt_decoder_seconds": (Pointer, Pointer),
+    "blt_reading_rate": (Size, Int32, ctypes.POINTER(ctypes.c_double)),
+    "blt_product_rate": (ctypes.POINTER(Matrix), Int32, ctypes.POINTER(ctypes.c_double)),
 }
 
 
@@ -139,7 +141,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     for name in ("blt_last_error", "blt_kernels"):
         function = getattr(library, name)
         function.argtypes, function.restype = (), ctypes.c_char_p
-    library.blt_model_bytes.argtypes, library.blt_model_bytes.restype = (Pointer,), Size
+    library.blt_model_bytes.argtypes, library.blt_model_bytes.restype = (Pointer, Pointer), None
     library.blt_fingerprint.argtypes = (Pointer, Size, ctypes.c_uint64)
     library.blt_fingerprint.restype = ctypes.c_uint64
     return library

@@ -40,9 +40,11 @@ class PackedModel:
         self._close = weakref.finalize(self, library.blt_model_free, model)
 
     @property
-    def num_bytes(self) -> int:
-        """Memory of the packed matrices."""
-        return int(self.library.blt_model_bytes(self.handle))
+    def num_bytes(self) -> tuple[int, int]:
+        """Memory of the packed matrices: of the BLT, and of the entropy model."""
+        found = np.zeros(2, dtype=np.int64)
+        self.library.blt_model_bytes(self.handle, found.ctypes.data)
+        return int(found[0]), int(found[1])
 
 
 class _Spec:
@@ -72,16 +74,16 @@ class _Spec:
                 blt.global_transformer.layers, config.global_transformer, theta=config.global_rope_theta or theta
             ),
             decoder=self._stack(decoder.layers, config.local_decoder, theta=theta),
-            to_queries=self._matrix(encoder.to_queries),
-            to_global=c.Matrix() if encoder.to_global is None else self._matrix(encoder.to_global),
-            from_global=self._matrix(decoder.from_global),
+            to_queries=self.matrix(encoder.to_queries),
+            to_global=c.Matrix() if encoder.to_global is None else self.matrix(encoder.to_global),
+            from_global=self.matrix(decoder.from_global),
             pooling=self._cross_attention(encoder.cross_attention),
             reading=self._structures(c.CrossAttention, [self._cross_attention(part) for part in reading]),
             num_reading=len(reading),
             queries_per_patch=config.queries_per_patch,
             residual_scale=encoder.cross_attention.residual_scale,
             norm=self._norm(decoder.norm),
-            output=self._matrix(blt.hash_embedding.bytes.weight if blt.output is None else blt.output),
+            output=self.matrix(blt.hash_embedding.bytes.weight if blt.output is None else blt.output),
             entropy_model=None if entropy_model is None else ctypes.pointer(self._entropy_model(entropy_model)),
         )
 
@@ -90,7 +92,7 @@ class _Spec:
             bytes=self._table(model.bytes.weight),
             stack=self._stack(model.layers, model.config, theta=model.config.rope_theta),
             norm=self._norm(model.norm),
-            output=self._matrix(model.bytes.weight if model.output is None else model.output),
+            output=self.matrix(model.bytes.weight if model.output is None else model.output),
         )
 
     def _stack(self, stack: Transformer, shape: TransformerConfig, *, theta: float) -> c.Stack:
@@ -111,15 +113,15 @@ class _Spec:
         return c.Layer(
             self._norm(layer.attention_norm),
             self._norm(layer.feed_forward_norm),
-            *(self._matrix(part) for part in (attention.query, attention.key, attention.value, attention.output)),
-            *(self._matrix(part) for part in (feed_forward.gate, feed_forward.up, feed_forward.down)),
+            *(self.matrix(part) for part in (attention.query, attention.key, attention.value, attention.output)),
+            *(self.matrix(part) for part in (feed_forward.gate, feed_forward.up, feed_forward.down)),
         )
 
     def _cross_attention(self, cross: CrossAttention) -> c.CrossAttention:
         return c.CrossAttention(
             self._norm(cross.query_norm),
             self._norm(cross.source_norm),
-            *(self._matrix(part) for part in (cross.query, cross.key, cross.value, cross.output)),
+            *(self.matrix(part) for part in (cross.query, cross.key, cross.value, cross.output)),
         )
 
     def _norm(self, norm: RMSNorm) -> c.Norm:
@@ -129,9 +131,10 @@ class _Spec:
     def _table(self, weight: Tensor) -> c.Matrix:
         table = weight.detach().contiguous()
         self.tables.append(table)
-        return self._matrix(table)
+        return self.matrix(table)
 
-    def _matrix(self, source: nn.Module | Tensor) -> c.Matrix:
+    def matrix(self, source: nn.Module | Tensor) -> c.Matrix:
+        """Describe a linear layer, or its weight alone."""
         given = source if isinstance(source, Tensor) else source.weight
         assert isinstance(given, Tensor)
         weight, found = self._tensor(given.detach()), c.Matrix()
@@ -193,6 +196,24 @@ def serves(blt: BLT, entropy_model: EntropyModel | None) -> bool:
     return longest_ngram(blt.config.hash_embedding) <= _LONGEST_NGRAM and all(
         weight.device.type == "cpu" and weight.dtype in _STORED for weight in weights
     )
+
+
+def reading_rate(num_bytes: int, *, num_threads: int) -> float:
+    """Measure the bytes per second that can be read of so many, again and again; the native decoder must be there."""
+    return _measured("blt_reading_rate", num_bytes, num_threads)
+
+
+def product_rate(linear: nn.Module, *, num_threads: int) -> float:
+    """Measure the FLOPs per second of products by a small matrix, of the type that it is stored in."""
+    spec = _Spec()
+    return _measured("blt_product_rate", ctypes.byref(spec.matrix(linear)), num_threads)
+
+
+def _measured(name: str, *arguments: object) -> float:
+    library, rate = c.library(), ctypes.c_double()
+    assert library is not None
+    c.call(library, name, *arguments, ctypes.byref(rate))
+    return rate.value
 
 
 def _key(library: ctypes.CDLL, tensors: Iterable[Tensor]) -> object:

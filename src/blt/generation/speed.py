@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from blt.codec import encode
+from blt.decoder import packed_model, product_rate, reading_rate, serves
 from blt.generation.drafting import Drafter
 from blt.generation.engine import Engine
 from blt.generation.request import GenerationConfig, Request
@@ -27,6 +28,8 @@ TEXT = (
     "they went home and ate warm soup.\n"
 )
 """What is read where no text is given."""
+PER_PATCH = "global transformer"
+"""The part whose weights are read once per patch; those of the others are counted as read for every byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +37,13 @@ class Limits:
     """What this machine can do, measured on the spot."""
 
     bytes_read_per_second: float
-    """Summing float32 numbers that fit into no cache."""
+    """Where the native decoder runs, of reading all of its weights again and again, which may fit into a cache of this
+    machine or not; else of summing float32 numbers that fit into no cache."""
     flops_per_second: float
-    """Products of large matrices."""
+    """Of products: by the native decoder, of its own kind, with weights in a cache; else of large matrices."""
+    cached_bytes_read_per_second: float | None = None
+    """Of reading again and again those weights alone that every byte needs; the global transformer's are held to lie
+    where all weights lie. None by PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,38 @@ def measure_limits(device: torch.device, *, dtype: torch.dtype | None = None) ->
         bytes_read_per_second=numbers.nbytes / min(_seconds(numbers.sum, device, times=9)),
         flops_per_second=max(rates),
     )
+
+
+def measure_limits_of(lm: LanguageModel) -> Limits:
+    """Measure the machine for a model's decoding: for weights of its very type and size where it is native."""
+    if not serves(lm.blt, lm.entropy_model):
+        return measure_limits(lm.device)
+    threads = torch.get_num_threads()
+    blt, entropy = _packed_bytes(lm)
+    shape = _cost(lm, mean_patch=1.0, context=1)
+    rarely = sum(part.num_hidden for part in shape.parts if part.name == PER_PATCH)
+    always = int(blt * (1 - rarely / _num_weights(shape))) + entropy
+    linear = torch.nn.Linear(64, 64, bias=False)
+    like = lm.blt.local_decoder.from_global.weight
+    assert isinstance(like, torch.Tensor)
+    stored = {torch.int8: "int8", torch.uint8: "int4", torch.bfloat16: "bfloat16"}.get(like.dtype)
+    kind = linear if stored is None else QuantizedLinear(linear, stored_as=stored)  # type: ignore[arg-type]
+    return Limits(
+        bytes_read_per_second=reading_rate(blt + entropy, num_threads=threads),
+        flops_per_second=product_rate(kind, num_threads=threads),
+        cached_bytes_read_per_second=reading_rate(always, num_threads=threads),
+    )
+
+
+def _packed_bytes(lm: LanguageModel) -> tuple[int, int]:
+    packed = packed_model(lm.blt, lm.entropy_model if lm.patch_rule.needs_entropies else None)
+    assert packed is not None
+    return packed.num_bytes
+
+
+def _num_weights(cost: Cost) -> int:
+    """Count the weights of a BLT's matrices, the output included."""
+    return sum(part.num_hidden + int(part.products / 2) * (part.name == "output") for part in cost.parts)
 
 
 def measure_decoding(
@@ -169,17 +208,21 @@ def measure_prefill(lm: LanguageModel, *, limits: Limits, text: bytes, num_bytes
 def _limit(lm: LanguageModel, limits: Limits, *, mean_patch: float, batch: int, context: int) -> float:
     """Return the bytes per second that reading each needed weight once per pass, or computing with it, allows."""
     cost = _cost(lm, mean_patch=mean_patch, context=context)
-    parts = [*cost.parts, *([] if cost.entropy_model is None else [cost.entropy_model])]
     patch_ends = 1 - (1 - 1 / mean_patch) ** batch  # how often a pass needs the global transformer
-    stored = _bytes_per_weight(lm)
-    read = 0.0
-    for part in parts:
-        weights = part.products / 2
-        if part.name == "global transformer":
-            weights *= mean_patch * patch_ends
-        read += weights * (4 if part is cost.entropy_model and stored == 1 else stored)
+    is_native = limits.cached_bytes_read_per_second is not None
+    blt_bytes, entropy_bytes = _packed_bytes(lm) if is_native else (0, 0)
+    stored = blt_bytes / _num_weights(cost) if is_native else _bytes_per_weight(lm)
+    seconds = 0.0
+    for part in cost.parts:
+        weights, rate = part.products / 2, limits.cached_bytes_read_per_second or limits.bytes_read_per_second
+        if part.name == PER_PATCH:
+            weights, rate = weights * mean_patch * patch_ends, limits.bytes_read_per_second
+        seconds += weights * stored / rate
+    if cost.entropy_model is not None:
+        read = entropy_bytes if is_native else cost.entropy_model.products / 2 * (2 if stored == 2 else 4)
+        seconds += read / (limits.cached_bytes_read_per_second or limits.bytes_read_per_second)
     flops = cost.flops_with_entropy_model if lm.patch_rule.needs_entropies else cost.flops
-    return 1 / max(read / batch / limits.bytes_read_per_second, flops / limits.flops_per_second)
+    return 1 / max(seconds / batch, flops / limits.flops_per_second)
 
 
 def _cost(lm: LanguageModel, *, mean_patch: float, context: int) -> Cost:
@@ -257,5 +300,6 @@ __all__ = [
     "measure_decoding",
     "measure_drafting",
     "measure_limits",
+    "measure_limits_of",
     "measure_prefill",
 ]

@@ -118,6 +118,7 @@ def quick(monkeypatch):
 
     limits = Limits(bytes_read_per_second=1e9, flops_per_second=1e9)
     monkeypatch.setattr(bench, "measure_limits", lambda *args, **options: limits)
+    monkeypatch.setattr(bench, "measure_limits_of", lambda lm: limits)
     monkeypatch.setattr(importlib.import_module("blt.cli.verify"), "verify_lm", laws)
 
 

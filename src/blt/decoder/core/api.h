@@ -85,7 +85,7 @@ const char *blt_kernels(void);  // what the products were compiled for
 
 int32_t blt_model_new(const blt_model_spec *spec, blt_model **model);
 void blt_model_free(blt_model *model);
-int64_t blt_model_bytes(const blt_model *model);
+void blt_model_bytes(const blt_model *model, int64_t *bytes);  // of the packed matrices: BLT, entropy model
 
 // The model must outlive its decoders.
 int32_t blt_decoder_new(const blt_model *model, const blt_rule *rule, int64_t max_rollback, int32_t num_threads, blt_decoder **decoder);
@@ -102,6 +102,10 @@ int32_t blt_decoder_discard_draft(blt_decoder *decoder);
 int32_t blt_decoder_rewind(blt_decoder *decoder, const int64_t *taken_back, int64_t num_rows);
 int32_t blt_decoder_memory(blt_decoder *decoder, int64_t *bytes);  // entropy model, encoder, global transformer, decoder
 int32_t blt_decoder_seconds(blt_decoder *decoder, double *seconds);  // spent so far, in the same order
+
+// The most that this machine allows: bytes read per second from memory of that size, and products per second by one matrix.
+int32_t blt_reading_rate(int64_t num_bytes, int32_t num_threads, double *rate);
+int32_t blt_product_rate(const blt_matrix *matrix, int32_t num_threads, double *rate);
 
 // Names the contents of memory: equal contents, equal names.
 uint64_t blt_fingerprint(const void *data, int64_t num_bytes, uint64_t seed);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "decoder_inline.h"
+#include "rates.h"
 
 struct blt_model : blt::Model {};
 struct blt_decoder : blt::Decoder {
@@ -177,14 +178,15 @@ int32_t blt_model_new(const blt_model_spec *spec, blt_model **model) {
 
 void blt_model_free(blt_model *model) { delete model; }
 
-int64_t blt_model_bytes(const blt_model *model) {
+void blt_model_bytes(const blt_model *model, int64_t *bytes) {
     const blt::BLT &blt = model->blt;
     int64_t total = bytes_of(blt.encoder) + bytes_of(blt.global) + bytes_of(blt.decoder) + blt.output.bytes() + blt.to_queries.bytes() +
                     blt.to_global.bytes() + blt.from_global.bytes();
     std::vector<const blt::CrossAttention *> crosses{&blt.pooling};
     for (const blt::CrossAttention &cross : blt.reading) crosses.push_back(&cross);
     for (const blt::CrossAttention *cross : crosses) total += cross->query.bytes() + cross->key_value.bytes() + cross->output.bytes();
-    return total + bytes_of(model->entropy_model.stack) + model->entropy_model.output.bytes();
+    bytes[0] = total;
+    bytes[1] = bytes_of(model->entropy_model.stack) + model->entropy_model.output.bytes();
 }
 
 int32_t blt_decoder_new(const blt_model *model, const blt_rule *rule, int64_t max_rollback, int32_t num_threads, blt_decoder **decoder) {
@@ -249,6 +251,20 @@ int32_t blt_decoder_memory(blt_decoder *decoder, int64_t *bytes) {
 
 int32_t blt_decoder_seconds(blt_decoder *decoder, double *seconds) {
     return locked(decoder, [&] { std::copy_n(decoder->times().seconds, int(blt::PartTimes::NUM_PARTS), seconds); });
+}
+
+int32_t blt_reading_rate(int64_t num_bytes, int32_t num_threads, double *rate) {
+    return guarded([&] {
+        require(num_bytes >= 1 && num_threads >= 1, "rate: at least 1 byte and 1 thread");
+        *rate = blt::reading_rate(blt::ThreadPool::shared(num_threads), num_bytes);
+    });
+}
+
+int32_t blt_product_rate(const blt_matrix *matrix, int32_t num_threads, double *rate) {
+    return guarded([&] {
+        require(matrix && num_threads >= 1, "rate: there is no matrix, or no thread");
+        *rate = blt::product_rate(blt::ThreadPool::shared(num_threads), source(*matrix, matrix->outputs, matrix->inputs, "matrix"));
+    });
 }
 
 uint64_t blt_fingerprint(const void *data, int64_t num_bytes, uint64_t seed) {
