@@ -4,7 +4,7 @@ import ctypes
 import functools
 from pathlib import Path
 
-from blt.errors import ConfigurationError
+from blt.errors import ConfigurationError, ModelFolderError
 from blt.nn.native.build import load
 
 CORE = Path(__file__).parent / "core"
@@ -159,6 +159,7 @@ def call(library: ctypes.CDLL, name: str, *arguments: object) -> None:
     Raises:
         ConfigurationError: an argument that cannot be.
         MemoryError: not enough memory.
+        ModelFolderError: entropies that are not finite.
     """
     status = getattr(library, name)(*arguments)
     if status == 0:
@@ -166,4 +167,6 @@ def call(library: ctypes.CDLL, name: str, *arguments: object) -> None:
     reason = library.blt_last_error().decode("utf-8", errors="replace")
     if status == 2:
         raise MemoryError(reason)
+    if status == 4:
+        raise ModelFolderError(reason)
     raise ConfigurationError(reason)

@@ -7,6 +7,7 @@ import torch
 
 from blt.codec import EOS_ID
 from blt.entropy import EntropyState, entropy_of
+from blt.lm.finite import require_finite
 from blt.lm.language_model import LanguageModel
 from blt.model import BLTState, RowPosition
 from blt.nn import HostInts
@@ -54,6 +55,7 @@ class TorchDecoding:
 
         Raises:
             ConfigurationError: a prompt without ids, or no prompt.
+            ModelFolderError: entropies that are not finite.
         """
         rows = self._take_rows(len(prompts))
         try:
@@ -72,6 +74,8 @@ class TorchDecoding:
         entropies = None
         if self._entropy is not None:
             entropies = entropy_of(self._entropy.fill(rows, byte_ids, lengths=lengths))
+            is_read = torch.arange(byte_ids.shape[1], device=lm.device) < lengths[:, None]
+            require_finite(entropies[is_read], "entropies")
         ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends
         patcher = OnlinePatcher.after(byte_ids, lengths=lengths, rule=lm.patch_rule, entropies=entropies)
         self._patcher.put(patcher.of(None), self._there(rows))

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-enum blt_status { BLT_OK = 0, BLT_INVALID = 1, BLT_OUT_OF_MEMORY = 2, BLT_FAILED = 3 };
+enum blt_status { BLT_OK = 0, BLT_INVALID = 1, BLT_OUT_OF_MEMORY = 2, BLT_FAILED = 3, BLT_BROKEN_MODEL = 4 };
 enum blt_stored { BLT_FLOAT32 = 0, BLT_BFLOAT16 = 1, BLT_INT8 = 2, BLT_INT4 = 3 };
 enum blt_wanted { BLT_ALL = 0, BLT_LAST = 1, BLT_NONE = 2 };
 

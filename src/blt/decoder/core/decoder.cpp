@@ -31,6 +31,9 @@ int32_t guarded(Run &&run) {
     } catch (const std::invalid_argument &error) {
         last_error = error.what();
         return BLT_INVALID;
+    } catch (const blt::BrokenModel &error) {
+        last_error = error.what();
+        return BLT_BROKEN_MODEL;
     } catch (const std::exception &error) {
         last_error = error.what();
         return BLT_FAILED;

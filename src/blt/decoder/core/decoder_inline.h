@@ -1,5 +1,7 @@
 // How a decoder reads: the member functions of decoder.h.
 #pragma once
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -8,6 +10,11 @@
 namespace blt {
 
 constexpr int64_t WORTH_A_THREAD = 150000;  // weights times vectors
+
+// Weights with which nothing can be computed.
+struct BrokenModel : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
 
 inline void require(bool holds, const std::string &otherwise) {
     if (!holds) throw std::invalid_argument(otherwise);
@@ -129,7 +136,14 @@ inline void Decoder::advance_patcher(const Reading &reading, const uint8_t *give
         state_ = State::HEARD;
     }
     const bool uses_entropies = rule_.needs_entropies() && !given;
-    if (uses_entropies) hear(reading, entropy_logits);
+    if (uses_entropies) {
+        hear(reading, entropy_logits);
+        const float *found = entropy_pass_.entropies.data();
+        if (!std::all_of(found, found + reading.num_bytes(), [](float entropy) { return std::isfinite(entropy); })) {
+            state_ = State::NOTHING;  // the rows that were to read are lost, all others can go on
+            throw BrokenModel("entropies of the model are not finite: its weights are broken, or need float32");
+        }
+    }
     int64_t at = 0;
     for (int64_t number = 0; number < reading.num_rows; ++number) {
         Row &one = row(reading.rows[number]);
