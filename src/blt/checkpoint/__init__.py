@@ -3,6 +3,7 @@
 In: tensors, or a path. Out: files, or tensors. Next: `blt.lm.folder`, `blt.training.checkpoints`.
 """
 
+from blt.checkpoint.expected import require_floating_point, require_names
 from blt.checkpoint.files import check_page, named_failures, sync, write_file, write_json, write_page
 from blt.checkpoint.folders import (
     FolderKind,
@@ -50,6 +51,8 @@ __all__ = [
     "read_whole",
     "recover_folder",
     "refuse_pickle",
+    "require_floating_point",
+    "require_names",
     "save_shards",
     "save_tensors",
     "sync",

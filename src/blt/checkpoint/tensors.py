@@ -7,6 +7,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from blt.checkpoint.expected import require_floating_point, require_names
 from blt.checkpoint.files import write_file, write_json
 from blt.checkpoint.header import TensorHeader, read_header
 from blt.checkpoint.reading import load_json
@@ -101,17 +102,13 @@ def load_weights(module: torch.nn.Module, path: Path, *, error: type[BLTError] =
         ModelFolderError: (or the given class) as `load_tensors`, or names, shapes or kinds of numbers differ.
     """
     headers, wanted = load_headers(path, error=error), module.state_dict()
-    missing, surplus = sorted(wanted.keys() - headers.keys()), sorted(headers.keys() - wanted.keys())
-    if missing or surplus:
-        what = f"lacks {missing[0]}" if missing else f"holds {surplus[0]}, which this model has not"
-        count = len(missing) + len(surplus)
-        raise error(f"{path}: {what} ({count} names differ); config.json describes another model")
+    require_names(headers, wanted, where=path, error=error)
     for name, tensor in wanted.items():
         found, expected = headers[name].shape, tuple(tensor.shape)
         if found != expected:
             raise error(f"{path}: {name} has shape {found}, config.json says {expected}")
-        if tensor.is_floating_point() and "F" not in headers[name].dtype:
-            raise error(f"{path}: {name} holds {headers[name].dtype}; weights are floating-point numbers")
+        if tensor.is_floating_point():
+            require_floating_point(headers[name].dtype, name, where=path, error=error)
     tensors = load_tensors(path, error=error)
     if any(tensor.is_meta for tensor in wanted.values()):  # copies, since what was read may be a map of the file
         tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}

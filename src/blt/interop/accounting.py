@@ -1,7 +1,8 @@
-"""Every tensor and every argument of a model of other software is used, refused, or told: one way for all readers.
+"""Every argument of a model of other software is used, refused, or told: one way for all readers.
 
 A reader names what it uses. What changes the outputs and cannot be carried over is refused in one line; what is not
-known at all is told, since nobody can say here whether it matters.
+known at all is told, since nobody can say here whether it matters. For tensors, `blt.checkpoint.require_names` and
+`require_floating_point` do the same.
 """
 
 import logging
@@ -9,15 +10,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from blt.errors import ModelFolderError
-from blt.shapes import Tensor
 
 Tell = Callable[[str], None]
 """Takes one line that the user should read."""
-NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Types whose numbers are the weights themselves: all others need scales, or are no weights."""
 OFF: tuple[object, ...] = (None, False, 0, 0.0, "none", [], {})
 """What an option holds that is not made use of."""
 
@@ -25,34 +21,6 @@ OFF: tuple[object, ...] = (None, False, 0, 0.0, "none", [], {})
 def log(note: str) -> None:
     """Tell by the log, which Python shows on standard error unless it is set up otherwise."""
     logging.getLogger("blt").warning(note)
-
-
-def require_all_used(names: Collection[str], used: Collection[str], *, where: object) -> None:
-    """Refuse tensors that a reader has no place for: biases, norms of queries, scales, attention sinks.
-
-    Raises:
-        ModelFolderError: there is one.
-    """
-    surplus = sorted(set(names) - set(used))
-    if surplus:
-        more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
-        raise ModelFolderError(
-            f"{where}: left over: {', '.join(surplus[:3])}{more}; they would change the outputs, and cannot be "
-            "carried over"
-        )
-
-
-def require_numbers(tensor: Tensor, name: str, *, where: object) -> None:
-    """Refuse a tensor that holds codes or truth values, which only scales or rules turn into weights.
-
-    Raises:
-        ModelFolderError: it is of such a type.
-    """
-    if tensor.dtype not in NUMBERS:
-        found = str(tensor.dtype).removeprefix("torch.")
-        raise ModelFolderError(
-            f"{where}: {name}: expected floating-point numbers, found {found}; save the model unquantised first"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

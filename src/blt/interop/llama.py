@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from blt.checkpoint import PICKLE_SUFFIXES, load_json
+from blt.checkpoint import PICKLE_SUFFIXES, load_json, require_floating_point, require_names
 from blt.errors import ConfigurationError, ModelFolderError
-from blt.interop.accounting import Arguments, require_all_used, require_numbers
+from blt.interop.accounting import Arguments
 from blt.interop.gguf_file import GGUFFile, read_gguf
 from blt.interop.transformers_blt import load_shards
 from blt.nn import CausalPattern, Transformer, TransformerConfig, rotary_table, run_positions
@@ -201,11 +201,12 @@ def _account_for_fields(file: GGUFFile) -> list[str]:
 
 
 def _account_for_tensors(names: Collection[str], table: Mapping[str, str], path: Path, *, prefix: str) -> list[str]:
-    """Refuse tensors that are left over; return what is to be told, which is of layers past the number named."""
+    """Refuse tensors that are missing or left over; return a note where layers are left out."""
     count = 1 + max(int(ours.split(".")[1]) for ours in table if ours.startswith("layers."))
     deeper = {name for name in names if _layer_of(name, prefix) >= count}
     frequencies = {name for name in names if name.endswith(".rotary_emb.inv_freq") or name == "rope_freqs.weight"}
-    require_all_used(names, {*table.values(), *deeper, *frequencies}, where=path)
+    needed = set(table.values()) - {table["output.weight"]}  # which may be the embedding
+    require_names(names, needed, where=path, unused={*deeper, *frequencies, table["output.weight"]})
     num_deeper = len({_layer_of(name, prefix) for name in deeper})
     return [f"{path}: speaks of {count} layers; the {num_deeper} after them are left out"] if deeper else []
 
@@ -257,7 +258,7 @@ def _joined(
         raise ModelFolderError(f"{path}: {error}") from None
     for theirs in table.values():
         if theirs in tensors:
-            require_numbers(tensors[theirs], theirs, where=path)
+            require_floating_point(tensors[theirs].dtype, theirs, where=path)
     found = {ours: tensors[theirs].float() for ours, theirs in table.items() if theirs in tensors}
     found.setdefault("output.weight", found.get("embedding.weight", torch.zeros(0)))
     for name in ("key", "value"):
@@ -286,8 +287,6 @@ def _check_shapes(found: Mapping[str, Tensor], table: Mapping[str, str], shape: 
     wanted |= {"embedding.weight": torch.Size([*rows, shape.dim]), "norm.weight": torch.Size([shape.dim])}
     wanted |= {"output.weight": wanted["embedding.weight"]}
     for name, expected in wanted.items():
-        if name not in found:
-            raise ModelFolderError(f"{path}: lacks {table[name]}")
         if found[name].shape != expected:
             raise ModelFolderError(
                 f"{path}: {table[name]} has shape {tuple(found[name].shape)}, expected {tuple(expected)}"

@@ -20,13 +20,15 @@ from blt.checkpoint import (
     load_json,
     load_tensors,
     read_whole,
+    require_floating_point,
+    require_names,
     save_shards,
     write_folder,
     write_json,
 )
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID
 from blt.errors import ModelFolderError
-from blt.interop.accounting import Tell, log, require_numbers
+from blt.interop.accounting import Tell, log
 from blt.interop.residual import double_residual
 from blt.interop.transformers_config import account_for_arguments, read_config, read_layout, write_config
 from blt.interop.transformers_tokenizer import tokenizer_files
@@ -109,7 +111,9 @@ def from_parts(
     if config.blt.tie_embeddings:
         tensors = _with_one_embedding(tensors, path)
     table = names(config, encoder_cross_attention=layout.encoder_cross_attention)
-    _check_names(tensors, table, path, dead=_dead_prefixes(layout.encoder_cross_attention), called=called)
+    dead = _dead_prefixes(layout.encoder_cross_attention)
+    unused = {name for name in tensors if name.startswith(dead) or name.endswith(".rotary_emb.inv_freq")}
+    require_names(tensors, table.values(), where=path.parent, unused=unused, called=called)
     for ours, theirs in table.items():
         shape = shapes[ours]
         if ".cross_attention" in ours and tensors[theirs].shape[:1] == shape[1:] and len(shape) == 2:
@@ -212,32 +216,6 @@ def _dead_prefixes(encoder_cross_attention: int) -> tuple[str, ...]:
     return tuple(f"model.local_encoder.cross_attn_layers.{index}." for index in range(encoder_cross_attention))
 
 
-def _check_names(
-    tensors: Mapping[str, Tensor],
-    table: Mapping[str, str],
-    path: Path,
-    *,
-    dead: tuple[str, ...],
-    called: Callable[[str], str],
-) -> None:
-    """Refuse files that lack a tensor or hold one too many."""
-    wanted = set(table.values())
-    surplus = {
-        name
-        for name in tensors.keys() - wanted
-        if not name.startswith(dead) and not name.endswith(".rotary_emb.inv_freq")
-    }
-    missing = wanted - tensors.keys()
-    if not missing and not surplus:
-        return
-    parts = [
-        f"{what} {', '.join(sorted(map(called, some))[:3])}" + (f" and {len(some) - 3} more" if len(some) > 3 else "")
-        for what, some in (("missing:", missing), ("left over:", surplus))
-        if some
-    ]
-    raise ModelFolderError(f"{path.parent}: its tensors are not those of its config.json; {'; '.join(parts)}")
-
-
 def _shapes(lm: ByteLM, key_value_heads: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Return the shape that each tensor has in transformers, where heads of keys and values may be shared."""
     shapes = {}
@@ -252,7 +230,7 @@ def _shapes(lm: ByteLM, key_value_heads: Mapping[str, int]) -> dict[str, tuple[i
 
 def _check_tensor(tensor: Tensor, shape: tuple[int, ...], name: str, path: Path) -> None:
     """Refuse what is not of that shape, or holds no numbers to compute with."""
-    require_numbers(tensor, name, where=path.parent)
+    require_floating_point(tensor.dtype, name, where=path.parent)
     if tuple(tensor.shape) != shape:
         raise ModelFolderError(f"{path.parent}: {name} has the shape {tuple(tensor.shape)}, config.json says {shape}")
 

@@ -128,10 +128,12 @@ def test_a_module_is_filled_from_shards_and_gets_its_memory_then(tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ({"weight": torch.ones(4, 3)}, "lacks bias (1 names differ)"),
-        ({"weight": torch.ones(4, 3), "bias": torch.ones(4), "more": torch.ones(1)}, "holds more, which this model"),
+        ({"weight": torch.ones(4, 3)}, "; missing: bias"),
+        ({"weight": torch.ones(4, 3), "bias": torch.ones(4), "more": torch.ones(1)}, "; left over: more"),
         ({"weight": torch.ones(3, 4), "bias": torch.ones(4)}, "weight has shape (3, 4), config.json says (4, 3)"),
         ({"weight": torch.ones(4, 3, dtype=torch.int32), "bias": torch.ones(4)}, "weight holds I32; weights are"),
+        ({"weight": torch.ones(4, 3).to(torch.float8_e4m3fn), "bias": torch.ones(4)}, "weight holds F8_E4M3; weights"),
+        ({"weight": torch.ones(4, 3).to(torch.float8_e5m2), "bias": torch.ones(4)}, "weight holds F8_E5M2; weights"),
     ],
 )
 def test_a_module_of_another_shape_is_left_as_it_is(tmp_path, tensors, said):

@@ -90,7 +90,7 @@ def change(folder, **values):
         ({"attention_bias": True}, "attention_bias: True; only False can be carried over"),
         ({"hidden_act": "gelu"}, "hidden_act: 'gelu'; only 'silu' can be carried over"),
         ({"num_hidden_layers": 2}, None),
-        ({"num_hidden_layers": 4}, "lacks model.layers.3.input_layernorm.weight"),
+        ({"num_hidden_layers": 4}, "missing: model.layers.3.input_layernorm.weight"),
         ({"num_hidden_layers": 10**9}, "speaks of 1,000,000,000 layers, and holds 29 tensors"),
         ({"num_hidden_layers": "3"}, "num_hidden_layers: '3'; expected a whole number above 0"),
         ({"num_attention_heads": 0}, "num_attention_heads: 0; expected a whole number above 0"),
@@ -136,10 +136,10 @@ def test_a_tensor_that_is_missing_is_named(tmp_path):
     tensors = load_tensors(tmp_path / "model.safetensors")
     del tensors["model.norm.weight"]
     save_tensors(tmp_path / "model.safetensors", tensors)
-    with pytest.raises(ModelFolderError, match=r"lacks model\.norm\.weight"):
+    with pytest.raises(ModelFolderError, match=r"missing: model\.norm\.weight"):
         read_llama(tmp_path)
     path = write_gguf(model, tmp_path / "model.gguf", without=("blk.1.attn_q.weight",))
-    with pytest.raises(ModelFolderError, match=r"lacks blk\.1\.attn_q\.weight"):
+    with pytest.raises(ModelFolderError, match=r"missing: blk\.1\.attn_q\.weight"):
         read_llama(path)
 
 
@@ -180,10 +180,14 @@ def with_tensors(folder, **changes):
         ("model__layers__0__mlp__up_proj__SCB", torch.ones(96), r"left over: .*SCB"),
         ("model__layers__0__mlp__up_proj__weight_scale", torch.ones(1), r"left over: .*weight_scale"),
         ("model__norm__bias", torch.ones(64), r"left over: model\.norm\.bias"),
-        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.int8), "expected floating-point numbers, found int8"),
-        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.int32), "expected floating-point numbers, found int32"),
-        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.bool), "expected floating-point numbers, found bool"),
-        (UP.replace(".", "__"), torch.ones(96, 64).to(torch.float8_e4m3fn), "found float8_e4m3fn"),
+        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.int8), "holds int8; weights are floating"),
+        (
+            UP.replace(".", "__"),
+            torch.ones(96, 64, dtype=torch.int32),
+            "holds int32; weights are floating",
+        ),
+        (UP.replace(".", "__"), torch.ones(96, 64, dtype=torch.bool), "holds bool; weights are floating"),
+        (UP.replace(".", "__"), torch.ones(96, 64).to(torch.float8_e4m3fn), "holds float8_e4m3fn"),
     ],
     ids=lambda value: str(value)[:50],
 )

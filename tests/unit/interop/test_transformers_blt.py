@@ -218,7 +218,7 @@ def test_whatever_a_config_says_it_is_a_model_or_one_clear_line(folder, data):
 
 def test_weights_that_are_no_numbers_are_refused(folder):
     edit(folder, add={"model.local_decoder.norm.weight": torch.ones(16, dtype=torch.int64)})
-    assert "model.local_decoder.norm.weight: expected floating-point numbers" in refusal(folder)
+    assert "model.local_decoder.norm.weight holds int64; weights are floating-point numbers" in refusal(folder)
 
 
 def test_a_rule_that_transformers_has_not_is_refused(tiny_lm, tmp_path):

@@ -76,7 +76,7 @@ def test_a_folder_of_shards_is_the_same_model(tiny_lm, tmp_path):
         (("blt", "local_encoder", "window"), 10**12, "window: 1000000000000; at most 1,048,576"),
         (("entropy_model", "window"), 10**30, "window: 1000000000000000000000000000000; at most"),
         (("patch_rule", "max_length"), 10**30, "max_length: 1000000000000000000000000000000; at most"),
-        (("blt", "tie_embeddings"), False, "lacks output.weight"),
+        (("blt", "tie_embeddings"), False, "missing: output.weight"),
     ],
     ids=str,
 )
