@@ -15,7 +15,7 @@ import operator
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from blt.errors import ConfigurationError
@@ -73,6 +73,17 @@ def check_rate(name: str, value: int | float) -> None:
         ConfigurationError: with the name and the value.
     """
     check(0 < value < math.inf, f"{name}: {shown(value)}; above 0, and finite")
+
+
+def check_known(names: Iterable[str], known: Collection[str], *, where: str = "", what: str = "key") -> None:
+    """Refuse a name that is not known.
+
+    Raises:
+        ConfigurationError: with the known one that is nearest.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(f"{_join(where, name)}: unknown {what}{_did_you_mean(name, known)}")
 
 
 def check_path(name: str, value: str | None) -> None:
@@ -135,9 +146,7 @@ def from_dict(cls: Any, values: Any, *, where: str = "", default: Any = None) ->
     default = default if type(default) is cls else None
     hints = typing.get_type_hints(cls)
     defaults = {field.name: _default_of(field, default) for field in dataclasses.fields(cls)}
-    for key in values:
-        if key not in defaults:
-            raise ConfigurationError(f"{_join(where, key)}: unknown key{_did_you_mean(key, defaults)}")
+    check_known(values, defaults, where=where)
     built = {key: _convert(hints[key], value, _join(where, key), defaults[key]) for key, value in values.items()}
     for field in dataclasses.fields(cls):
         if default is not None:

@@ -27,7 +27,7 @@ def generate(lm: LanguageModel, prompt: str | bytes = "", **options: Unpack[Gene
         ConfigurationError: an option that cannot be, or a regex or JSON schema that grows too complex on the way.
         ModelFolderError: the model's logits are no numbers.
     """
-    (request,) = _continued(lm, [prompt], GenerationConfig(**options))
+    (request,) = _continued(lm, [prompt], GenerationConfig.of(options))
     if request.error is not None:
         raise request.error
     return request.generation()
@@ -50,7 +50,7 @@ def generate_batch(
     Raises:
         ConfigurationError: an option that cannot be.
     """
-    return [request.generation() for request in _continued(lm, prompts, GenerationConfig(**options))]
+    return [request.generation() for request in _continued(lm, prompts, GenerationConfig.of(options))]
 
 
 def _continued(lm: LanguageModel, prompts: Sequence[str | bytes], config: GenerationConfig) -> list[Request]:
@@ -98,7 +98,7 @@ def stream_bytes(
     Raises:
         ConfigurationError: an option that cannot be.
     """
-    request = Request(prompt, GenerationConfig(**options))
+    request = Request(prompt, GenerationConfig.of(options))
     return _pieces(lm, request, shown=request.prompt if with_prompt else b"")
 
 

@@ -1,14 +1,14 @@
 """What is asked for, and what comes of it: a prompt on its way."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from blt.codec import BYTE_OFFSET, EOS_ID, to_bytes
-from blt.configuration import check
+from blt.configuration import check, check_known
 from blt.errors import BLTError
 from blt.generation.logprobs import ByteLogprob, byte_logprob
 from blt.generation.sampling import Sampler, SamplingConfig, as_plain_number
@@ -58,6 +58,16 @@ class GenerationConfig(SamplingConfig):
         check(all(self.stop_bytes), "stop: a stop string of no bytes would stop at once; leave it out")
         is_count = self.logprobs is None or 0 <= self.logprobs <= 257
         check(is_count, f"logprobs: from 0 to 257 (256 bytes and the end), got {self.logprobs}")
+
+    @classmethod
+    def of(cls, options: GenerationOptions) -> "GenerationConfig":
+        """Return the configuration of keyword arguments.
+
+        Raises:
+            ConfigurationError: an option that is not known, or cannot be.
+        """
+        check_known(options, [field.name for field in fields(cls)], what="option")
+        return cls(**options)
 
     @property
     def stop_bytes(self) -> list[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from blt.configuration import check, check_path, check_range, from_dict, to_dict, with_overrides
+from blt.configuration import check, check_path, check_range, check_rate, from_dict, to_dict, with_overrides
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.model import BLTConfig, preset
@@ -78,7 +78,7 @@ class LoopConfig:
         check(
             self.rows % self.accumulation == 0, f"accumulation: {self.accumulation} does not divide rows, {self.rows}"
         )
-        check(self.clip > 0, f"clip: {self.clip}; above 0")
+        check_rate("clip", self.clip)
         if self.keep_every is not None:
             check_range("keep_every", self.keep_every, 1)
 

@@ -6,6 +6,7 @@ import inspect
 import pytest
 import torch
 
+import blt.generation
 from blt.codec import BYTE_OFFSET, EOS_ID, encode
 from blt.errors import ConfigurationError
 from blt.generation import Engine, GenerationConfig, GenerationOptions, Request, generate, generate_batch, stream
@@ -182,3 +183,9 @@ def test_a_prompt_costs_one_pass_and_a_byte_one_step(talker, monkeypatch):
     while engine.step():
         pass
     assert (len(passes), len(steps)) == (1, 29)  # the last byte is not read
+
+
+@pytest.mark.parametrize("name", ["generate", "stream", "stream_bytes", "generate_batch"])
+def test_an_option_that_is_not_known_is_refused_with_the_nearest(tiny_lm, name):
+    with pytest.raises(ConfigurationError, match=r"^max_new_byte: unknown option; did you mean 'max_new_bytes'\?$"):
+        getattr(blt.generation, name)(tiny_lm, ["a"] if name == "generate_batch" else "a", max_new_byte=3)

@@ -139,6 +139,7 @@ def test_a_recipe_without_patching_has_the_default_rule(recipe_file):
         ({"blt.loop.clip": 16**9000}, "blt.loop.clip: expected float, got a int beyond all bounds"),
         ({"blt.loop.rows": 16**9000}, "blt.loop.rows: a int beyond all bounds; at most"),
         ({"blt.loop.clip": "nan"}, "clip: nan; above 0"),
+        ({"blt.loop.clip": "inf"}, "clip: inf; above 0, and finite"),
         ({"patching.mean_patch_bytes": "inf"}, "mean_patch_bytes: a patch holds at least 1 byte, got inf"),
         ({"seed": "-1"}, "seed: -1; at least 0"),
         ({"out": ""}, "out: '' is empty; name a folder"),

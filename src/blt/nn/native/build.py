@@ -5,6 +5,7 @@ processor that is there, when it is first used: one process compiles, others wai
 once, with the compiler's own message, and remembered; `blt doctor` shows the reason and tries again.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -69,10 +70,13 @@ def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome
         return Outcome(None, "not on Windows")
     try:
         compiler = find_compiler()
+    except CompileError as error:
+        return _given_up(name, error) if os.environ.get("CXX") else _without_compiler(error)
+    try:
         cache = cache_folder()
         path = cache.path / f"{name}-{_key(folder / f'{name}.cpp', compiler, openmp=openmp)}.so"
-    except (CompileError, OSError) as error:
-        return _given_up(name, error) if os.environ.get("CXX") else Outcome(None, one_line(str(error)))
+    except OSError as error:
+        return _given_up(name, error)
     found = _stored(path)
     if found is not None:
         return found
@@ -174,6 +178,17 @@ def _given_up(name: str, error: Exception, path: Path | None = None) -> Outcome:
     reason = one_line(str(error))
     _say(f"{name}.cpp could not be compiled, so that PyTorch computes, more slowly: {reason} (see `blt doctor`)")
     return Outcome(None, reason, path)
+
+
+def _without_compiler(error: CompileError) -> Outcome:
+    """Say once a day, whichever library is asked for, that there is no compiler."""
+    reason = one_line(str(error))
+    with contextlib.suppress(OSError):
+        noted = cache_folder().path / "compiler"
+        if library_cache.known_failure(noted) is None:
+            _say(f"PyTorch computes, more slowly: {reason} (see `blt doctor`)")
+            library_cache.remember_failure(noted, reason)
+    return Outcome(None, reason)
 
 
 def _say(message: str) -> None:

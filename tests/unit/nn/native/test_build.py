@@ -124,9 +124,15 @@ def test_a_compiler_that_is_none_is_named(folder, monkeypatch, capfd, text, reas
     assert reason in capfd.readouterr().err
 
 
-def test_without_a_compiler_the_way_out_is_told(folder, monkeypatch, tmp_path):
+def test_without_a_compiler_the_way_out_is_told_once(folder, monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "install one, or set CXX" in outcome(folder).reason
+    (said,) = capfd.readouterr().err.splitlines()
+    assert said.startswith("blt: PyTorch computes, more slowly: no C++ compiler found")
+    shutil.copy(folder / "small.cpp", folder / "other.cpp")
+    forget()
+    assert "install one, or set CXX" in build.outcome("other", folder=folder, openmp=False).reason
+    assert capfd.readouterr().err == ""
 
 
 def test_a_compiler_that_fails_is_started_once_and_said_once(folder, tmp_path, monkeypatch, capfd):
