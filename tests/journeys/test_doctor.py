@@ -43,7 +43,7 @@ def test_the_doctor_says_which_kernels_run_and_how_they_were_compiled(capsys):
     assert said["extras"]["data"].keys() == {"datasets", "pyarrow", "zstandard"}
     assert run() == 0
     shown = capsys.readouterr().out
-    assert "decoding        by C++ (kernels.cpp), compiled" in shown
+    assert "decoding        by C++ (decoder.cpp), compiled" in shown
     assert "PyTorch " + torch.__version__ in shown
 
 

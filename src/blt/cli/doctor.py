@@ -14,11 +14,16 @@ import torch
 
 from blt import __version__
 from blt.cli.options import json_option
+from blt.decoder import library as decoder
+from blt.nn.native import build
 from blt.nn.native.build import Outcome, cache_folder, try_again
 from blt.nn.native.compiler import CompileError, find_compiler
 
-LIBRARIES = {"decoding": "kernels", "training": "training"}
-"""What each native library of `blt.nn` is for, and its source."""
+LIBRARIES: dict[str, dict[str, Any]] = {
+    "decoding": {"name": "decoder", "folder": decoder.CORE, "openmp": False},
+    "training": {"name": "training", "folder": build.FOLDER, "openmp": True},
+}
+"""What each native library is for, and how it is built."""
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16", "sve")
 _PRODUCTS = ("by float32 arithmetic", "by dot products of pairs (AVX-512)", "by tiles (AMX)")
 
@@ -38,6 +43,8 @@ class _Kernels:
     seconds: float | None = None
     """How long the compile took."""
     compiled_now: bool = False
+    lacks_threads: bool = False
+    """Whether it runs on one thread, for want of OpenMP."""
 
 
 @click.command()
@@ -52,7 +59,7 @@ def doctor(as_json: bool) -> None:
 
 
 def _examine() -> dict[str, Any]:
-    kernels = [_kernels(purpose, source, try_again(source)) for purpose, source in LIBRARIES.items()]
+    kernels = [_kernels(purpose, try_again(**built), **built) for purpose, built in LIBRARIES.items()]
     cache = cache_folder()
     return {
         "blt": __version__,
@@ -70,11 +77,11 @@ def _examine() -> dict[str, Any]:
     }
 
 
-def _kernels(purpose: str, source: str, found: Outcome) -> _Kernels:
+def _kernels(purpose: str, found: Outcome, *, name: str, openmp: bool, **_: Any) -> _Kernels:
     built = found.built
     return _Kernels(
         purpose=purpose,
-        source=f"{source}.cpp",
+        source=f"{name}.cpp",
         used=found.library is not None,
         reason=found.reason,
         path=None if found.path is None else str(found.path),
@@ -82,6 +89,7 @@ def _kernels(purpose: str, source: str, found: Outcome) -> _Kernels:
         flags=list(built.flags) if built else [],
         seconds=round(built.seconds, 1) if built else None,
         compiled_now=found.is_new,
+        lacks_threads=openmp and built is not None and "-fopenmp" not in built.flags,
     )
 
 
@@ -174,6 +182,6 @@ def _told(kernels: dict[str, Any]) -> str:
     if not kernels["used"]:
         return f"by PyTorch, more slowly: {kernels['reason']}"
     when = "just now" if kernels["compiled_now"] else "before"
-    threads = "" if "-fopenmp" in kernels["flags"] else ", without threads: the compiler has no OpenMP"
+    threads = ", without threads: the compiler has no OpenMP" if kernels["lacks_threads"] else ""
     tuned = "" if any(flag.endswith("native") for flag in kernels["flags"]) else ", not for this processor"
     return f"by C++ ({kernels['source']}), compiled {when} in {kernels['seconds']:g} s{tuned}{threads}"

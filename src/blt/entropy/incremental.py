@@ -9,7 +9,6 @@ from blt.nn import (
     HostInts,
     KeyValueCache,
     KVRecorder,
-    LinearSteps,
     StackSteps,
     StepInputs,
     WindowPattern,
@@ -31,15 +30,14 @@ class EntropyState:
     """
 
     def __init__(self, model: EntropyModel, *, batch: int, max_rollback: int) -> None:
-        config, weight = model.config, model.bytes.weight
-        like = weight.detach().new_empty(0, dtype=dtype_of_states(model))
+        config = model.config
+        like = model.bytes.weight.detach().new_empty(0, dtype=dtype_of_states(model))
         self.model = model
         self.newest: HostInts = np.full(batch, -1)
         """Position of each row's newest byte; −1 where its document has none."""
         self._cache = KeyValueCache(config, batch=batch, like=like, max_rollback=max_rollback)
         head_dim = config.dim // config.num_heads
         self._layers = StackSteps(model.layers, cache=self._cache, head_dim=head_dim, theta=config.rope_theta)
-        self._logits = LinearSteps(weight if model.output is None else model.output, norm=model.norm)
 
     @torch.inference_mode()
     @without_autocast
@@ -57,7 +55,8 @@ class EntropyState:
             rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=byte_ids.device
         )
         embedded = self.model.bytes(byte_ids.flatten()).to(self._cache.keys.dtype)
-        return self._logits(self._layers.run(embedded, places)).float().view(*byte_ids.shape, -1)
+        states = self._layers.run(embedded, places).view(*byte_ids.shape, -1)
+        return self.model.logits(states)
 
     def restart(self, rows: HostInts) -> None:
         """Put some rows back at their start."""

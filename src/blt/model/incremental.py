@@ -16,7 +16,6 @@ from blt.nn import (
     HostInts,
     KeyValueCache,
     KVRecorder,
-    LinearSteps,
     StackSteps,
     StepInputs,
     Transformer,
@@ -74,8 +73,6 @@ class BLTState:
         self._global = self._stack(blt.global_transformer.layers, config.global_transformer, batch=batch, theta=theta)
         self._open_patches = OpenPatches(blt.local_encoder, batch=batch, like=like)
         self._readable = ReadablePatches(blt.local_decoder, batch=batch, like=like, max_rollback=max_rollback)
-        weight = blt.hash_embedding.bytes.weight if blt.output is None else blt.output
-        self._logits = LinearSteps(weight, norm=blt.local_decoder.norm)
         self._last: tuple[RowPosition, npt.NDArray[np.bool_]] | None = None  # before what was read last, and its ends
 
     def _stack(self, layers: Transformer, shape: TransformerConfig, *, batch: int, theta: float) -> StackSteps:
@@ -173,7 +170,7 @@ class BLTState:
         standing = self._decoder.prepare(places)
         for index in range(self.blt.config.local_decoder.num_layers):
             states = self._decoder.layer(index, self._readable.read(index, states, sources), standing)
-        return self._logits(states).float()
+        return self.blt.logits(self.blt.local_decoder.norm(states)[None])[0]
 
     @torch.inference_mode()
     @without_autocast

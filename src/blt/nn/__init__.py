@@ -18,7 +18,7 @@ from blt.nn.segments import (
     segment_sum,
     take,
 )
-from blt.nn.steps import LinearSteps, StackSteps, are_native, dtype_of_states
+from blt.nn.steps import StackSteps, dtype_of_states
 from blt.nn.transformer import FeedForward, Layer, Transformer, initialise
 from blt.nn.weights import QuantizedLinear, WeightType, quantize_weights_
 
@@ -31,7 +31,6 @@ __all__ = [
     "KeyValueCache",
     "Layer",
     "Linear",
-    "LinearSteps",
     "LocalConfig",
     "QuantizedLinear",
     "RotaryTable",
@@ -42,7 +41,6 @@ __all__ = [
     "TransformerConfig",
     "WeightType",
     "WindowPattern",
-    "are_native",
     "attend_to_slots",
     "attend_to_vectors",
     "attend_within_slots",

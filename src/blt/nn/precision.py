@@ -15,8 +15,8 @@ _DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 def without_autocast(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Run a function in the precision of the weights, whatever autocast stands around the call.
 
-    Decoding mixes whole passes with steps by the kernels, which know of no autocast: only where none of them rounds in
-    its own way does a cached step agree with the full forward.
+    Autocast rounds a whole pass and a step in different places: only without it does a cached step agree with the full
+    forward pass.
     """
 
     @functools.wraps(function)

@@ -6,7 +6,7 @@ from torch import nn
 
 from blt.api import ByteLM
 from blt.errors import ConfigurationError
-from blt.nn import LinearSteps, QuantizedLinear, quantize_weights_
+from blt.nn import QuantizedLinear, quantize_weights_
 from blt.nn.weights import pack_int4, unpack_int4
 
 
@@ -19,7 +19,6 @@ def test_a_product_differs_by_no_more_than_rounding_of_the_weights(stored_as, er
     found = cheap(states)
     assert ((found - linear(states)).abs() <= bound).all()
     assert not torch.equal(found, linear(states))
-    torch.testing.assert_close(LinearSteps(cheap)(states), found)
 
 
 @pytest.mark.parametrize("stored_as", ["int8", "int4"])

@@ -12,8 +12,8 @@ import torch
 
 from blt.shapes import Tensor
 
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-"""The numbers by which C++ knows dtypes; only weights are int8."""
+KINDS = {torch.float32: 0, torch.bfloat16: 1}
+"""The numbers by which C++ knows dtypes."""
 
 _CROSS_FORWARD = "int32_t, void*, void*, void*, int64_t*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, void*"
 _CROSS_BACKWARD = (
@@ -46,64 +46,6 @@ TRAINING = {
     "blt_scatter_rows": "float*, int64_t*, int64_t, int64_t, int64_t, int64_t, float*",
 }
 """The functions of `training.cpp`; `void*` is an array of the kind that the first argument, or one of two, names."""
-KERNELS = {
-    "step_layer": "Layer*, Cache*, StepInputs*, float*, float*",
-    "step_linear": "Norm*, Matrix*, float*, int64_t, float*, float*",
-    "step_cross_attention": (
-        "Norm*, Matrix*, Matrix*, int64_t, float, float*, float*, int64_t*, int64_t, int64_t, int64_t, float*, float*"
-    ),
-}
-"""The functions of `kernels.cpp`."""
-
-
-class Matrix(ctypes.Structure):
-    """See `layers.h`, for this and the following."""
-
-    _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("scale", ctypes.c_void_p),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("kind", ctypes.c_int32),
-    )
-
-
-class Norm(ctypes.Structure):  # noqa: D101
-    _fields_ = (("weight", ctypes.c_void_p), ("epsilon", ctypes.c_float))
-
-
-class Layer(ctypes.Structure):  # noqa: D101
-    _fields_ = (
-        ("attention_norm", Norm),
-        *((name, Matrix) for name in ("query", "key", "value", "output")),
-        ("feed_forward_norm", Norm),
-        *((name, Matrix) for name in ("gate", "up", "down")),
-        ("num_heads", ctypes.c_int64),
-    )
-
-
-class Cache(ctypes.Structure):  # noqa: D101
-    _fields_ = (
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("num_rows", "num_heads", "num_slots", "window")),
-    )
-
-
-class StepInputs(ctypes.Structure):  # noqa: D101
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("rows", "positions", "cos", "sin")),
-        ("num", ctypes.c_int64),
-    )
-
-
-STRUCTURES: dict[str, type[ctypes.Structure]] = {
-    "Matrix": Matrix,
-    "Norm": Norm,
-    "Layer": Layer,
-    "Cache": Cache,
-    "StepInputs": StepInputs,
-}
 _NUMBERS = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "float": ctypes.c_float}
 _DTYPES = {
     "float*": torch.float32,
@@ -113,11 +55,10 @@ _DTYPES = {
 }
 
 
-def declare(name: str, found: ctypes.CDLL | None) -> ctypes.CDLL | None:
+def declare(found: ctypes.CDLL | None) -> ctypes.CDLL | None:
     """Declare the types of a library's functions, once."""
-    table = {"training": TRAINING, "kernels": KERNELS}[name]
-    if found is not None and getattr(found, next(iter(table))).argtypes is None:
-        for function, declared in table.items():
+    if found is not None and getattr(found, next(iter(TRAINING))).argtypes is None:
+        for function, declared in TRAINING.items():
             getattr(found, function).argtypes = [_ctype(each) for each in split(declared)]
             getattr(found, function).restype = ctypes.c_int32
     return found
@@ -129,10 +70,7 @@ def split(declared: str) -> list[str]:
 
 
 def _ctype(declared: str) -> Any:
-    if declared in _NUMBERS:
-        return _NUMBERS[declared]
-    structure = STRUCTURES.get(declared.rstrip("*"))
-    return ctypes.c_void_p if structure is None else ctypes.POINTER(structure)
+    return _NUMBERS.get(declared, ctypes.c_void_p)
 
 
 _TYPES = {name: split(declared) for name, declared in TRAINING.items()}

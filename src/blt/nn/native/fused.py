@@ -31,7 +31,7 @@ def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
 
 def library() -> ctypes.CDLL | None:
     """Return the functions of `training.cpp`; None where they cannot be compiled, or while PyTorch compiles."""
-    return None if torch.compiler.is_compiling() else declare("training", load("training"))
+    return None if torch.compiler.is_compiling() else declare(load("training"))
 
 
 def call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> None:

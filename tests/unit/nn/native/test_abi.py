@@ -1,23 +1,19 @@
 """The interface between Python and C++: declared as it is written, and checked at the door."""
 
 import re
-import shutil
 
 import jaxtyping
 import pytest
 import torch
 
-from blt.nn import LinearSteps, attend_to_slots, attend_within_slots, embedding_bag, segment_max
+from blt.nn import attend_to_slots, attend_within_slots, embedding_bag, segment_max
 from blt.nn.native import abi, build, fused
 from blt.nn.native.fused import FusedAttention, FusedBag, FusedRotation, FusedSum, FusedSwiGLU
-from blt.nn.native.kernels import NativeCrossAttention, NativeLayer, NativeStepInputs
 from blt.nn.native.products import multiplies, muon_step
-from blt.nn.rotary import RotaryTable, rotary_table
+from blt.nn.rotary import rotary_table
 from blt.nn.transformer import Layer, RMSNorm, TransformerConfig
 
-pytestmark = pytest.mark.skipif(
-    build.load("training") is None or build.load("kernels") is None, reason="no compiler here"
-)
+pytestmark = pytest.mark.skipif(build.load("training") is None, reason="no compiler here")
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +24,9 @@ def _as_outside_the_tests():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-TABLES = {"training": abi.TRAINING, "kernels": abi.KERNELS}
-
-
-def declarations(name):
-    """Each function of a source's interface, with the types of its parameters."""
-    code = re.sub(r"//.*", "", (build.FOLDER / f"{name}.cpp").read_text())
+def declarations():
+    """Each function of the interface, with the types of its parameters."""
+    code = re.sub(r"//.*", "", (build.FOLDER / "training.cpp").read_text())
     code = code[code.rindex('extern "C" {') :]
     found = {}
     for result, function, parameters in re.findall(r"^(\w+) (\w+)\(([^)]*)\) \{", code, re.M):
@@ -46,35 +39,16 @@ def declarations(name):
     return found
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_every_function_is_declared_as_it_is_written(name):
-    written = declarations(name)
+def test_every_function_is_declared_as_it_is_written():
+    written = declarations()
     assert len(written) >= 3
     assert {function: types for function, (_, types) in written.items()} == {
-        function: abi.split(declared) for function, declared in TABLES[name].items()
+        function: abi.split(declared) for function, declared in abi.TRAINING.items()
     }
     assert {result for result, _ in written.values()} == {"int32_t"}
-    library = abi.declare(name, build.load(name))
-    for function, declared in TABLES[name].items():
+    library = abi.declare(build.load("training"))
+    for function, declared in abi.TRAINING.items():
         assert len(getattr(library, function).argtypes) == len(abi.split(declared))
-
-
-def test_structures_have_the_layout_that_c_gives_them(tmp_path):
-    fields = [(name, field[0]) for name, structure in abi.STRUCTURES.items() for field in structure._fields_]
-    offsets = ", ".join(f"offsetof({name}, {field})" for name, field in fields)
-    sizes = ", ".join(f"sizeof({name})" for name in abi.STRUCTURES)
-    shutil.copy(build.FOLDER / "layers.h", tmp_path)
-    (tmp_path / "layout.cpp").write_text(
-        f'#include <cstddef>\n#include "layers.h"\n'
-        f"static const long offsets[] = {{{offsets}}}, sizes[] = {{{sizes}}};\n"
-        'extern "C" long offset_of(int i) { return offsets[i]; }\nextern "C" long size_of(int i) { return sizes[i]; }\n'
-    )
-    library = build.load("layout", folder=tmp_path, openmp=False)
-    for number, (name, field) in enumerate(fields):
-        assert library.offset_of(number) == getattr(abi.STRUCTURES[name], field).offset, (name, field)
-    assert [library.size_of(number) for number in range(5)] == [
-        abi.ctypes.sizeof(structure) for structure in abi.STRUCTURES.values()
-    ]
 
 
 @pytest.mark.parametrize("epsilon", [0, 1, 0.0])
@@ -192,7 +166,7 @@ def test_matrices_without_numbers_are_left_to_pytorch():
 
 
 def test_memory_that_there_is_not_is_an_error_and_no_crash():
-    functions, huge = abi.declare("training", build.load("training")), 1 << 55
+    functions, huge = abi.declare(build.load("training")), 1 << 55
     one = torch.zeros(1, 1, dtype=torch.int64)
     at = one.data_ptr()
     assert functions.blt_norm_backward(0, 0, at, at, at, at, huge, 16, at, at) == 1
@@ -205,68 +179,3 @@ def test_memory_that_there_is_not_is_an_error_and_no_crash():
         assert functions.blt_pool_backward(kind, at, at, at, at, at, 1, 1, 1, 1, 1, huge, at, at, at) == 1
     with pytest.raises(MemoryError, match="no memory to work in"):
         abi.check_status(1, "a function")
-
-
-def a_layer():
-    return Layer(TransformerConfig(dim=32, num_layers=1, num_heads=2)).requires_grad_(False)
-
-
-def a_step(**changed):
-    """One layer's step at two places of a cache of three rows and eight slots."""
-    cache = torch.zeros(3, 2, 8, 16)
-    given = {
-        "states": torch.randn(2, 32),
-        "rows": torch.tensor([0, 2]),
-        "positions": torch.tensor([0, 5]),
-        "table": RotaryTable(torch.ones(2, 1, 1, 8), torch.zeros(2, 1, 1, 8)),
-        "keys": cache,
-        "values": cache.clone(),
-        "window": 8,
-    } | changed
-    places = NativeStepInputs(given.pop("rows"), given.pop("positions"), given.pop("table"))
-    return NativeLayer(a_layer())(given.pop("states"), places, **given)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"rows": torch.tensor([0, 3])}, "indices"),
-        ({"rows": torch.tensor([-1, 0])}, "indices"),
-        ({"positions": torch.tensor([-1, 0])}, "indices"),
-        ({"window": 9}, "indices"),
-        ({"window": 0}, "indices"),
-        ({"rows": torch.tensor([0, 2], dtype=torch.int32)}, "the kernel reads torch.int64"),
-        ({"states": torch.randn(2, 32, dtype=torch.float64)}, "the kernel reads torch.float32"),
-        ({"states": torch.randn(2, 32).bfloat16()}, "the kernel reads torch.float32"),
-        ({"states": torch.randn(3, 32)}, "do not fit together"),
-        ({"keys": torch.zeros(3, 2, 8, 8)}, "do not fit together"),
-        ({"keys": torch.zeros(3, 2, 8, 16, device="meta")}, "memory of the CPU"),
-        ({"values": torch.zeros(3, 2, 16, 8).transpose(2, 3)}, "contiguous"),
-        ({"positions": torch.tensor([0])}, "as many of each"),
-        ({"table": RotaryTable(torch.ones(1, 1, 1, 8), torch.zeros(1, 1, 1, 8))}, "as many of each"),
-        ({"table": RotaryTable(torch.ones(2, 1, 1, 4), torch.zeros(2, 1, 1, 4))}, "do not fit together"),
-    ],
-)
-def test_a_step_of_a_layer_checks_what_it_is_handed(changed, message):
-    a_step()
-    with pytest.raises(ValueError, match=message):
-        a_step(**changed)
-
-
-def test_other_steps_check_what_they_are_handed():
-    linear = LinearSteps(torch.randn(5, 32))
-    with pytest.raises(ValueError, match=r"the kernel reads torch\.float32"):
-        linear(torch.randn(2, 32).bfloat16())
-    with pytest.raises(ValueError, match="the matrix is 5 × 32"):
-        linear(torch.randn(2, 31))
-    part = a_layer()
-    cross = NativeCrossAttention(
-        norm=part.attention_norm, query=part.attention.query, output=part.attention.output, num_heads=2, kept=1
-    )
-    states, vectors = torch.randn(2, 32), torch.randn(4, 3, 2, 16)
-    cross(states, torch.tensor([0, 3]), keys=vectors, values=vectors)
-    for wrong in (-1, 4):
-        with pytest.raises(ValueError, match="indices"):
-            cross(states, torch.tensor([0, wrong]), keys=vectors, values=vectors)
-    with pytest.raises(ValueError, match="do not fit together"):
-        cross(states, torch.tensor([0]), keys=vectors, values=vectors)
