@@ -28,7 +28,7 @@ from blt.patching.patches import Patches
 from blt.shapes import Float, Int, Tensor
 
 ReadPatch = Callable[[int, Tensor], Tensor]
-"""(number of a cross-attention, byte states `B T D`) → byte states with what their patch says."""
+"""(index of a cross-attention, byte states `B T D`) → byte states after reading their patch."""
 
 
 class LocalEncoder(nn.Module):
@@ -47,7 +47,7 @@ class LocalEncoder(nn.Module):
     def forward(
         self, embedded: Float[Tensor, "B T D"], layout: Layout, *, attend: Attend | None = None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B P G"]]:
-        """Read the bytes, then pool each complete patch; `attend` stands in for the window."""
+        """Run the local layers over the bytes, then pool each complete patch; `attend` replaces the window pattern."""
         window = attend or WindowPattern(layout.documents, window=self.config.local_encoder.window)
         byte_states = self.layers(embedded, self.angles(layout.positions), window)
         pooled = segment_max(byte_states, layout.pooled_into, num_slots=layout.num_slots)  # B P D
@@ -55,11 +55,11 @@ class LocalEncoder(nn.Module):
         return byte_states, self.patch_states(vectors)
 
     def angles(self, positions: Int[Tensor, "B T"]) -> RotaryTable:
-        """Return the angles of bytes in their documents."""
+        """Return the RoPE table of byte positions."""
         return _angles(positions, self.config.local_encoder, theta=self.config.rope_theta)
 
     def queries(self, pooled: Float[Tensor, "B P D"]) -> Float[Tensor, "B P K D"]:
-        """Turn the pooled bytes of a patch into its k queries."""
+        """Project the pooled bytes of a patch to its k queries."""
         return self.to_queries(pooled).unflatten(-1, (self.config.queries_per_patch, -1))
 
     def patch_states(self, vectors: Float[Tensor, "B P K D"]) -> Float[Tensor, "B P G"]:
@@ -80,14 +80,14 @@ class GlobalTransformer(nn.Module):
     def forward(
         self, patch_states: Float[Tensor, "B P G"], layout: Layout, *, attend: Attend | None = None
     ) -> Float[Tensor, "B P G"]:
-        """Think, once per patch; `attend` stands in for the causal pattern."""
+        """Run the layers over the patches; `attend` replaces the causal pattern."""
         if attend is None and computes_runs(patch_states, head_dim=self.head_dim):
             return self._packed(patch_states, layout)
         causal = attend or CausalPattern(layout.patch_documents)
         return self.layers(patch_states, self.angles(layout.patch_positions), causal)
 
     def _packed(self, patch_states: Float[Tensor, "B P G"], layout: Layout) -> Float[Tensor, "B P G"]:
-        """Compute all rows' complete patches as one row, so that slots which hold none cost nothing."""
+        """Pack all rows' complete patches into one row, so that padding slots cost nothing."""
         flat, held = patch_states.flatten(0, 1), layout.nonempty
         if not len(held):
             return torch.zeros_like(patch_states)
@@ -101,7 +101,7 @@ class GlobalTransformer(nn.Module):
         return self.config.global_transformer.dim // self.config.global_transformer.num_heads
 
     def angles(self, positions: Int[Tensor, "B P"]) -> RotaryTable:
-        """Return the angles of patches in their documents."""
+        """Return the RoPE table of patch positions."""
         theta = self.config.global_rope_theta or self.config.rope_theta
         return _angles(positions, self.config.global_transformer, theta=theta)
 
@@ -129,7 +129,7 @@ class LocalDecoder(nn.Module):
         *,
         attend: Attend | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Let each byte read its newest complete patch, then its neighbours; `attend` stands in for the window."""
+        """Attend from each byte to its newest complete patch, then to its window; `attend` replaces the pattern."""
         window = attend or WindowPattern(layout.documents, window=self.config.local_decoder.window)
         vectors = self.patch_vectors(latents)
 
@@ -145,7 +145,7 @@ class LocalDecoder(nn.Module):
         attends: Sequence[Attend],
         read_patch: ReadPatch,
     ) -> Float[Tensor, "B T D"]:
-        """Run the layers over bytes that know how to read their patch."""
+        """Run cross-attention and layers in turn, then the norm."""
         table = _angles(positions, self.config.local_decoder, theta=self.config.rope_theta)
         for index, layer in enumerate(self.layers.layers):
             if index < len(self.cross_attentions):
@@ -154,7 +154,7 @@ class LocalDecoder(nn.Module):
         return self.norm(byte_states)
 
     def patch_vectors(self, latents: Float[Tensor, "B P G"]) -> Float[Tensor, "B P K D"]:
-        """Split each latent into the k vectors that bytes read."""
+        """Project each latent to the k vectors that bytes attend to."""
         return self.from_global(latents).unflatten(-1, (self.config.queries_per_patch, -1))
 
 
@@ -183,14 +183,14 @@ class BLT(nn.Module):
         return self.logits(self.local_decoder(byte_states, latents, layout))
 
     def set_dropout(self, *, layers: float = 0.0, ngrams: float = 0.0) -> None:
-        """Set the shares of positions that go, in training, without a layer's updates, and without their n-grams."""
+        """Set the dropout of training: positions that skip a layer's updates, and bytes without their n-grams."""
         self.hash_embedding.dropout = ngrams
         for part in self.modules():
             if isinstance(part, Layer):
                 part.dropout = layers
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
-        """Turn the decoder's states into logits, in float32."""
+        """Return the logits of the decoder's states, in float32."""
         if self.output is not None:
             return self.output(states).float()
         return torch.nn.functional.linear(states, self.hash_embedding.bytes.weight).float()

@@ -24,11 +24,14 @@ class HashConfig:
 
     def __post_init__(self) -> None:
         sizes = shown(self.ngram_sizes)
-        check(all(2 <= n <= MAX_NGRAM for n in self.ngram_sizes), f"ngram_sizes: {sizes}; each from 2 to {MAX_NGRAM}")
+        check(
+            all(2 <= n <= MAX_NGRAM for n in self.ngram_sizes),
+            f"ngram_sizes: {sizes}; each from 2 to {MAX_NGRAM}",
+        )
         distinct = len(set(self.ngram_sizes)) == len(self.ngram_sizes)
         check(distinct, f"ngram_sizes: {sizes}; each length once")
         check_range("num_rows", self.num_rows, 1, 2**31)
-        check(1 <= self.num_functions <= 11, f"num_functions: {self.num_functions}; 1 to 11")
+        check(1 <= self.num_functions <= 11, f"num_functions: {self.num_functions}; expected 1 to 11")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +47,17 @@ class BLTConfig:
     hash_embedding: HashConfig = field(default_factory=HashConfig)
     """Tables of hashed n-grams."""
     queries_per_patch: int = 3
-    """k: vectors of the encoder's width that stand for one patch."""
+    """k: vectors of the encoder's width that represent one patch."""
     decoder_cross_attention: Literal["every", "first"] = "every"
-    """Let bytes read their patch before every decoder layer, or before the first only."""
+    """Cross-attention from bytes to their patch before every decoder layer, or before the first only."""
     cross_attention_residual: Literal["once", "twice"] = "once"
-    """How often a state is added to what it reads by cross-attention: once, or twice as in transformers' BLT."""
+    """Residual of the cross-attention: the state added once, or twice as in transformers' BLT."""
     tie_embeddings: bool = True
-    """Use the byte embedding as output matrix too."""
+    """Use the byte embedding as the output matrix too."""
     rope_theta: float = 500000.0
     """Base of RoPE."""
     global_rope_theta: float | None = None
-    """Base of RoPE in the global transformer, where it has one of its own, such as that of a pretrained one."""
+    """Base of RoPE in the global transformer; None means `rope_theta`. A pretrained one may need its own."""
 
     def __post_init__(self) -> None:
         encoder, decoder = self.local_encoder.dim, self.local_decoder.dim

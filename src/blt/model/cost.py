@@ -1,13 +1,13 @@
-"""Parameters and FLOPs from the configuration alone; nothing is built.
+"""Parameters and FLOPs from the configuration alone; no model is built.
 
 FLOPs per byte follow the paper's accounting (section 4.5 and its appendix on FLOPs): the global transformer's divided
-by the mean patch length, plus the encoder's, the decoder's and both cross-attentions'. A product of matrices costs 2
+by the mean patch length, plus the encoder's, the decoder's and both cross-attentions'. A matmul costs 2
 per weight and position, embeddings cost nothing, and the backward pass costs twice the forward. Norms, softmax, RoPE
 and other work that grows with the width alone is left out, as in the paper.
 
-Attention is counted as what is looked at: a query and a key cost 4 × width for score and mixing, and a position has as
-many keys as it sees, averaged over a document of `context_bytes`. What runs can be more: windowed attention computes
-blocks of the window against two such blocks, and the global transformer computes masked pairs too.
+Attention counts visible pairs only: a query and a key cost 4 × width for score and weighted sum, and a position has as
+many keys as are visible to it, averaged over a document of `context_bytes`. What is computed can be more: masked
+windowed attention computes blocks of the window against two such blocks, and the global transformer masked pairs too.
 """
 
 import math
@@ -22,18 +22,18 @@ from blt.nn import LocalConfig, TransformerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PartCost:
-    """What one part of a model costs."""
+    """Cost of one part of a model."""
 
     name: str
-    """As the paper calls it."""
+    """The paper's name."""
     num_parameters: int
-    """Weights."""
+    """Parameters."""
     num_hidden: int
-    """Those of them that are in matrices of linear maps, which Muon moves; not the output."""
+    """Parameters in the matrices of linear layers, which Muon updates; without the output matrix."""
     products: float
-    """Forward FLOPs per byte in products with weights."""
+    """Forward FLOPs per byte in matmuls with weights."""
     attention: float
-    """Forward FLOPs per byte in scores and mixing."""
+    """Forward FLOPs per byte in attention scores and weighted sums."""
 
     @property
     def flops(self) -> float:
@@ -43,25 +43,25 @@ class PartCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a model costs."""
+    """Cost of a model."""
 
     parts: tuple[PartCost, ...]
     """Of the BLT."""
     entropy_model: PartCost | None
     """The frozen entropy model's, if there is one."""
     mean_patch_bytes: float
-    """Bytes per patch that the figures hold for."""
+    """Mean bytes per patch assumed."""
     context_bytes: int
-    """Length of a document, or window, that the figures hold for."""
+    """Length of a document, or of a training sequence, assumed."""
 
     @property
     def num_parameters(self) -> int:
-        """Weights of the BLT."""
+        """Parameters of the BLT."""
         return sum(part.num_parameters for part in self.parts)
 
     @property
     def num_parameters_without_embeddings(self) -> int:
-        """Weights that every byte or patch passes through; the paper's 1B and 8B count these."""
+        """Parameters without embeddings; the paper's 1B and 8B count these."""
         return sum(part.num_parameters for part in self.parts if not part.name.endswith("embedding"))
 
     @property
@@ -88,12 +88,12 @@ class Cost:
 def cost_of(
     config: BLTConfig, *, mean_patch_bytes: float, context_bytes: int, entropy_model: EntropyConfig | None = None
 ) -> Cost:
-    """Work out what a model costs.
+    """Return the cost of a model.
 
     Args:
         config: its shape.
         mean_patch_bytes: bytes per patch, on average.
-        context_bytes: length of a document, or of a training window.
+        context_bytes: length of a document, or of a training sequence.
         entropy_model: shape of the entropy model, if there is one.
 
     Raises:
@@ -132,7 +132,7 @@ def cost_of(
 
 
 def mean_keys(length: int | float, *, window: int | float = math.inf) -> float:
-    """Return how many keys a position sees, itself included, on average over a document of that many positions."""
+    """Return the mean number of keys visible to a position, itself included, over a document of `length` positions."""
     seen_by_the_last = min(length, window)
     return seen_by_the_last * (1 - (seen_by_the_last - 1) / (2 * length))
 
@@ -148,7 +148,7 @@ class _Layers:
 
 
 def _stack(shape: TransformerConfig, *, mean_keys: float, every: float = 1.0) -> _Layers:
-    """Count a stack that runs once in `every` bytes."""
+    """Return the cost of a stack that runs once in `every` bytes."""
     matrices = shape.num_layers * (4 * shape.dim**2 + 3 * shape.dim * shape.feed_forward_width)
     return _Layers(
         matrices=matrices,
@@ -163,7 +163,7 @@ def _local(shape: LocalConfig, *, context_bytes: int) -> _Layers:
 
 
 def _part(name: str, *, layers: _Layers | None = None, weights: int = 0, products: float = 0.0) -> PartCost:
-    """Join a stack of layers with weights beside it."""
+    """Return the cost of a stack of layers plus further weights."""
     layers = layers or _Layers(matrices=0, norms=0, products=0.0, attention=0.0)
     return PartCost(
         name=name,
@@ -175,7 +175,7 @@ def _part(name: str, *, layers: _Layers | None = None, weights: int = 0, product
 
 
 def _patches_read_bytes(config: BLTConfig, *, mean_patch_bytes: float) -> PartCost:
-    """Count the encoder's: queries and outputs once per vector of a patch, keys and values once per byte."""
+    """Return the encoder's cost: queries and outputs once per vector of a patch, keys and values once per byte."""
     dim, width, k = config.local_encoder.dim, config.global_transformer.dim, config.queries_per_patch
     to_queries = k * dim**2
     to_global = 0 if k * dim == width else k * dim * width
@@ -190,7 +190,7 @@ def _patches_read_bytes(config: BLTConfig, *, mean_patch_bytes: float) -> PartCo
 
 
 def _bytes_read_patch(config: BLTConfig, *, mean_patch_bytes: float) -> PartCost:
-    """Count the decoder's: queries and outputs once per byte, keys and values once per vector of a patch."""
+    """Return the decoder's cost: queries and outputs once per byte, keys and values once per vector of a patch."""
     dim, width, k = config.local_decoder.dim, config.global_transformer.dim, config.queries_per_patch
     count = config.local_decoder.num_layers if config.decoder_cross_attention == "every" else 1
     from_global = width * k * dim
@@ -205,7 +205,7 @@ def _bytes_read_patch(config: BLTConfig, *, mean_patch_bytes: float) -> PartCost
 
 
 def cost_of_entropy_model(shape: EntropyConfig, *, context_bytes: int) -> PartCost:
-    """Work out what an entropy model costs, on documents of that many bytes."""
+    """Return the cost of an entropy model on documents of `context_bytes`."""
     embedding = VOCABULARY_SIZE * shape.dim
     layers = _local(shape, context_bytes=context_bytes)
     weights = embedding * (1 if shape.tie_embeddings else 2) + shape.dim

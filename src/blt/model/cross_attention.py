@@ -1,4 +1,4 @@
-"""Both cross-attentions, by the patch structure: no bytes × patches mask exists, and cost is linear in bytes."""
+"""Both cross-attentions, computed by patch indices: no bytes × patches mask is made, and cost is linear in bytes."""
 
 from typing import Literal
 
@@ -11,11 +11,11 @@ from blt.shapes import Float, Tensor
 
 
 class CrossAttention(nn.Module):
-    """Projections and norms that both directions share; no RoPE, no biases.
+    """Projections and norms shared by both directions; no RoPE, no biases.
 
     Args:
         shape: of the stack that it belongs to; gives width, heads and norms.
-        residual: how often a state is added to what it reads.
+        residual: how often the state is added to the attention output.
     """
 
     def __init__(self, shape: TransformerConfig, *, residual: Literal["once", "twice"]) -> None:
@@ -32,24 +32,24 @@ class CrossAttention(nn.Module):
 
     @property
     def residual_scale(self) -> int:
-        """How often a state is added to what it reads."""
+        """Factor of the state in the residual addition: 1 or 2."""
         return 1 if self.residual == "once" else 2
 
     def queries(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead H E"]:
-        """Return the scaled queries of the states that ask."""
+        """Return the scaled queries."""
         projected = self.query(self.query_norm(states)).unflatten(-1, (self.num_heads, -1))
         return projected * projected.shape[-1] ** -0.5
 
     def keys_values(
         self, source: Float[Tensor, "*lead D"]
     ) -> tuple[Float[Tensor, "*lead H E"], Float[Tensor, "*lead H E"]]:
-        """Return keys and values of the states that answer."""
+        """Return the keys and values of the source states."""
         normed = self.source_norm(source)
         split = (self.num_heads, -1)
         return self.key(normed).unflatten(-1, split), self.value(normed).unflatten(-1, split)
 
     def add(self, states: Float[Tensor, "*lead D"], values: Float[Tensor, "*lead H E"]) -> Float[Tensor, "*lead D"]:
-        """Add what was gathered, projected, to the states that asked."""
+        """Project the attention output and add the residual."""
         kept = states if self.residual_scale == 1 else self.residual_scale * states
         return kept + self.output(values.flatten(-2))
 
@@ -60,7 +60,7 @@ class PatchesReadBytes(CrossAttention):
     def forward(
         self, patch_queries: Float[Tensor, "B P K D"], byte_states: Float[Tensor, "B T D"], layout: Layout
     ) -> Float[Tensor, "B P K D"]:
-        """Add to each query what its patch's bytes say."""
+        """Return the patch queries after attention to their patch's bytes."""
         keys, values = self.keys_values(byte_states)  # B T H E
         gathered = attend_within_slots(self.queries(patch_queries), keys, values, layout.pooled_into)  # B P K H E
         return self.add(patch_queries, gathered)
@@ -72,7 +72,7 @@ class BytesReadPatch(CrossAttention):
     def forward(
         self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "B P K D"], layout: Layout
     ) -> Float[Tensor, "B T D"]:
-        """Add to each byte what its readable patch says; nothing where there is none."""
+        """Return the byte states after attention to their readable patch; zeros are added where there is none."""
         keys, values = self.keys_values(patch_vectors)  # B P K H E
         return self.add(byte_states, attend_to_slots(self.queries(byte_states), keys, values, layout.read_from))
 
@@ -82,5 +82,5 @@ class BytesReadPatch(CrossAttention):
         keys: Float[Tensor, "B T K H E"],
         values: Float[Tensor, "B T K H E"],
     ) -> Float[Tensor, "B T D"]:
-        """Let each byte read its own k keys and values; zeros say nothing."""
+        """Attend from each byte to its own k keys and values; all-zero keys and values contribute nothing."""
         return self.add(byte_states, attend_to_vectors(self.queries(byte_states), keys, values))

@@ -1,4 +1,4 @@
-"""Byte embedding plus hashed n-grams: each byte knows the few bytes before it before any layer runs."""
+"""Byte embedding plus hashed n-grams, which give each byte its near context before the first layer."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ PRIMES = (
     5463458053,
     3367900313,
 )
-"""Base of each hash function, in the order of the published weights."""
+"""Prime base of each hash function, in the order of the published weights."""
 
 
 def ngram_hashes(
@@ -52,12 +52,16 @@ def ngram_hashes(
 
 
 def longest_ngram(config: HashConfig) -> int:
-    """Return the number of ids that the n-grams of a byte reach over, the byte included; 1 without n-grams."""
+    """Return the length of the longest n-gram, in bytes; 1 without n-grams."""
     return max(config.ngram_sizes, default=1)
 
 
 def hash_rows(preceding: Sequence[Int[Tensor, "*S"]], config: HashConfig) -> Int[Tensor, "*S N"]:
-    """Return table rows from the ids themselves: `preceding[j]` holds the id j bytes back; see `ngram_hashes`."""
+    """Return the table rows; `preceding[j]` holds the id j bytes back. See `ngram_hashes`."""
+    # The hash is a polynomial in the prime, evaluated by Horner's rule from the newest byte backwards: the n-gram
+    # that is one byte longer reuses the shorter one's hash. Overflow is intended: int64 wraps modulo 2^64, in the
+    # published code too, so that every device and NumPy give the same rows. `remainder` takes the sign of the
+    # divisor, so a hash that wrapped to a negative number still gives a row from 0.
     rows = []
     for function in range(config.num_functions):
         hashed = preceding[0]
@@ -70,7 +74,7 @@ def hash_rows(preceding: Sequence[Int[Tensor, "*S"]], config: HashConfig) -> Int
 
 
 class NgramHashes:
-    """The same rows for a few bytes at a time, on the host: one product with the powers of the primes.
+    """The same rows on the host (NumPy), for a few bytes at a time: one product with the powers of the primes.
 
     Args:
         config: sizes of the tables.
@@ -83,20 +87,22 @@ class NgramHashes:
         self._first_rows = np.arange(len(tables)) * config.num_rows
         self._powers = np.zeros((self.longest, len(tables)), dtype=np.int64)
         for table, (prime, n) in enumerate(tables):
+            # Powers reduced modulo 2^64 and reinterpreted as int64 give, in wrapping arithmetic, Horner's result bit
+            # by bit.
             powers = [pow(prime, n - 1 - back, 2**64) for back in range(n)]
             self._powers[:n, table] = np.array(powers, dtype=np.uint64).astype(np.int64)
 
     def __call__(self, preceding: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return table rows (… × N) from ids (… × longest), newest first; see `ngram_hashes`."""
-        hashed = (preceding[..., None] * self._powers).sum(-2)  # wraps, as it should
+        hashed = (preceding[..., None] * self._powers).sum(-2)  # wraps modulo 2^64, as intended
         return hashed % self._num_rows + self._first_rows
 
 
 class HashEmbedding(nn.Module):
     """Byte embedding plus the sum of its hashed n-grams' rows.
 
-    `sparse_gradients`, off by default, makes the gradient of the tables hold those rows alone that a batch reads.
-    `dropout`, 0 by default, is the share of bytes that do without n-grams in training, while the others' weigh more.
+    `sparse_gradients`, off by default, makes the tables' gradient sparse: it holds only the rows that a batch reads.
+    `dropout`, 0 by default, is the probability that a byte's n-grams are dropped in training; the others are scaled up.
     """
 
     def __init__(self, config: HashConfig, *, dim: int) -> None:
@@ -109,7 +115,7 @@ class HashEmbedding(nn.Module):
         self.dropout = 0.0
 
     def forward(self, byte_ids: Int[Tensor, "B T"], hashes: Int[Tensor, "B T N"]) -> Float[Tensor, "B T D"]:
-        """Embed each byte with the n-grams that end there."""
+        """Embed each byte together with the n-grams that end at it."""
         embedded = self.bytes(byte_ids)
         if self.ngrams is None:
             return embedded
@@ -120,7 +126,7 @@ class HashEmbedding(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw new weights: the n-grams of a byte together weigh a tenth of the byte, since all they say is learnt."""
+        """Initialise weights; the n-grams of a byte together have a tenth of the byte's standard deviation."""
         std = self.bytes.embedding_dim**-0.5
         nn.init.normal_(self.bytes.weight, std=std)
         if self.ngrams is not None:

@@ -1,4 +1,4 @@
-"""The Byte Latent Transformer, a few bytes of some rows at a time; the global transformer runs once per patch."""
+"""Incremental decoding of a BLT, a few bytes of some rows at a time; the global transformer runs once per patch."""
 
 from typing import NamedTuple
 
@@ -31,27 +31,27 @@ from blt.shapes import Bool, Float, Int, Tensor
 
 
 class RowPosition(NamedTuple):
-    """How far some rows have come in their documents."""
+    """Positions of some rows in their documents."""
 
     rows: HostInts
     newest_byte: HostInts
-    """Position of each row's newest byte; −1 where there is none."""
+    """Position of each row's newest byte; −1 if there is none."""
     newest_patch: HostInts
-    """Number of each row's newest complete patch; −1 where there is none."""
+    """Index of each row's newest complete patch; −1 if there is none."""
     patch_start: HostInts
     """Position of the first byte of the patch that is open, or that the next byte opens."""
 
 
 class BLTState:
-    """All that a BLT must remember of each row in order to go on.
+    """The decoding state of a BLT, per row.
 
-    Where a row stands is three numbers; all else lies in rings that these point into. A BOS starts a new document in
-    its row: nothing read before it matters any more, exactly as `lay_out` has it.
+    A row's position is three numbers; everything else lies in ring buffers indexed by them. A BOS starts a new document
+    in its row: nothing read before it is visible any more, as in `lay_out`.
 
     Args:
-        blt: the model; its weights must stay as they are.
+        blt: the model; its weights must not change.
         batch: rows, all at their start.
-        max_rollback: how many bytes can be read at once, and taken back.
+        max_rollback: how many bytes can be read at once, and rolled back.
     """
 
     def __init__(self, blt: BLT, *, batch: int, max_rollback: int) -> None:
@@ -82,17 +82,19 @@ class BLTState:
     @torch.inference_mode()
     @without_autocast
     def read(self, byte_ids: Int[Tensor, "R M"], ends: Bool[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
-        """Read bytes of some rows, at most `max_rollback` of each; a BOS may only be the first of them.
+        """Run the model on the next bytes of some rows, at most `max_rollback` each; only the first may be a BOS.
 
         Args:
             byte_ids: the bytes.
-            ends: whether each completes a patch.
-            rows: which rows read; each once.
+            ends: whether each byte completes a patch.
+            rows: the rows to advance, without repetition.
 
         Returns:
             Logits of the byte that follows each, float32.
         """
-        num, ended = byte_ids.shape[1], ends.cpu().numpy()  # the one wait for the device
+        # All index arithmetic is done on the host, from the three numbers of each row and the patch ends. So the
+        # device is waited for once, here, and everything after is enqueued without looking at its results.
+        num, ended = byte_ids.shape[1], ends.cpu().numpy()
         ids = byte_ids.cpu().numpy()
         assert num <= self.max_rollback
         self.restart(rows[ids[:, 0] == BOS_ID])
@@ -105,20 +107,26 @@ class BLTState:
         self._open_patches.make_room(longest, newest=self.newest_byte)
         self._open_patches.write(places.rows, places.positions, byte_states)
         self.newest_byte[rows] = positions[:, -1]
-        numbers = self.newest_patch[rows][:, None] + ended.cumsum(1)  # R M: the newest patch once each byte is read
+        numbers = self.newest_patch[rows][:, None] + ended.cumsum(1)  # R M: newest complete patch after each byte
+        # Patches completed by these bytes go through the global transformer before any of the bytes is decoded: the
+        # byte that completes a patch already attends to it. `numbers` gives each byte its own patch, so later ones
+        # stay unseen.
         if ended.any():
             self._complete_patches(ended, positions, numbers, rows)
         sources = self._on_device(self._readable.sources(rows.repeat(num), numbers.ravel()))
         return self._decode(byte_states, places, sources).view(*byte_ids.shape, -1)
 
     def rewind(self, *, taken_back: HostInts) -> None:
-        """Take back the last bytes of what was read last, so many of each row that read; not twice, and no BOS."""
+        """Roll back the last `taken_back[r]` bytes of the last read, per row; once per read, and never over a BOS."""
+        # Caches need no undo: entries beyond a row's position are masked and later overwritten. Only the three
+        # numbers are computed anew, from those before the read and the patch ends among the bytes that stay. The open
+        # patch starts one past the last such end; with none, it is the patch that was open before the read.
         assert self._last is not None
         (before, ends), self._last = self._last, None
         num = ends.shape[1]
         kept = num - taken_back
         ends = ends & (np.arange(num) < kept[:, None])
-        after_end = before.newest_byte + 1 + num - ends[:, ::-1].argmax(1)  # one past the last end that stays
+        after_end = before.newest_byte + 1 + num - ends[:, ::-1].argmax(1)  # one past the last remaining end
         after = before._replace(
             newest_byte=before.newest_byte + kept,
             newest_patch=before.newest_patch + ends.sum(1),
@@ -127,16 +135,16 @@ class BLTState:
         self.restore(after)
 
     def snapshot(self, rows: HostInts) -> RowPosition:
-        """Say how far some rows have come."""
+        """Return the positions of some rows."""
         return RowPosition(rows, self.newest_byte[rows], self.newest_patch[rows], self.patch_start[rows])
 
-    def restore(self, standing: RowPosition) -> None:
-        """Go back to where rows stood, at most `max_rollback` bytes ago; no BOS may have come since."""
-        rows, *numbers = standing
+    def restore(self, snapshot: RowPosition) -> None:
+        """Return to a snapshot at most `max_rollback` bytes old; no BOS may have been read since."""
+        rows, *numbers = snapshot
         self.newest_byte[rows], self.newest_patch[rows], self.patch_start[rows] = numbers
 
     def restart(self, rows: HostInts) -> None:
-        """Put some rows back at their start."""
+        """Reset some rows to their start."""
         self.newest_byte[rows] = self.newest_patch[rows] = -1
         self.patch_start[rows] = 0
 
@@ -152,22 +160,22 @@ class BLTState:
     def _complete_patches(
         self, ended: npt.NDArray[np.bool_], positions: HostInts, numbers: HostInts, rows: HostInts
     ) -> None:
-        """Think about every patch that has ended, and make it readable."""
+        """Run the global transformer on newly completed patches, and make them readable."""
         which, at = ended.nonzero()
         lasts, patch_rows, patches = positions[which, at], rows[which], numbers[which, at]
-        follows = np.append(False, which[1:] == which[:-1])  # an earlier patch of the same row has ended here too
+        follows = np.append(False, which[1:] == which[:-1])  # not the row's first patch completed in this read
         firsts = np.where(follows, np.roll(lasts, 1) + 1, self.patch_start[patch_rows])
         patch_states = self._open_patches.pool(patch_rows, firsts=firsts, lasts=lasts)
         places = self._places(patch_rows, patches, numbers[which, -1])
         latents = self._global.run(patch_states, places)
         self._readable.write(latents, self._on_device(self._readable.sources(patch_rows, patches)))
-        self.patch_start[patch_rows] = lasts + 1  # of the patches of one row the last one stays
+        self.patch_start[patch_rows] = lasts + 1  # with several patches of a row, the last one's is kept
         self.newest_patch[rows] = numbers[:, -1]
 
     def _decode(
         self, states: Float[Tensor, "N D"], places: StepInputs, sources: Int[Tensor, " N"]
     ) -> Float[Tensor, "N V"]:
-        standing = self._decoder.prepare(places)
+        inputs = self._decoder.prepare(places)
         for index in range(self.blt.config.local_decoder.num_layers):
             states = self._decoder.layer(index, self._readable.read(index, states, sources), standing)
         return self.blt.logits(self.blt.local_decoder.norm(states)[None])[0]
@@ -182,11 +190,14 @@ class BLTState:
         *,
         lengths: Int[Tensor, " R"],
     ) -> Float[Tensor, "R V"]:
-        """Let some rows start anew with the first `lengths[r]` bytes of each, at least one, read in one parallel pass.
+        """Prefill: restart some rows with the first `lengths[r]` (at least 1) bytes of each, in one parallel pass.
 
         Returns:
-            Logits of the byte that follows, float32.
+            Logits of the byte after each row's last one, float32.
         """
+        # Rows are padded to one length and may hold several documents; only the last document of each row, up to its
+        # own length, goes on. So ends beyond the length are cleared, then bytes and patches of that document are
+        # selected, and of its bytes those after the last patch end: they form the open patch.
         last = lengths[:, None] - 1  # R 1
         within = torch.arange(byte_ids.shape[1], device=byte_ids.device) <= last
         patches = Patches(ends=ends & within)
@@ -217,7 +228,7 @@ class BLTState:
         patch_in_document: Bool[Tensor, "R P"],
         last: Int[Tensor, "R 1"],
     ) -> None:
-        """Note how far some rows have come."""
+        """Set the positions of some rows, and their newest ids."""
         newest = layout.positions.gather(1, last)
         self.newest_byte[rows] = newest[:, 0].cpu().numpy()
         self.newest_patch[rows] = torch.where(patch_in_document, layout.patch_positions, -1).amax(1).cpu().numpy()
@@ -237,7 +248,7 @@ class BLTState:
         patch_in_document: Bool[Tensor, "R P"],
         last: Int[Tensor, "R 1"],
     ) -> Float[Tensor, "R T D"]:
-        """Run the full forward up to the decoder's states, keeping what goes on after each row's last byte."""
+        """Run the full forward up to the decoder's states, and fill the caches with each row's last document."""
         blt, config = self.blt, self.blt.config
         window_of_encoder, window_of_decoder = (
             KVRecorder(WindowPattern(layout.documents, window=shape.window))
@@ -264,7 +275,7 @@ class BLTState:
         return states
 
     def add_rows(self, count: int) -> None:
-        """Make room for more rows, all at their start."""
+        """Append rows, all at their start."""
         self.newest_byte = np.concatenate([self.newest_byte, np.full(count, -1)])
         self.newest_patch = np.concatenate([self.newest_patch, np.full(count, -1)])
         self.patch_start = np.concatenate([self.patch_start, np.zeros(count, dtype=np.int64)])
@@ -275,7 +286,7 @@ class BLTState:
         self._readable.add_rows(count)
 
     def num_bytes(self) -> dict[str, int]:
-        """Return the memory that each part takes."""
+        """Return the memory of each part, in bytes."""
         return {
             "local encoder": self._encoder.cache.nbytes() + self._open_patches.states.nbytes,
             "global transformer": self._global.cache.nbytes(),

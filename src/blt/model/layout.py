@@ -1,4 +1,4 @@
-"""Which byte feeds which patch and reads which patch, computed once for a forward pass."""
+"""The byte ↔ patch index maps, computed once per forward pass."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,18 +13,18 @@ from blt.shapes import Int, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The structure of packed rows. Slot P, one past the last, means "no patch"."""
+    """Index maps of packed rows. Slot P, one past the last, is a sentinel for "no patch"."""
 
     documents: Int[Tensor, "B T"]
-    """Number of each byte's document in its row: one more after every BOS."""
+    """Document number of each byte in its row; every BOS starts a new one."""
     positions: Int[Tensor, "B T"]
     """Of each byte in its document, from 0."""
     patch_documents: Int[Tensor, "B P"]
-    """Number of each patch's document; −1 in the slots that hold none."""
+    """Document number of each patch; −1 in padding slots."""
     patch_positions: Int[Tensor, "B P"]
     """Of each patch in its document, from 0."""
     pooled_into: Int[Tensor, "B T"]
-    """Slot of the complete patch that each byte feeds, or P."""
+    """Slot of the complete patch that each byte belongs to, or P."""
     read_from: Int[Tensor, "B T"]
     """Slot of the newest patch that is complete once the byte is read, in the same document, or P."""
 
@@ -35,26 +35,30 @@ class Layout:
 
     @cached_property
     def nonempty(self) -> Int[Tensor, " N"]:
-        """Those of all rows' slots, B·P in all, that hold a patch."""
+        """Flat indices, among all B·P slots, of those that hold a patch."""
         return (self.patch_documents.flatten() >= 0).nonzero()[:, 0]
 
     @cached_property
     def nonempty_documents(self) -> Int[Tensor, " N"]:
-        """Numbers of their documents, no two rows' alike."""
+        """Document numbers of these patches, unique across rows."""
         rows = torch.arange(len(self.documents), device=self.documents.device)[:, None]
         return (self.patch_documents + rows * (self.documents.shape[1] + 1)).flatten()[self.nonempty]
 
 
 def lay_out(byte_ids: Int[Tensor, "B T"], patches: Patches) -> Layout:
-    """Work out who feeds and who reads whom.
+    """Build the byte ↔ patch index maps.
 
-    Documents in one row never meet, whatever the patches say: a patch that runs over a BOS is fed by its last
-    document's bytes only, and nothing reads a patch of another document.
+    Documents of one row never attend to each other, whatever the patches are: a patch that spans a BOS pools the bytes
+    of its last document only, and no byte reads a patch of another document.
     """
+    # A patch belongs to the document of its last byte. Bytes and patches whose documents differ are separated by
+    # pointing the byte to the sentinel P, both for pooling and for reading; so the layers need no document mask between
+    # bytes and patches. Padding the documents with one −1 lets the sentinel be looked up like any slot: it matches
+    # none.
     documents = (byte_ids == BOS_ID).long().cumsum(1)
     patch_documents = torch.where(patches.is_complete, documents.gather(1, patches.end_positions), -1)
     num_slots = patches.num_slots
-    padded = torch.nn.functional.pad(patch_documents, (0, 1), value=-1)  # slot P belongs to no document
+    padded = torch.nn.functional.pad(patch_documents, (0, 1), value=-1)  # the sentinel P
     own = torch.where(patches.ids < patches.num_complete[:, None], patches.ids, num_slots)
     newest = torch.where(patches.readable >= 0, patches.readable, num_slots)
     return Layout(

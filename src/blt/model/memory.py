@@ -1,4 +1,4 @@
-"""Memory from the configuration alone: what training holds, and what decoding holds.
+"""Memory estimates of training and decoding from the configuration alone.
 
 Weights, gradients, optimiser states and caches are exact. Activations are an estimate: what PyTorch keeps for the
 backward pass, counted from the formulas of each part, without compilation and without recomputation.
@@ -19,36 +19,36 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """What training holds at its peak, in bytes."""
+    """Peak memory of training, in bytes."""
 
     weights: int
     """float32, the frozen entropy model's included."""
     gradients: int
-    """float32; those of sparse tables: of the rows that a batch can read at most."""
+    """float32; for sparse tables, of the rows that a batch can read at most."""
     optimizer: int
-    """AdamW: two moments per weight; Muon: one per hidden matrix, and AdamW's two for the rest. A row of a sparse table
-    has the number of its steps too."""
+    """AdamW: two moments per weight; Muon: one per hidden matrix, and AdamW's two for the rest. Each row of a sparse
+    table also has a step count."""
     activations: int
     """Estimate for one batch."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of all."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingMemory:
-    """What decoding holds, in bytes."""
+    """Memory of decoding, in bytes."""
 
     weights: int
     """The entropy model's included."""
     caches: int
-    """Of one text: rings of the window, one entry per patch, and the patch that bytes read."""
+    """Of one sequence: ring buffers of the windows, one entry per patch, and the readable patches."""
 
     @property
     def total(self) -> int:
-        """Weights once and one text's caches."""
+        """Weights plus the caches of one sequence."""
         return self.weights + self.caches
 
 
@@ -62,16 +62,16 @@ def training_memory(
     sparse_ngrams: bool = False,
     accumulation: int = 1,
 ) -> TrainingMemory:
-    """Estimate what training in float32 holds.
+    """Estimate the memory of training in float32.
 
     Args:
         config: shape of the model.
-        optimizer: what moves the weights.
-        batch_bytes: bytes that are computed at once: rows × window ÷ accumulation.
+        optimizer: the optimizer.
+        batch_bytes: bytes of one forward pass: batch size × sequence length ÷ accumulation.
         mean_patch_bytes: bytes per patch, on average.
         entropy_model: shape of the frozen entropy model, if there is one.
-        sparse_ngrams: the n-gram tables have sparse gradients.
-        accumulation: parts of `batch_bytes` that a step adds the gradients of.
+        sparse_ngrams: whether the n-gram tables have sparse gradients.
+        accumulation: gradient accumulation, in forward passes per optimiser step.
     """
     cost = cost_of(config, mean_patch_bytes=mean_patch_bytes, context_bytes=1, entropy_model=entropy_model)
     frozen = 0 if cost.entropy_model is None else cost.entropy_model.num_parameters
@@ -99,7 +99,7 @@ def decoding_memory(
     entropy_model: EntropyConfig | None = None,
     bytes_per_number: int = FLOAT32_BYTES,
 ) -> DecodingMemory:
-    """Work out what decoding one text holds.
+    """Return the memory of decoding one sequence.
 
     Args:
         config: shape of the model.
@@ -120,12 +120,12 @@ def decoding_memory(
 
 
 def _ring(shape: LocalConfig, context_bytes: int) -> int:
-    """Count the keys and values of a window."""
+    """Count the numbers in the ring buffer of a window."""
     return 2 * shape.num_layers * shape.dim * min(shape.window, context_bytes)
 
 
 def _kept_per_byte(config: BLTConfig, *, mean_patch_bytes: float) -> float:
-    """Count the numbers that the backward pass needs, per byte of the batch."""
+    """Count the activations saved for the backward pass, per byte of the batch."""
     dim, k = config.local_encoder.dim, config.queries_per_patch
     num_cross = config.local_decoder.num_layers if config.decoder_cross_attention == "every" else 1
     encoder = _kept_by_stack(config.local_encoder, copies_of_keys=2)
@@ -137,6 +137,6 @@ def _kept_per_byte(config: BLTConfig, *, mean_patch_bytes: float) -> float:
 
 
 def _kept_by_stack(shape: TransformerConfig, *, copies_of_keys: int) -> int:
-    """Count per position: both norms' inputs and outputs, queries, keys, values, the mixed values, and SwiGLU."""
+    """Count per position: inputs and outputs of both norms, queries, keys, values, attention output, and SwiGLU."""
     attention = (4 + 3 + 2 * copies_of_keys) * shape.dim
     return shape.num_layers * (attention + 4 * shape.feed_forward_width)

@@ -1,4 +1,4 @@
-"""What decoding remembers of patches: the bytes of the unfinished one, and the finished ones that bytes may read."""
+"""Patches in decoding: byte states of the open patch, and keys and values of the complete ones that bytes read."""
 
 import numpy as np
 import torch
@@ -10,14 +10,14 @@ from blt.shapes import Float, Int, Tensor
 
 
 class OpenPatches:
-    """The byte states of each row's unfinished patch, from which the patch is made once it is complete.
+    """The byte states of each row's open patch, pooled once the patch is complete.
 
     Position p of a document lies in slot p mod the number of slots, which grows to hold the longest patch.
 
     Args:
         encoder: the local encoder.
         batch: rows.
-        like: a tensor of the wanted device and type.
+        like: a tensor with the device and dtype to use.
     """
 
     def __init__(self, encoder: LocalEncoder, *, batch: int, like: Tensor) -> None:
@@ -25,11 +25,11 @@ class OpenPatches:
         self.states: Float[Tensor, "B S D"] = like.new_zeros(batch, 64, encoder.config.local_encoder.dim)
 
     def make_room(self, longest: int, *, newest: HostInts) -> None:
-        """Be able to hold so many bytes of a patch.
+        """Grow so that a patch of `longest` bytes fits.
 
         Args:
-            longest: how many.
-            newest: position of the newest byte of every row.
+            longest: bytes of the longest patch.
+            newest: position of each row's newest byte.
         """
         num_rows, num_slots, dim = self.states.shape
         if longest <= num_slots:
@@ -42,7 +42,7 @@ class OpenPatches:
         self.states = states
 
     def write(self, rows: Int[Tensor, " N"], positions: Int[Tensor, " N"], states: Float[Tensor, "N D"]) -> None:
-        """Add bytes at positions of their documents."""
+        """Store byte states at positions of their documents."""
         self.states[rows, positions % self.states.shape[1]] = states.to(self.states.dtype)
 
     def pool(self, rows: HostInts, *, firsts: HostInts, lasts: HostInts) -> Float[Tensor, "P G"]:
@@ -59,7 +59,7 @@ class OpenPatches:
         return encoder.patch_states(encoder.cross_attention.add(asking, gathered))[:, 0]
 
     def add_rows(self, count: int) -> None:
-        """Make room for more rows."""
+        """Append empty rows."""
         self.states = torch.cat([self.states, self.states.new_zeros(count, *self.states.shape[1:])])
 
 
@@ -72,8 +72,8 @@ class ReadablePatches:
     Args:
         decoder: the local decoder.
         batch: rows.
-        like: a tensor of the wanted device and type.
-        max_rollback: how many patches can be completed at once, and taken back.
+        like: a tensor with the device and dtype to use.
+        max_rollback: how many patches can be completed at once, and rolled back.
     """
 
     def __init__(self, decoder: LocalDecoder, *, batch: int, like: Tensor, max_rollback: int) -> None:
@@ -83,13 +83,13 @@ class ReadablePatches:
         self.keys: Float[Tensor, "L Z K H E"] = like.new_zeros(
             len(decoder.cross_attentions), batch * (self.num_slots + 1), num_vectors, *heads
         )
-        """Z: row by row, slot by slot, the slot of zeros last."""
+        """Z = rows × slots + 1, row-major; the slot of zeros is last."""
         self.values: Float[Tensor, "L Z K H E"] = torch.zeros_like(self.keys)
         self.decoder = decoder
         self._crosses = [part for part in decoder.cross_attentions if isinstance(part, BytesReadPatch)]
 
     def sources(self, rows: HostInts, patches: HostInts) -> HostInts:
-        """Return where the patches of those numbers lie; number −1 means that there is none."""
+        """Return the slot indices of patches; patch −1 maps to the slot of zeros."""
         slots = np.where(patches >= 0, patches % self.num_slots, self.num_slots)
         return rows * (self.num_slots + 1) + slots
 
@@ -104,14 +104,14 @@ class ReadablePatches:
             )
 
     def read(self, index: int, states: Float[Tensor, "N D"], sources: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """Add to each byte what its patch says, by one of the cross-attentions, if there is such a one."""
+        """Apply cross-attention `index`, if the decoder has it, from each byte to its patch."""
         if index >= len(self._crosses):
             return states
         keys, values = self.keys[index], self.values[index]
         return self._crosses[index].read(states[None], keys[None, sources], values[None, sources])[0]
 
     def add_rows(self, count: int) -> None:
-        """Make room for more rows."""
+        """Append empty rows."""
         self.keys, self.values = (
             torch.cat([part, part.new_zeros(len(part), count * (self.num_slots + 1), *part.shape[2:])], dim=1)
             for part in (self.keys, self.values)

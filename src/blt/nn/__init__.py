@@ -1,4 +1,4 @@
-"""Bricks: attention, transformer layers, segment reductions, caches. Nothing here knows of bytes or patches."""
+"""Building blocks: attention, transformer layers, segment reductions, caches. Independent of bytes and patches."""
 
 from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern, computes_runs
 from blt.nn.cache import HostInts, KeyValueCache, KVRecorder, StepInputs

@@ -1,8 +1,8 @@
-"""Self-attention, and the patterns of who sees whom.
+"""Self-attention and its masks.
 
-A layer computes queries, keys and values; an `Attend` says which keys each query meets. Patterns over whole rows
-(`WindowPattern`, `CausalPattern`) and caches fed one position at a time (`blt.nn.cache`) are interchangeable there, so
-that training and generation run the same layers.
+A layer computes queries, keys and values; an `Attend` decides which keys each query attends to. Patterns over whole
+rows (`WindowPattern`, `CausalPattern`) and the KV cache (`blt.nn.cache`) are interchangeable there, so that training
+and generation run the same layers.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from blt.shapes import Bool, Float, Int, Tensor
 
 Heads = Float[Tensor, "B T H E"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(queries, keys, values) → values gathered for each query, all `B T H E`."""
+"""(queries, keys, values) → the attention output of each query, all `B T H E`."""
 
 
 class SelfAttention(nn.Module):
@@ -36,7 +36,7 @@ class SelfAttention(nn.Module):
         self.output = Linear(dim, dim)
 
     def forward(self, states: Float[Tensor, "B T D"], table: RotaryTable, attend: Attend) -> Float[Tensor, "B T D"]:
-        """Mix each position with those that `attend` lets it see."""
+        """Attend to the positions that `attend` makes visible, then project."""
         split = (*states.shape[:2], self.num_heads, -1)
         queries = rotate(self.query(states).view(split), table)  # B T H E
         keys = rotate(self.key(states).view(split), table)
@@ -45,9 +45,9 @@ class SelfAttention(nn.Module):
 
 
 class RunPattern(ABC):
-    """Each position sees a run of positions that ends with itself; `first` says where the run begins.
+    """Each position attends to a contiguous run of positions that ends with itself; `first` is where the run begins.
 
-    On a CPU the runs are all that is computed; elsewhere masks over blocks or rows do the same.
+    On a CPU only the runs are computed; elsewhere masks over blocks or whole rows give the same result.
     """
 
     first: Int[Tensor, "B T"]
@@ -64,21 +64,21 @@ class RunPattern(ABC):
 
 
 def computes_runs(states: Float[Tensor, "B T D"], *, head_dim: int) -> bool:
-    """Whether a `RunPattern` computes nothing but its runs, so that many segments can share one row for free."""
+    """Whether a `RunPattern` computes its runs only, so that packing many segments into one row costs nothing extra."""
     return fits(states, widths=(head_dim,))
 
 
 class CausalPattern(RunPattern):
-    """Each position sees itself and all earlier ones of its segment; quadratic in T."""
+    """Causal attention within a segment; quadratic in T."""
 
     def __init__(self, segments: Int[Tensor, "B T"]) -> None:
-        """Args: segments: runs of equal numbers belong together; positions of different segments never meet."""
+        """Args: segments: segment number of each position; attention never crosses segments."""
         self.segments = segments
         self.first = torch.arange(segments.shape[1], device=segments.device) - run_positions(segments)
 
     @cached_property
     def visible(self) -> Bool[Tensor, "B 1 T T"]:
-        """Which keys each query meets."""
+        """Return the attention mask over whole rows."""
         length = self.segments.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.segments.device).tril()
         return (causal & (self.segments[:, :, None] == self.segments[:, None, :]))[:, None]
@@ -90,14 +90,14 @@ class CausalPattern(RunPattern):
 
 
 class WindowPattern(RunPattern):
-    """Each position sees the `window` newest positions of its segment, itself included; linear in T.
+    """Causal sliding-window attention within a segment: the `window` newest positions, itself included; linear in T.
 
-    Where there are masks, rows are cut into blocks of `window`; the queries of a block meet the keys of their own block
-    and of the one before, which is all that a window can reach. No T×T mask exists.
+    With masks, rows are split into blocks of `window`; the queries of a block attend to the keys of their own block and
+    of the one before, which is all that a window can reach. No T×T mask is made.
     """
 
     def __init__(self, segments: Int[Tensor, "B T"], *, window: int) -> None:
-        """Args: segments: runs of equal numbers belong together; window: how many one sees, itself included."""
+        """Args: segments: segment number of each position; window: positions attended to, itself included."""
         self.segments, self.window = segments, window
         self.length = segments.shape[1]
         self.block = min(window, self.length)
@@ -108,7 +108,7 @@ class WindowPattern(RunPattern):
 
     @cached_property
     def visible(self) -> Bool[Tensor, "Z 1 W X"]:
-        """Which keys the queries of each block meet: B·N × 1 × W × 2W, or × W where one block holds the row."""
+        """Return the attention mask of each block: B·N × 1 × W × 2W, or × W where one block holds the row."""
         blocks = F.pad(self.segments, (0, self.padding), value=-1).view(-1, self.num_blocks, self.block)
         offsets = torch.arange(self.block, device=self.segments.device)
         if self.num_blocks == 1:  # the row fits into one block: nothing lies before it

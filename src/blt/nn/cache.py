@@ -1,10 +1,10 @@
-"""Keys and values kept from step to step.
+"""The KV cache of incremental decoding.
 
-A cache serves all layers of one stack, for rows that stand at positions of their own, counted from the start of their
-segment. Position p lies in slot p mod the number of slots. A cache does not know how far its rows have come: that is
-one number per row, which its user keeps. So to start a new segment is to set that number to −1, and to take back what
-was read last is to lower it: what lies beyond is not seen, and overwritten in time. A ring (a stack with a window) has
-room for `max_rollback` positions beyond its window, which is how many can be read at once, and taken back.
+One cache holds all layers of a stack. Each row has its own position, counted from the start of its segment. Position p
+is stored in slot p mod the number of slots. The cache does not store the rows' positions: its user keeps one number
+per row. Starting a new segment sets that number to −1, and a rollback lowers it: entries beyond it are masked, and
+overwritten later. A ring buffer (a stack with an attention window) has `max_rollback` slots more than its window, which
+is how many positions can be read at once, and rolled back.
 """
 
 from collections.abc import Sequence
@@ -20,33 +20,33 @@ from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.shapes import Bool, Float, Int, Tensor
 
 HostInts = npt.NDArray[np.int64]
-"""Whole numbers on the host, where they steer what is computed without waiting for a device."""
+"""Integers on the host (NumPy), for control flow without a device synchronisation."""
 
 
 class StepInputs(NamedTuple):
-    """What is computed at once: some positions of some rows, in ascending order within a row."""
+    """The positions that one decoding step computes: some positions of some rows, ascending within a row."""
 
     rows: Int[Tensor, " N"]
-    """Of the cache."""
+    """Cache row of each position."""
     positions: Int[Tensor, " N"]
-    """Of each in its row's segment, from 0."""
+    """Position in its row's segment, from 0."""
     newest: Int[Tensor, " N"]
-    """The last of the positions of its row."""
+    """Largest position of the same row."""
     longest: int
-    """The largest position."""
+    """Largest position of all."""
 
     @classmethod
     def of(cls, rows: HostInts, positions: HostInts, newest: HostInts, *, device: torch.device) -> "StepInputs":
-        """Bring places to the device that computes."""
+        """Return the inputs as tensors on the given device."""
         there = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (rows, positions, newest)]
         return cls(there[0], there[1], there[2], longest=int(positions.max()))
 
 
 class KVRecorder:
-    """An `Attend` over whole rows that remembers the keys and values of every layer, to fill a cache with."""
+    """An `Attend` over whole rows that records the keys and values of every layer, to fill a cache with (prefill)."""
 
     def __init__(self, attend: Attend) -> None:
-        """Args: attend: who sees whom."""
+        """Args: attend: the pattern to compute."""
         self.attend = attend
         self.layers: list[tuple[Heads, Heads]] = []
 
@@ -57,13 +57,13 @@ class KVRecorder:
 
 
 class KeyValueCache:
-    """Keys and values of each layer and row of a stack: a ring if the stack has a window, else growing by doubling.
+    """Keys and values of each layer and row of a stack: a ring buffer with a window, else growing by doubling.
 
     Args:
         config: shape of the stack.
         batch: rows.
-        like: a tensor of the wanted device and type.
-        max_rollback: how many positions can be read at once, and taken back.
+        like: a tensor with the device and dtype to use.
+        max_rollback: how many positions can be read at once, and rolled back.
     """
 
     def __init__(self, config: TransformerConfig, *, batch: int, like: Tensor, max_rollback: int) -> None:
@@ -75,13 +75,13 @@ class KeyValueCache:
 
     @property
     def num_slots(self) -> int:
-        """S: how many positions a row can hold."""
+        """S: slots per row."""
         return self.keys.shape[3]
 
     def attend(self, layer: int, places: StepInputs) -> Attend:
-        """Return a layer the `Attend` that stores these places' keys and values and shows what each may see.
+        """Return the `Attend` of one layer: it stores the new keys and values, then attends to the cache.
 
-        Queries, keys and values have one row per place, each of length 1.
+        Queries, keys and values have one row per position, each of length 1.
         """
 
         def step(queries: Heads, keys: Heads, values: Heads) -> Heads:
@@ -99,28 +99,34 @@ class KeyValueCache:
         self.values[layer][places.rows, :, slots] = values.to(self.values.dtype)
 
     def read(self, layer: int, places: StepInputs, queries: Float[Tensor, "N 1 H E"]) -> Float[Tensor, "N 1 H E"]:
-        """Let each place's query meet all that the place may see."""
+        """Attend from each query to the cached positions visible to it."""
         num_seen = self.num_slots if self.window is not None else places.longest + 1
         slots = torch.arange(num_seen, device=places.rows.device)
         newest, positions = places.newest[:, None], places.positions[:, None]
-        held = newest - (newest - slots) % self.num_slots  # N S: the position in each slot; below 0: none
+        # Recover which position each slot holds from the row's newest position alone: slot s holds the largest p ≤
+        # newest with p ≡ s (mod S), that is newest − ((newest − s) mod S). No tags are stored, so a rollback need not
+        # clear anything: entries written beyond `newest` are read as the position one lap earlier. They are never
+        # visible, since a ring has S = window + max_rollback slots and one lap earlier is outside the window. A
+        # negative result is a slot not yet written in this segment. The bound `≤ positions` is the causal mask among
+        # positions of one step.
+        held = newest - (newest - slots) % self.num_slots  # N S
         visible = (held >= 0) & (held <= positions)
         if self.window is not None:
             visible &= held > positions - self.window
         keys, values = (part[layer, places.rows, :, :num_seen] for part in (self.keys, self.values))  # N H S E
-        asking = queries.transpose(1, 2).to(keys.dtype)  # N H 1 E
-        mixed = F.scaled_dot_product_attention(asking, keys, values, attn_mask=visible[:, None, None])
+        q = queries.transpose(1, 2).to(keys.dtype)  # N H 1 E
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None, None])
         return mixed.transpose(1, 2).to(queries.dtype)
 
     def make_room(self, longest: int) -> None:
-        """Be able to hold this position too."""
+        """Grow so that this position fits."""
         more = longest + 1 - self.num_slots
         if self.window is None and more > 0:
             more = max(more, self.num_slots)
             self.keys, self.values = (F.pad(part, (0, 0, 0, more)) for part in (self.keys, self.values))
 
     def add_rows(self, count: int) -> None:
-        """Make room for more rows."""
+        """Append empty rows."""
         self.keys, self.values = (
             torch.cat([part, part.new_zeros(len(part), count, *part.shape[2:])], dim=1)
             for part in (self.keys, self.values)
@@ -134,13 +140,13 @@ class KeyValueCache:
         positions: Int[Tensor, "R T"],
         mask: Bool[Tensor, "R T"],
     ) -> None:
-        """Take over what a pass over whole rows has computed, as if it had come step by step.
+        """Store the keys and values of a parallel pass over whole rows (prefill), as if read step by step.
 
         Args:
-            rows: which rows they are here.
+            rows: the cache rows to fill.
             layers: keys and values of each layer, from a `KVRecorder`.
-            positions: of each entry in its segment.
-            mask: which entries lie in the segment that goes on.
+            positions: position of each entry in its segment.
+            mask: entries of the segment that continues.
         """
         newest = torch.where(mask, positions, -1).amax(1)
         self.make_room(int(newest.max()))
@@ -152,5 +158,5 @@ class KeyValueCache:
             self.values[layer][rows[numbers], :, slots] = values[numbers, times].to(self.values.dtype)
 
     def nbytes(self) -> int:
-        """Return the memory that it takes."""
+        """Return the memory in use, in bytes."""
         return self.keys.nbytes + self.values.nbytes

@@ -1,4 +1,4 @@
-"""In which precision decoding computes."""
+"""The precision of decoding."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
 
 def without_autocast(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Run a function in the precision of the weights, whatever autocast stands around the call.
+    """Decorate a function to run in the precision of the weights, with any surrounding autocast disabled.
 
     Autocast rounds a whole pass and a step in different places: only without it does a cached step agree with the full
     forward pass.

@@ -1,4 +1,4 @@
-"""What a layer adds to the states that it read."""
+"""The residual addition of a layer."""
 
 import torch
 from torch.nn import functional as F
@@ -10,13 +10,16 @@ from blt.shapes import Float, Tensor
 def add(
     states: Float[Tensor, "*lead D"], update: Float[Tensor, "*lead D"], *, dropout: float = 0.0
 ) -> Float[Tensor, "*lead D"]:
-    """Add up; some positions, at random, go without the update (stochastic depth: Huang et al. 2016), one by one.
+    """Return states + update, with per-position stochastic depth (Huang et al. 2016).
 
     Args:
-        states: what was read; its precision stays.
-        update: what the layer says of it.
-        dropout: share of the positions that go without; the updates of the others grow by as much in all.
+        states: the residual stream; the sum keeps its dtype.
+        update: the layer's output.
+        dropout: probability that a position skips the update; the others' updates are scaled by 1 / (1 − dropout).
     """
+    # The scale is drawn per position and not per feature: a position either skips the layer or gets all of it, scaled
+    # by 1 / (1 − p) so that the expected sum is that of evaluation. It stays float32: few 1 / (1 − p) are exact in
+    # bfloat16.
     factors = (
         F.dropout(torch.ones(states.shape[:-1], device=states.device, dtype=torch.float32), dropout)
         if dropout

@@ -16,7 +16,7 @@ class RotaryTable(NamedTuple):
 
 
 def rotary_table(positions: Int[Tensor, "B T"], *, head_dim: int, theta: float) -> RotaryTable:
-    """Return the angles of each position, in float32.
+    """Return the RoPE table of each position, in float32.
 
     Args:
         positions: counted from the start of each segment.
@@ -31,15 +31,15 @@ def rotary_table(positions: Int[Tensor, "B T"], *, head_dim: int, theta: float) 
 def rotary_frequencies(*, head_dim: int, theta: float, device: torch.device) -> Float[Tensor, " E"]:
     """Return the angle per position of each pair of a head, in float32.
 
-    1 / θ^x and θ^−x differ in the last bit, which a position of some thousands multiplies into the logits. The first
-    form is that of the published code and of transformers, so it is taken here.
+    1 / θ^x and θ^−x differ in the last bit, which positions in the thousands amplify up to the logits. The published
+    code and transformers use the first form, so it is used here.
     """
     exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     return 1.0 / theta**exponents
 
 
 def rotate(states: Float[Tensor, "B T H F"], table: RotaryTable) -> Float[Tensor, "B T H F"]:
-    """Turn each pair (i, i + F/2) of a head by its position's angle."""
+    """Rotate each pair (i, i + F/2) of a head by its position's angle."""
     if fits(states, widths=(states.shape[-1] // 2,)) and table.cos.dtype == torch.float32:
         return FusedRotation.of(states, table.cos, table.sin)
     cos, sin = (part.to(states.dtype) for part in table)

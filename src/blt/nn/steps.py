@@ -25,11 +25,11 @@ class LayerInputs(NamedTuple):
 
 
 class StackSteps:
-    """A stack of layers that reads a few positions of some rows at a time, and keeps what they have seen.
+    """A stack of layers run incrementally over a KV cache, a few positions of some rows at a time.
 
     Args:
         stack: the layers.
-        cache: of that stack.
+        cache: the stack's KV cache.
         head_dim: width of a head.
         theta: base of RoPE.
     """

@@ -16,16 +16,16 @@ from blt.shapes import Float, Tensor
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm (Zhang and Sennrich 2019), computed in its weight's precision under autocast too.
+    """RMSNorm (Zhang and Sennrich 2019), computed in its weight's precision even under autocast.
 
-    What comes out has the precision that products are computed in: under autocast, that of autocast where it is fused.
+    The output has the dtype of the matmuls that follow: the fused version returns autocast's dtype under autocast.
     """
 
     def __init__(self, dim: int, *, epsilon: float) -> None:
         super().__init__(dim, eps=epsilon)
 
     def forward(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
-        """Scale each state to mean square 1, then by the learnt weight."""
+        """Normalise each state to mean square 1 and apply the weight."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         is_served = self.weight.dtype == torch.float32 and dtype in (torch.float32, torch.bfloat16)
         if is_served and fits(states, widths=(self.weight.numel(),)):
@@ -43,21 +43,21 @@ class FeedForward(nn.Module):
         self.down = Linear(hidden, dim)
 
     def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Transform each position on its own."""
+        """Apply the feed-forward layer to each position."""
         return self.down(swiglu(self.gate(states), self.up(states)))
 
 
 def swiglu(gate: Float[Tensor, "*lead D"], up: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
-    """Let the gate, through SiLU, scale what goes up."""
+    """Return silu(gate) × up."""
     if fits(gate, up, widths=(gate.shape[-1],)):
         return FusedSwiGLU.of(gate, up)
     return F.silu(gate) * up
 
 
 class Layer(nn.Module):
-    """One layer: attention, then feed-forward, each on a normalised copy and added back.
+    """One pre-norm layer: attention, then feed-forward, each with a residual connection.
 
-    `dropout`, 0 by default, is the share of positions that go without each of the two in training.
+    `dropout`, 0 by default, is the probability that a position skips either of the two in training (stochastic depth).
     """
 
     def __init__(self, shape: TransformerConfig) -> None:
@@ -90,11 +90,11 @@ class Transformer(nn.Module):
         Args:
             states: one vector per position.
             table: angles of the positions.
-            attends: one pattern for all layers, or one cache per layer.
+            attends: one pattern for all layers, or one per layer.
         """
         first = self.layers[0]
         assert isinstance(first, Layer)
-        states = states.to(first.attention_norm.weight.dtype)  # what is added up keeps full precision
+        states = states.to(first.attention_norm.weight.dtype)  # the residual stream keeps full precision
         for index, layer in enumerate(self.layers):
             states = layer(states, table, attends[index] if isinstance(attends, Sequence) else attends)
         return states
@@ -102,7 +102,7 @@ class Transformer(nn.Module):
 
 @torch.no_grad()
 def initialise(module: nn.Module) -> None:
-    """Draw new weights: normal of variance 1/inputs; what is added to the residual is scaled by 0.1/√(2·layers)."""
+    """Initialise weights: normal of variance 1/inputs; residual output projections are scaled by 0.1/√(2·layers)."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=part.in_features**-0.5)

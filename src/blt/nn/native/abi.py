@@ -1,7 +1,7 @@
-"""The interface between Python and C++: what each function takes, checked at the door.
+"""The C interface between Python and C++, with checked arguments.
 
-Each function is declared once, in the words of C; `ctypes` gets its argument types from there, and tensors are checked
-against them: a pointer to float takes a float32 tensor, and so on. A test holds the table to the sources.
+Each function is declared once, in C syntax; `ctypes` takes its argument types from the declaration, and tensors are
+checked against it: a pointer to float takes a float32 tensor, and so on. A test compares the table with the sources.
 """
 
 import ctypes
@@ -51,7 +51,7 @@ _DTYPES = {
     "float*": torch.float32,
     "uint16_t*": torch.bfloat16,
     "int64_t*": torch.int64,
-    "void*": None,  # of the kind that an earlier argument names
+    "void*": None,  # of the dtype that an earlier argument names
 }
 
 
@@ -65,7 +65,7 @@ def declare(found: ctypes.CDLL | None) -> ctypes.CDLL | None:
 
 
 def split(declared: str) -> list[str]:
-    """Return the types of a declaration, one by one."""
+    """Split a declaration into its argument types."""
     return declared.split(", ") if declared else []
 
 
@@ -77,10 +77,10 @@ _TYPES = {name: split(declared) for name, declared in TRAINING.items()}
 
 
 def check_tensor(tensor: Tensor, dtype: torch.dtype | None, what: str) -> None:
-    """Check what C++ believes of the memory that it is handed.
+    """Check that a tensor is what the kernel will read.
 
     Raises:
-        ValueError: another dtype, another device than the CPU, or not contiguous.
+        ValueError: wrong dtype, not on the CPU, or not contiguous.
     """
     if dtype is not None and tensor.dtype is not dtype:
         raise ValueError(f"{what}: a tensor of {tensor.dtype}; the kernel reads {dtype}")
@@ -94,8 +94,8 @@ def call(functions: ctypes.CDLL, name: str, arguments: Sequence[Tensor | torch.d
     """Call a function of `TRAINING`: tensors by their addresses, None as a null pointer, dtypes as kinds.
 
     Raises:
-        ValueError: a tensor that is not what the function reads, or indices that break its contract.
-        MemoryError: there is no memory to work in.
+        ValueError: a tensor of the wrong kind, or indices out of range or out of order.
+        MemoryError: no memory for the workspace.
         RuntimeError: the library was compiled without it.
     """
     passed: list[Any] = []
@@ -112,7 +112,7 @@ def call(functions: ctypes.CDLL, name: str, arguments: Sequence[Tensor | torch.d
 
 
 def check_status(status: int, name: str) -> None:
-    """Raise what a `Status` other than success says."""
+    """Raise the exception of a `Status` other than success."""
     if status == 0:
         return
     if status == 1:

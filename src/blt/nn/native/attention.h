@@ -1,4 +1,9 @@
-// Attention in which position t of a row sees the positions first[t] … t, by products of float32.
+// Attention in which position t of a row attends to positions first[t] … t, by float32 matmuls.
+//
+// A row is split into spans that do not see each other, and a task is one head of one span. Blocks of 32 queries meet
+// one contiguous range of keys [low, low + num), which covers the runs of all 32, so that scores and output are dense
+// matmuls; the mask then removes what a single query does not see. The backward pass recomputes the weights from the
+// scores and the stored log-sum-exp of each query, as flash attention does, so that no T×T matrix is kept.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -11,7 +16,8 @@
 
 namespace {
 
-// A matrix of `height` × LANES·`wide`, C (+)= A · B: A by any strides, B and C row by row.
+// The micro-kernel: a tile of HEIGHT × LANES·WIDE of C (+)= A · B, held in registers. A has any strides; B and C are
+// row-major.
 template <int HEIGHT, int WIDE>
 inline void tile(const float *a, int64_t row_step, int64_t step, const float *b, int64_t b_row, int64_t depth, float *c,
                  int64_t c_row, bool add) {
@@ -70,7 +76,7 @@ struct Head {
     }
 };
 
-// The keys that a block of queries meets, [low, low + num), and each query's own among them.
+// A block of queries and its range of keys [low, low + num), which is rounded outwards to whole vectors.
 struct Block {
     int64_t start, count, low, num;
     Block(const int64_t *first, const Span &span, int64_t start)

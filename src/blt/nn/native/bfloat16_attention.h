@@ -1,8 +1,12 @@
-// Attention to runs of positions on bfloat16, with products of bfloat16; what `attend_forward` and `attend_backward`
-// do.
+// `attend_forward` and `attend_backward` in bfloat16, with bfloat16 matmuls accumulated in float32.
 //
 // A head of a span is padded with zeros to a multiple of 32 positions; a block of 32 queries meets the keys
-// [low, low + num), both multiples of 32. Scores, weights and sums are float32 between the products.
+// [low, low + num), both multiples of 32. Scores, weights and sums are float32 between the matmuls.
+//
+// The instructions multiply pairs of bfloat16 that are neighbours along the dimension summed over. So each operand is
+// first stored in the layout that its matmul needs: pairs of features (`columns`) where features are summed, as in
+// Q·Kᵀ, and pairs of positions (`pairs`) where positions are summed, as in weights·V. The backward pass needs both, and
+// accumulates dK and dV transposed, because then a block writes to contiguous columns of them.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -31,7 +35,7 @@ struct Sizes {
     }
 };
 
-// One head of a span, in the forms that products want.
+// One head of a span, in the layouts that the matmuls need.
 struct HeadOfSpan {
     int64_t length = 0, width = 0, columns_row = 0;
     Array<uint16_t> rows;     // length × width
@@ -87,7 +91,7 @@ struct QueryBlock {
 
 inline Floats only(__mmask16 lanes, Floats values) { return (Floats)_mm512_maskz_mov_ps(lanes, (__m512)values); }
 
-// A query's scores → weights that are not normalised yet; gives their sum and the largest score.
+// Turns a query's scores into weights, not normalised yet; returns their sum, and in `top` the largest score.
 inline float weigh(const QueryBlock &block, int64_t query, const float *scores, float scale, uint16_t *weights,
                    float *top) {
     Floats most = same(-std::numeric_limits<float>::infinity()), total = same(0);
@@ -153,7 +157,8 @@ inline void attend_forward_bfloat16(const uint16_t *queries, const uint16_t *key
     failure.rethrow();
 }
 
-// What one block hands back: weights and changes of scores, 32 × num, as rows and in pairs of queries.
+// The backward pass of one block: weights P and gradients of the scores dS, 32 × num, as rows and in pairs of queries.
+// dS = P ∘ (dP − mean) with dP = dO·Vᵀ, and mean = Σ P ∘ dP = dO·O of the query, so that O saves a reduction.
 struct Changes {
     Array<float> weights, along;
     Array<uint16_t> rows;

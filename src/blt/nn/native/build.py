@@ -1,8 +1,8 @@
-"""Compiles C++ and loads it; the library is kept for the next time.
+"""Compile C++ sources and load them; libraries are cached between processes.
 
-A source is one file that includes headers of its own folder. It is compiled by the compiler that is there, for the
-processor that is there, when it is first used: one process compiles, others wait for it. Where that fails, it is said
-once, with the compiler's own message, and remembered; `blt doctor` shows the reason and tries again.
+A source is one file that includes headers of its own folder. It is compiled at first use, by the machine's compiler and
+for its processor: one process compiles, others wait. A failure is reported once, with the compiler's own message, and
+remembered; `blt doctor` shows the reason and tries again.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of loading a library."""
+    """The result of loading a library."""
 
     library: ctypes.CDLL | None
-    """None where there is none to be had."""
+    """The loaded library; None on failure."""
     reason: str = ""
-    """Why there is none."""
+    """Why it could not be loaded."""
     path: Path | None = None
-    """The library's file, once it is known."""
+    """The library's file, if known."""
     built: Built | None = None
     """How it was compiled."""
     is_new: bool = False
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def load(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> ctypes.CDLL | None:
-    """Return the compiled functions of a C++ source, or None where there are none to be had.
+    """Return the compiled functions of a C++ source, or None if they are not available.
 
     The first call of a process may compile, which takes seconds; later calls cost nothing.
 
@@ -63,7 +63,7 @@ def load(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> ctypes.CDL
 
 @functools.cache
 def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome:
-    """Load a library, as `load` does, and return what came of it."""
+    """Load a library, as `load` does, and return the outcome with its reason."""
     if os.environ.get("BLT_NATIVE") == "0":
         return Outcome(None, "the environment variable BLT_NATIVE is 0")
     if sys.platform == "win32":
@@ -101,7 +101,7 @@ def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome
 
 
 def try_again(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome:
-    """Load a library whose compile may have failed before, as if it had not."""
+    """Load a library, ignoring a remembered failure."""
     found = outcome(name, folder=folder, openmp=openmp)
     if found.is_remembered and found.path is not None:
         library_cache.forget_failure(found.path)
@@ -112,13 +112,13 @@ def try_again(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outco
 
 @functools.cache
 def cache_folder() -> CacheFolder:
-    """Return the folder in which this process looks for libraries, and keeps them."""
+    """Return the folder of compiled libraries that this process uses."""
     return library_cache.choose_folder()
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold the right to compile this library; a file system without locks grants it to all."""
+    """Hold the lock for compiling this library; on a file system without locks, proceed without it."""
     lock = FileLock(path.with_suffix(".lock"), timeout=2 * TIME_LIMIT, mode=0o600)
     try:
         lock.acquire()
@@ -134,7 +134,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _compile(source: Path, compiler: Compiler, path: Path, *, openmp: bool) -> Built:
-    """Compile by the first flags that the compiler takes."""
+    """Compile with the first set of flags that the compiler accepts."""
     compiler.check()
     start = time.monotonic()
     failures = []
@@ -152,7 +152,7 @@ def _compile(source: Path, compiler: Compiler, path: Path, *, openmp: bool) -> B
 
 
 def _stored(path: Path) -> Outcome | None:
-    """Load what is in the cache; None where that is nothing, or of a system with other libraries."""
+    """Load the cached library; None if there is none, or if it does not load on this system."""
     built = library_cache.find(path)
     if built is None:
         return None
@@ -163,7 +163,7 @@ def _stored(path: Path) -> Outcome | None:
 
 
 def _key(source: Path, compiler: Compiler, *, openmp: bool) -> str:
-    """Tell apart what another source, compiler, processor or PyTorch would give."""
+    """Return a hash of all that the library depends on: source, compiler, processor and PyTorch."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else [platform.processor()]
     processor = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]

@@ -1,4 +1,4 @@
-"""The C++ compiler of this machine: which one, by which flags, and what it says where it fails."""
+"""The machine's C++ compiler: which one, its flags, and its error messages."""
 
 import functools
 import os
@@ -15,15 +15,15 @@ import torch
 
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno")
 TIME_LIMIT = 300.0
-"""Seconds that one compile may take."""
+"""Time limit of one compilation, in seconds."""
 
 
 class CompileError(Exception):
-    """A compiler that is missing, does not work, or refuses a source; the message is its own, on one line."""
+    """The compiler is missing, does not work, or rejects a source; the message is its own, on one line."""
 
 
 class RefusedError(CompileError):
-    """A compiler that ran, and did not do what it was asked for; by other flags it may."""
+    """The compiler ran, and failed; other flags may work."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Compiler:
     """A C++ compiler."""
 
     command: tuple[str, ...]
-    """The words that start it, such as `ccache g++`."""
+    """The command line that starts it, such as `ccache g++`."""
 
     @functools.cached_property
     def identity(self) -> str:
-        """What another compiler, or another version of this one, does not share; found without starting it.
+        """Return an identity that differs between compilers and versions, without starting the compiler.
 
-        Each word that names a program is followed to its file, whose size and time an upgrade changes.
+        Each word that names a program is resolved to its file, whose size and modification time change on an upgrade.
         """
         parts = list(self.command)
         for word in self.command:
@@ -50,7 +50,7 @@ class Compiler:
 
     @functools.cached_property
     def version(self) -> str:
-        """The first line of its own words about itself."""
+        """Return the first line of `--version`."""
         try:
             return self._run("--version").splitlines()[0]
         except (CompileError, IndexError):
@@ -60,7 +60,7 @@ class Compiler:
         """Compile an empty library.
 
         Raises:
-            CompileError: the compiler does not work at all.
+            CompileError: the compiler does not work.
         """
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "empty.cpp"
@@ -68,14 +68,14 @@ class Compiler:
             self.compile(source, ("-fPIC", "-shared"), into=Path(folder) / "empty.so")
 
     def compile(self, source: Path, flags: tuple[str, ...], *, into: Path) -> None:
-        """Compile one file to a library.
+        """Compile one file to a shared library.
 
         Raises:
-            CompileError: it could not be done.
+            CompileError: the compilation failed.
         """
         self._run(str(source), *flags, "-o", str(into))
         if not into.is_file():
-            raise RefusedError(f"{shlex.join(self.command)} ended well, but wrote no library")
+            raise RefusedError(f"{shlex.join(self.command)} exited with status 0, but wrote no library")
 
     def _run(self, *arguments: str) -> str:
         name = shlex.join(self.command)
@@ -99,10 +99,10 @@ class Compiler:
 
 
 def find_compiler() -> Compiler:
-    """Return the compiler that the environment variable CXX names, split as a shell would, else the first found.
+    """Return the compiler named by the environment variable CXX (split as a shell would), else the first one found.
 
     Raises:
-        CompileError: there is none.
+        CompileError: no compiler was found.
     """
     given = os.environ.get("CXX", "")
     try:
@@ -138,7 +138,7 @@ def _openmp_of_torch() -> tuple[str, ...]:
 
 
 def _reason(said: str) -> str:
-    """Return the line of a compiler's output that says most: the first error, else the last line."""
+    """Return the most informative line of a compiler's output: the first error, else the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = (line for line in lines if "error" in line.lower())
     return next(errors, lines[-1] if lines else "")

@@ -1,4 +1,8 @@
-// Both cross-attentions: bytes that read the vectors of a slot, and queries of a slot that read its bytes.
+// Both cross-attentions: bytes that attend to the vectors of a slot, and queries of a slot that attend to its bytes.
+//
+// The bytes of a slot are contiguous, so a task (one head of one row) walks its bytes once, left to right. That makes
+// the cost linear in bytes, and it lets one thread own every sum: gradients of a slot's keys and values are collected
+// in a small buffer while its bytes pass, and written when the next slot begins. No atomics, and always one order.
 #pragma once
 #include <cmath>
 #include <limits>

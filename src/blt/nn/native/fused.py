@@ -1,6 +1,7 @@
-"""The functions of `training.cpp`, with their gradients.
+"""Autograd functions over the fused operations of `training.cpp`.
 
-Each gives what PyTorch gives, up to rounding: sums are float32 whatever enters. `fits` says where they serve.
+Each equals PyTorch's result up to rounding; sums are accumulated in float32 for every input dtype. `fits` tells where
+they can be used.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ _MULTIPLE = 16
 
 
 def fits(*tensors: Tensor, widths: tuple[int, ...]) -> bool:
-    """Whether these can be computed here: on a CPU, of one type that is served, and as wide as the vectors are."""
+    """Whether the kernels take these: on a CPU, of one supported dtype, with widths in multiples of the SIMD width."""
     first = tensors[0]
     return (
         first.dtype in _DTYPES
@@ -42,27 +43,27 @@ def call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> No
 
 
 def _agree(name: str, *shapes: tuple[int, ...]) -> None:
-    """Check that shapes which must be the same are: the kernels believe it."""
+    """Check that shapes are equal, which the kernels rely on."""
     if any(shape != shapes[0] for shape in shapes):
-        raise ValueError(f"{name}: shapes {', '.join(str(tuple(shape)) for shape in shapes)}, which must be the same")
+        raise ValueError(f"{name}: shapes {', '.join(str(tuple(shape)) for shape in shapes)}; expected equal shapes")
 
 
 class Fused(torch.autograd.Function):
-    """A function of the library, with its gradient."""
+    """A function of the library with its backward."""
 
     @classmethod
     def of(cls, *inputs: Any) -> Tensor:
-        """Compute; the inputs are those of `forward`."""
+        """Apply the function; the inputs are those of `forward`."""
         found: Tensor = cls.apply(*inputs)  # type: ignore[no-untyped-call]
         return found
 
 
 class FusedNorm(Fused):
-    """RMSNorm, which gives the type that is asked for."""
+    """RMSNorm with a chosen output dtype."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        """Args: states: `… D`; weight: `D`, float32; epsilon: added to the mean square; dtype: of what comes out."""
+        """Args: states: `… D`; weight: `D`, float32; epsilon: added to the mean square; dtype: of the output."""
         states, weight, dim = states.contiguous(), weight.contiguous(), states.shape[-1]
         _agree("norm", weight.shape, (dim,))
         rows = states.numel() // dim
@@ -107,7 +108,7 @@ class FusedSwiGLU(Fused):
 
 
 class FusedSum(Fused):
-    """What a layer says added to float32 states, with a factor of each position."""
+    """Residual addition to float32 states, with a scale per position."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, update: Tensor, factors: Tensor | None) -> Tensor:
@@ -147,7 +148,7 @@ class FusedRotation(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Turn the gradient back."""
+        """Rotate the gradient by −θ."""
         cos, sin = ctx.saved_tensors
         return _rotated(given, cos, sin, sign=-1.0), None, None
 
@@ -160,11 +161,11 @@ def _rotated(states: Tensor, cos: Tensor, sin: Tensor, *, sign: float) -> Tensor
 
 
 class FusedAttention(Fused):
-    """Attention in which position t of a row sees the positions first[t] … t; first never falls along a row."""
+    """Attention in which position t attends to positions first[t] … t; first must not decrease along a row."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, first: Int[Tensor, "B T"]) -> Tensor:
-        """Args: queries, keys, values: `B T H E`; first: the first position that each sees."""
+        """Args: queries, keys, values: `B T H E`; first: the first position that each attends to."""
         _agree("attend", queries.shape, keys.shape, values.shape)
         _agree("attend", queries.shape[:2], first.shape)
         queries, keys, values, first = (part.contiguous() for part in (queries, keys, values, first))
@@ -186,7 +187,7 @@ class FusedAttention(Fused):
 
 
 class FusedCrossAttention(Fused):
-    """Positions read the k vectors of their slot, or a slot's k queries read its positions, which are neighbours."""
+    """Cross-attention between positions and slots, in either direction; the positions of a slot are contiguous."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, slots: Int[Tensor, "B T"]) -> Tensor:
@@ -214,11 +215,11 @@ class FusedCrossAttention(Fused):
 
 
 class FusedMaximum(Fused):
-    """The largest value of each slot, feature by feature; 0 where a slot has none, the first of equals."""
+    """Max pooling over the positions of each slot, per feature; 0 for empty slots; ties go to the first."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, slots: Tensor, num_slots: int) -> Tensor:
-        """Args: states: `B T D`; slots: `B T`, neighbours alike, num_slots for none."""
+        """Args: states: `B T D`; slots: `B T`, contiguous; num_slots means no slot."""
         _agree("largest", states.shape[:2], slots.shape)
         states, slots = states.contiguous(), slots.contiguous()
         batch, length, dim = states.shape
@@ -232,7 +233,7 @@ class FusedMaximum(Fused):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        """Return each gradient to the position that it came from."""
+        """Route each gradient to the position of the maximum."""
         (places,) = ctx.saved_tensors
         gradient, given = given.new_zeros(ctx.shape), given.contiguous()
         call("largest_backward", given.dtype, given, places, *ctx.sizes, gradient)
@@ -240,7 +241,7 @@ class FusedMaximum(Fused):
 
 
 class FusedBag(Fused):
-    """The sum of some rows of a table for each position."""
+    """Sum of table rows per position (`embedding_bag`)."""
 
     @staticmethod
     def forward(ctx: Any, indices: Int[Tensor, "B N"], table: Float[Tensor, "R D"]) -> Float[Tensor, "B D"]:

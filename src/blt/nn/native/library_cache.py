@@ -1,7 +1,7 @@
-"""Compiled libraries, kept from one process to the next in a folder that only its user can write.
+"""The cache of compiled libraries, in a folder that only its user can write.
 
-What is loaded is run, so a library is taken only from a folder and a file that belong to the user and that nobody else
-can write, and only if its checksum stands beside it. All else counts as absent, and is compiled anew.
+Loading a library runs its code, so it is taken only from a folder and a file that belong to the user and that nobody
+else can write, and only if its recorded checksum matches. Anything else counts as absent, and is compiled again.
 """
 
 import atexit
@@ -16,23 +16,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOM = 32 << 20
-"""Bytes that must be free before anything is compiled into a folder."""
+"""Free bytes that a folder must have."""
 REMEMBERED = 24 * 3600.0
-"""Seconds for which a failed compile is not tried again."""
+"""Seconds for which a failed compilation is not tried again."""
 KEPT = 16
-"""Libraries of one source that stay; older ones are deleted."""
+"""Libraries kept per source; older ones are deleted."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """How a library was compiled; it lies beside the library."""
+    """How a library was compiled; stored beside the library."""
 
     sha256: str
     compiler: str
-    """Its version, in its own words."""
+    """Its version line."""
     flags: tuple[str, ...]
     seconds: float
-    """How long it took."""
+    """Duration of the compilation."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class CacheFolder:
 
     path: Path
     refused: str = ""
-    """Why better places do not serve, in words; empty if this is the best one."""
+    """Why the preferred folders cannot be used; empty if this is the preferred one."""
 
 
 def choose_folder() -> CacheFolder:
-    """Return the first folder that serves.
+    """Return the first usable folder.
 
     In this order: `blt` in XDG_CACHE_HOME (ignored if relative, as its specification asks) or in `~/.cache`; a folder
     of this user among temporary files; a temporary one of this process alone, which it deletes when it ends.
@@ -59,7 +59,7 @@ def choose_folder() -> CacheFolder:
         try:
             _make_private(folder)
         except OSError as error:
-            refused.append(f"{folder} does not serve ({error.strerror or error})")
+            refused.append(f"{folder} cannot be used ({error.strerror or error})")
             continue
         return CacheFolder(folder, "; ".join(refused))
     own = Path(tempfile.mkdtemp(prefix="blt-"))
@@ -78,7 +78,7 @@ def _home_cache() -> Path | None:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, or see that it is the user's, can be written, has room, and is closed to others."""
+    """Make the folder, and check that it belongs to the user, is writable, has free space, and is closed to others."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid != os.geteuid():
@@ -93,7 +93,7 @@ def _make_private(folder: Path) -> None:
 
 
 def find(library: Path) -> Built | None:
-    """Return how a library was built; None unless it is whole and the user's own."""
+    """Return how a library was built; None unless it is intact and belongs to the user."""
     try:
         built = json.loads(_read_own(_beside(library)))
         built = Built(built["sha256"], built["compiler"], tuple(built["flags"]), built["seconds"])
@@ -103,7 +103,7 @@ def find(library: Path) -> Built | None:
 
 
 def keep(compiled: Path, library: Path, *, compiler: str, flags: tuple[str, ...], seconds: float) -> Built:
-    """Move what was compiled to its name, with its checksum beside it, and delete the oldest of its kind."""
+    """Store a compiled library with its checksum, and delete the oldest of the same source."""
     data = compiled.read_bytes()
     built = Built(hashlib.sha256(data).hexdigest(), compiler, flags, seconds)
     _write(library, data)
@@ -118,12 +118,12 @@ def keep(compiled: Path, library: Path, *, compiler: str, flags: tuple[str, ...]
 
 
 def remember_failure(library: Path, message: str) -> None:
-    """Note that this library cannot be compiled, so that other processes do not try the same."""
+    """Record that this library cannot be compiled, so that other processes do not try again."""
     _write(_failure_file(library), json.dumps({"message": message, "time": time.time()}).encode())
 
 
 def known_failure(library: Path) -> str | None:
-    """Return why this library could not be compiled when it was tried last, if that is not long ago."""
+    """Return why the last attempt to compile this library failed, if it was recent."""
     try:
         noted = json.loads(_read_own(_failure_file(library)))
         recent = 0 <= time.time() - noted["time"] < REMEMBERED
@@ -133,7 +133,7 @@ def known_failure(library: Path) -> str | None:
 
 
 def forget_failure(library: Path) -> None:
-    """Let the compile be tried again."""
+    """Delete the record of a failed compilation."""
     _failure_file(library).unlink(missing_ok=True)
 
 
@@ -157,7 +157,7 @@ def _read_own(path: Path) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that is whole or absent, after a crash too."""
+    """Write a file atomically."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".unfinished")
     try:
         with os.fdopen(descriptor, "wb") as file:

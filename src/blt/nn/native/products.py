@@ -1,4 +1,4 @@
-"""Products of bfloat16 matrices by AMX tiles, where a processor has them: `bfloat16_matrices.h`."""
+"""bfloat16 matmuls with AMX, where the processor has it: `bfloat16_matrices.h`."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _BY_TILES = 2
 
 
 def multiplies(*matrices: Tensor) -> bool:
-    """Whether products of these in bfloat16 are computed here: float32 of whole tiles, on a CPU with AMX."""
+    """Whether these are multiplied in bfloat16 here: float32 matrices of whole tiles, on a CPU with AMX."""
     if not all(
         matrix.dtype == torch.float32
         and matrix.device.type == "cpu"
@@ -28,7 +28,7 @@ def multiplies(*matrices: Tensor) -> bool:
 
 
 class FusedLinear(Fused):
-    """A linear map in bfloat16 by a float32 weight, whose gradient is never rounded."""
+    """A bfloat16 matmul with a float32 weight, whose gradient stays float32."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
@@ -62,19 +62,19 @@ def muon_step(
     kept: float,
     coefficients: Float[Tensor, "N 3"],
 ) -> None:
-    """Let the average take the gradient in, and move the weight by their orthogonalised mixture, both in place.
+    """Run a Muon step in place: update the momentum, orthogonalise it, and update the weight.
 
     Args:
-        weight: times `kept`, less `rate` times what is orthogonal.
-        gradient: of this step.
-        average: of the gradients so far.
-        momentum: the average's decay, and its share of the mixture.
+        weight: becomes `kept` × weight − `rate` × the orthogonalised update.
+        gradient: the gradient of this optimiser step.
+        average: momentum buffer, the running average of the gradients.
+        momentum: decay of the average, and its share of the update (Nesterov).
         rate: learning rate.
-        kept: what weight decay leaves.
-        coefficients: of each iteration's odd polynomial.
+        kept: factor that weight decay leaves.
+        coefficients: of each iteration's odd polynomial (Newton-Schulz).
     """
     if not weight.shape == gradient.shape == average.shape:
         shapes = ", ".join(str(tuple(part.shape)) for part in (weight, gradient, average))
-        raise ValueError(f"muon_step: shapes {shapes}, which must be the same")
+        raise ValueError(f"muon_step: shapes {shapes}; expected equal shapes")
     sizes = (*weight.shape, momentum, rate, kept)
     call("muon_step", weight, gradient, average, *sizes, coefficients, len(coefficients))

@@ -1,5 +1,5 @@
-// What surrounds the products of matrices in training, forward and backward, on a CPU: norms, SwiGLU, RoPE, attention
-// to runs of positions, both cross-attentions, and the gradient of embedded n-grams.
+// The operations between the matmuls of training, forward and backward, on a CPU: norms, SwiGLU, RoPE, attention to
+// runs of positions, both cross-attentions, and the gradient of embedded n-grams.
 //
 // What enters and leaves is float32 or bfloat16; sums are float32 and taken in an order that does not depend on the
 // number of threads, so that a run is the same again. Widths of rows and heads are multiples of 16.
@@ -103,7 +103,7 @@ void sum_backward(const float *given, const float *factors, int64_t rows, int64_
     }
 }
 
-// Turns each pair (i, i + half) of every head by its position's angle, or back.
+// Applies RoPE to each pair (i, i + half) of every head, or its inverse.
 template <class T>
 void rotate(const T *in, const float *cos, const float *sin, int64_t positions, int64_t heads, int64_t half, float sign,
             T *out) {
@@ -120,7 +120,7 @@ void rotate(const T *in, const float *cos, const float *sin, int64_t positions, 
         }
 }
 
-// The largest value of each slot, feature by feature, and where it was; the first of equals.
+// Max pooling of each slot, per feature, and the position of the maximum; ties go to the first.
 template <class T>
 void largest_forward(const T *in, const int64_t *slots, int64_t rows, int64_t length, int64_t num_slots, int64_t dim,
                      T *out, int64_t *places) {

@@ -92,7 +92,7 @@ def test_slots_that_break_their_contract_are_refused(function, wrong):
 def test_slots_of_another_type_or_shape_are_refused(function):
     with pytest.raises(ValueError, match=r"torch\.int32; the kernel reads torch\.int64"):
         BY_SLOTS[function](RIGHT.int())
-    with pytest.raises(ValueError, match="must be the same"):
+    with pytest.raises(ValueError, match="expected equal shapes"):
         BY_SLOTS[function](RIGHT[:, :5])
 
 
@@ -103,7 +103,7 @@ def test_slots_of_another_type_or_shape_are_refused(function):
         ([[0, 0, 1, 1, 0, 0]] * 2, "out of order"),
         ([[0, 0, 3, 3, 3, 3]] * 2, "out of order"),
         ([[-1, 0, 0, 0, 0, 0]] * 2, "out of bounds"),
-        ([[0, 0, 0, 0, 0]] * 2, "must be the same"),
+        ([[0, 0, 0, 0, 0]] * 2, "expected equal shapes"),
     ],
 )
 def test_runs_that_break_their_contract_are_refused(dtype, first, message):
@@ -126,15 +126,15 @@ def test_rows_of_a_table_are_checked_in_the_backward_pass_too():
 
 
 def test_shapes_that_do_not_fit_together_are_refused():
-    with pytest.raises(ValueError, match="must be the same"):
+    with pytest.raises(ValueError, match="expected equal shapes"):
         FusedSwiGLU.of(torch.randn(3, 32), torch.randn(2, 32))
-    with pytest.raises(ValueError, match="must be the same"):
+    with pytest.raises(ValueError, match="expected equal shapes"):
         FusedSum.of(torch.randn(3, 32), torch.randn(2, 32), None)
-    with pytest.raises(ValueError, match="must be the same"):
+    with pytest.raises(ValueError, match="expected equal shapes"):
         FusedSum.of(torch.randn(3, 32), torch.randn(3, 32), torch.ones(2))
     with pytest.raises(ValueError, match=r"torch\.float64"):
         FusedSum.of(torch.randn(3, 32), torch.randn(3, 32), torch.ones(3, dtype=torch.float64))
-    with pytest.raises(ValueError, match="must be the same"):
+    with pytest.raises(ValueError, match="expected equal shapes"):
         FusedAttention.of(torch.randn(HEADS), torch.randn(HEADS), torch.randn(2, 5, 2, 32), RIGHT)
 
 
