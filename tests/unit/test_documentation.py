@@ -170,6 +170,13 @@ def test_the_words_are_those_of_the_field(name):
     assert [match[0] for match in DIALECT.finditer(text)] == []
 
 
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_docstrings_say_what_is_returned_or_done_in_the_words_of_the_field(path):
+    code = path.read_text(encoding="utf-8")
+    assert re.findall(r'"""(?:Give|Say)\b.*', code) == []
+    assert re.findall(r"(?i)bank of the river|\bforesee|products of matrices|who feeds|hard to guess", code) == []
+
+
 def test_a_word_of_our_own_would_be_found():
     assert DIALECT.search("hard to foresee, and thinks once per patch")
 

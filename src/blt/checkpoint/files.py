@@ -135,7 +135,7 @@ def named_failures(path: Path, *, within: Path | None = None) -> Iterator[None]:
 
 
 def _keep_mode(descriptor: int, target: Path) -> None:
-    """Give a new file the mode and the owner of the one that it replaces."""
+    """Copy the mode and the owner of a file to the one that replaces it."""
     if sys.platform == "win32" or not target.exists():
         return
     before = target.stat()

@@ -154,7 +154,7 @@ def beside(folder: Path, part: str) -> Path:
 
 
 def _flaw(target: Path, kind: FolderKind, sources: list[Path]) -> str | None:
-    """Say why what is there may not be replaced."""
+    """Return why what is there may not be replaced, or None."""
     wrong = f"is there and is no {kind.noun}"
     if not target.is_dir():
         return f"{wrong} but a file"
@@ -189,7 +189,7 @@ def _foreign(target: Path, kind: FolderKind) -> Iterator[str]:
 
 
 def _flaw_of_place(target: Path, kind: FolderKind) -> str | None:
-    """Say why a folder cannot be replaced because of where it lies."""
+    """Return why a folder cannot be replaced because of where it lies, or None."""
     try:
         here = Path.cwd()
     except FileNotFoundError:
@@ -200,7 +200,7 @@ def _flaw_of_place(target: Path, kind: FolderKind) -> str | None:
 
 
 def _overlap(target: Path, source: Path) -> str | None:
-    """Say how a folder that would be replaced touches what is read."""
+    """Return how a folder that would be replaced touches what is read, or None."""
     if not os.path.exists(source):  # noqa: PTH110 (Path refuses names that are too long)
         return None
     if source.samefile(target):

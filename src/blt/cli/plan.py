@@ -60,7 +60,7 @@ def plan(
     """Show parameters, FLOPs per byte and memory from a configuration alone.
 
     Takes a recipe, a preset or a model; nothing is built and no weights are read. FLOPs follow the paper's accounting:
-    products of matrices only, embeddings cost nothing, training costs three times the forward pass.
+    matmuls only, embeddings cost nothing, training costs three times the forward pass.
     """
     planned = _planned(recipe, preset_name, model, mean_patch=mean_patch, context=context)
     cost = cost_of(

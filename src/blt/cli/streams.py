@@ -36,8 +36,8 @@ def prepare_streams() -> None:
 
 
 def discard_output() -> None:
-    """Write what is left of the output to nowhere, since its reader has gone or its disk is full."""
+    """Discard what is left of the output, since its reader has gone or its disk is full."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,4 +1,4 @@
-"""A bank of the river: corpora on disk and the batches made of them.
+"""Data: corpora on disk and the batches made of them.
 
 In: text, JSONL, Parquet or a data set by name. Out: `Shards` on disk, and from them training batches (`Windows`) and
 whole documents (`document_batches`), with stored entropies where there are any. Next: `blt.training`,

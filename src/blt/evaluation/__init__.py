@@ -1,4 +1,4 @@
-"""A bank of the river: bits per byte of a `ByteLM` on documents, under a named protocol.
+"""Evaluation: bits per byte of a `ByteLM` on documents, under a named protocol.
 
 In: a `ByteLM` and documents. Out: `Evaluation`. Next: `blt.training`, which watches it, and `blt evaluate`.
 """

@@ -1,4 +1,4 @@
-"""`evaluate`: how well a model foresees documents, in bits per byte, with everything needed to repeat the figure."""
+"""`evaluate`: how well a model predicts documents, in bits per byte, with everything needed to repeat the figure."""
 
 import math
 import os

@@ -5,7 +5,7 @@
 `windows`: all documents are laid end to end, each as BOS, its bytes, EOS, and that stream is cut every 512 ids. A row
 reads the 512 ids of its window, with nothing before them, and predicts ids 2 to 512 of that window and the first of
 the next: the same inputs and targets that a training run with windows of 512 meets. So every id of the stream but the
-very first (a BOS) is a target exactly once; a BOS is never predicted, since nobody foresees which document comes next.
+very first (a BOS) is a target exactly once; a BOS is never predicted, since nothing tells which document comes next.
 Patches come from entropies of whole documents, cut with the window.
 
 Under both protocols every byte and every EOS is therefore predicted exactly once, and the figures differ only in how

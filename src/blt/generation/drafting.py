@@ -80,7 +80,7 @@ class Drafter:
         requests: Sequence[Request],
         rows: npt.NDArray[np.int64],
     ) -> list[list[int]]:
-        """Let the session foresee the chosen bytes and some that are drafted to follow.
+        """Let the session's patcher read the chosen bytes and some that are drafted to follow.
 
         Returns:
             The drafts for each row; rows of fewer drafts than others have read something more, which must be taken

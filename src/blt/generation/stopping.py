@@ -34,7 +34,7 @@ class StopWatch:
         return b"" if self.has_stopped else self._release(len(self._held))
 
     def _overlap(self, stop: bytes) -> int:
-        """Say how many of the last bytes are the beginning of a stop string."""
+        """Return how many of the last bytes are the beginning of a stop string."""
         longest = min(len(stop) - 1, len(self._held))
         return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
 

@@ -1,4 +1,4 @@
-"""A bank of the river: what a model does, shown and checked.
+"""Inspection: what a model does, shown and checked.
 
 In: a `LanguageModel` and a text. Out: `LawReport`s, which say whether the laws hold on this checkpoint, and a
 `PatchView`, which shows how the text falls into patches. Next: `blt verify`, `blt patch`.

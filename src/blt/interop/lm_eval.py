@@ -104,7 +104,7 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         self._max_rows = rows
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Give, for each context and continuation, the nats of the continuation, negative, and whether it is greedy."""
+        """Return each continuation's log-likelihood in nats, and whether greedy decoding would write it."""
         pairs = [tuple(map(to_bytes, request.args)) for request in requests]
         rows = [_Row(encode(context + target, bos=True), 1 + len(context)) for context, target in pairs]
         results = self._score(rows)

@@ -231,7 +231,7 @@ def _refuse_other_cross_attention(arguments: Mapping[str, Any], where: str) -> N
 
 
 def _model_config(arguments: Mapping[str, Any], *, with_entropy: bool) -> dict[str, Any]:
-    """Say in the words of transformers what the arguments say of the model."""
+    """Return the arguments of the model under the names that transformers uses."""
     config: dict[str, Any] = {"model_type": MODEL_TYPE, "patch_in_forward": with_entropy}
     config |= {key: arguments[key] for key in _ROOT_FIELDS if arguments.get(key) is not None}
     config["local_attention_window_len"] = arguments.get("local_attention_window_len")  # null: all bytes, no default

@@ -173,7 +173,7 @@ def write_transformers(
 
 
 def notes(config: LMConfig) -> list[str]:
-    """Say what a written model of that shape does otherwise in transformers."""
+    """Return what a written model of that shape does otherwise in transformers."""
     encoder, decoder = config.blt.local_encoder.window, config.blt.local_decoder.window
     lines = [
         f"local attention is windowed ({encoder:,} bytes); a transformers that does not know "
@@ -193,7 +193,7 @@ def notes(config: LMConfig) -> list[str]:
 
 
 def last_byte_note(config: LMConfig) -> list[str]:
-    """Say, where it is so, that transformers treats a byte otherwise when it is the last of its text."""
+    """Return a note where transformers treats the last byte of a text otherwise."""
     if config.patch_rule.max_length is None:
         return []
     return [

@@ -98,7 +98,7 @@ def _is_weights(path: str) -> bool:
 
 
 def _why(error: BaseException, *, revision: str | None) -> str:
-    """Say in one line what went wrong, and the way out."""
+    """Return one line on what went wrong, and the way out."""
     from huggingface_hub import errors
 
     causes = [error, *_causes(error)]

@@ -128,7 +128,7 @@ class LanguageModel(nn.Module):
 
     @torch.inference_mode()
     def score(self, text: str | bytes) -> Score:
-        """Measure how well the model foresees a text, as one document: every byte, then the end."""
+        """Measure how well the model predicts a text, as one document: every byte, then the end."""
         byte_ids = encode(text, bos=True, eos=True).to(self.device)[None]
         log_probabilities = self(byte_ids)[:, :-1].log_softmax(-1)
         nats = -log_probabilities.gather(2, byte_ids[:, 1:, None])[0, :, 0]

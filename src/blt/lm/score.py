@@ -1,4 +1,4 @@
-"""How well a model foresees a text."""
+"""How well a model predicts a text."""
 
 from dataclasses import dataclass
 

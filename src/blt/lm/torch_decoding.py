@@ -120,7 +120,7 @@ class TorchDecoding:
         return logits
 
     def forward(self) -> Float[Tensor, "R M V"]:
-        """Let the BLT read what was foreseen; give the logits of the byte that follows each, float32."""
+        """Let the BLT read what the patcher has read; return the logits of the byte that follows each, float32."""
         byte_ids, ends = (torch.stack(parts, dim=1) for parts in zip(*self._pending, strict=True))
         self._pending, self.ends = [], ends
         return self._blt.read(byte_ids, ends, self._rows)

@@ -177,7 +177,7 @@ class BLTState:
     ) -> Float[Tensor, "N V"]:
         inputs = self._decoder.prepare(places)
         for index in range(self.blt.config.local_decoder.num_layers):
-            states = self._decoder.layer(index, self._readable.read(index, states, sources), standing)
+            states = self._decoder.layer(index, self._readable.read(index, states, sources), inputs)
         return self.blt.logits(self.blt.local_decoder.norm(states)[None])[0]
 
     @torch.inference_mode()

@@ -161,7 +161,7 @@ class ByteRule(_Rule):
     """End a patch after every byte."""
 
     def completes(self, seen: Seen) -> Bool[Tensor, "*S"]:
-        """Say yes."""
+        """Return True everywhere."""
         return torch.ones_like(seen.byte_ids, dtype=torch.bool)
 
 

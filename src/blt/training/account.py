@@ -12,7 +12,7 @@ from blt.training.recipe import BLTStage, EntropyStage, LoopConfig
 
 
 def describe_entropy_stage(stage: EntropyStage, shards: Shards) -> str:
-    """Say what the entropy model costs and sees."""
+    """Return lines on the cost of the entropy model and the text that it sees."""
     cost = cost_of_entropy_model(stage.model, context_bytes=stage.loop.window)
     return "\n".join(
         [
@@ -30,7 +30,7 @@ def describe_blt_stage(
     entropy_model: EntropyConfig | None,
     mean_patch_bytes: float,
 ) -> str:
-    """Say what the BLT costs, needs and sees.
+    """Return lines on the cost of the BLT, its memory, and the text that it sees.
 
     Args:
         stage: of the recipe.

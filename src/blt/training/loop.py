@@ -158,7 +158,7 @@ def step_seed(seed: int, *, step: int, rank: int) -> int:
 
 @contextmanager
 def explain_out_of_memory(stage: str, config: LoopConfig) -> Iterator[None]:
-    """Say what helps when memory does not suffice.
+    """Explain what helps when memory does not suffice.
 
     Raises:
         TrainingError: in place of PyTorch's error.

@@ -34,7 +34,7 @@ class Monitor:
         tensorboard: bool = False,
         mean_patch_bytes: float | None = None,
     ) -> None:
-        """Say what to follow.
+        """Start to follow a run.
 
         Args:
             folder: the stage's.

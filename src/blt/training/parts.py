@@ -52,7 +52,7 @@ class PartsConfig:
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def __str__(self) -> str:
-        """Say what is not trained as the rest."""
+        """Return the parts that are frozen, or that have a learning rate of their own."""
         said = []
         for name, part in self.all().items():
             if part.learning_rate_factor == 0:

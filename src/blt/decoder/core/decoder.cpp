@@ -218,7 +218,7 @@ int32_t blt_decoder_leave(blt_decoder *decoder, const int64_t *rows, int64_t cou
 int32_t blt_decoder_read(blt_decoder *decoder, const blt_reading *reading, int32_t wanted, int32_t gives_ends, uint8_t *ends, float *logits) {
     return locked(decoder, [&] {
         require(wanted >= BLT_ALL && wanted <= BLT_NONE, "wanted: all, last or none");
-        require(logits || wanted == BLT_NONE, "logits: nowhere to put them");
+        require(logits || wanted == BLT_NONE, "logits: no buffer to write them to");
         require(decoder->num_bytes_heard() == 0, "forward what the patcher has read first");
         decoder->advance_patcher(checked(*reading), gives_ends ? ends : nullptr, nullptr, gives_ends ? nullptr : ends);
         decoder->forward(blt::Decoder::Wanted(wanted), logits);

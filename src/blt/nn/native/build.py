@@ -181,7 +181,7 @@ def _given_up(name: str, error: Exception, path: Path | None = None) -> Outcome:
 
 
 def _without_compiler(error: CompileError) -> Outcome:
-    """Say once a day, whichever library is asked for, that there is no compiler."""
+    """Print once a day, whichever library is asked for, that there is no compiler."""
     reason = one_line(str(error))
     with contextlib.suppress(OSError):
         noted = cache_folder().path / "compiler"
