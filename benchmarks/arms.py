@@ -34,8 +34,8 @@ validation_documents = 120
 
 [blt.loop]
 num_steps = 1
-rows = 3
-window = 2048
+batch_size = 3
+sequence_length = 2048
 checkpoint_every = 200
 """
 MUON = {
@@ -126,8 +126,8 @@ def train(name: str, arm: Arm, place: Place, *, steps: int) -> dict[str, Any]:
         "data.validation": place.dev,
         "blt.loop.num_steps": str(steps),
         "blt.loop.validate_every": str(max(1, steps // 4)),
-        "blt.loop.rows": str(arm.rows),
-        "blt.loop.window": str(arm.window),
+        "blt.loop.batch_size": str(arm.rows),
+        "blt.loop.sequence_length": str(arm.window),
     }
     overrides |= {f"blt.loop.optimizer.{key}": value for key, value in arm.optimizer.items()}
     overrides |= {f"blt.loop.schedule.{key}": value for key, value in arm.schedule.items()}

@@ -43,8 +43,8 @@ window = 16
 
 [entropy.loop]
 num_steps = 700
-rows = 16
-window = 512
+batch_size = 16
+sequence_length = 512
 validate_every = 700
 optimizer = { type = "muon", learning_rate = 0.02, adamw = { learning_rate = 3e-3, weight_decay = 0.0 } }
 schedule = { type = "wsd", warmup_steps = 20, decay_fraction = 0.5 }

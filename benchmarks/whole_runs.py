@@ -15,6 +15,8 @@ from arms import course_of
 from record import write_record
 
 from blt.checkpoint import load_json
+from blt.configuration import from_dict, to_dict
+from blt.training import Recipe
 
 CLAIM = "Bits per byte along whole runs of one shape, by their rates, steps and schedules"
 
@@ -38,9 +40,10 @@ def main(runs: tuple[str, ...], model: str, out: Path) -> None:
 
 def described(folder: Path) -> dict[str, Any]:
     """Tell a run's course, and by what it was trained."""
-    recipe = load_json(folder / "recipe.json")["blt"]
+    recipe = to_dict(from_dict(Recipe, load_json(folder / "recipe.json")))["blt"]
     loop, parts = recipe["loop"], recipe["parts"]
-    found = {name: loop[name] for name in ("optimizer", "schedule", "rows", "window", "num_steps")}
+    found = {name: loop[name] for name in ("optimizer", "schedule", "num_steps")}
+    found |= {"rows": loop["batch_size"], "window": loop["sequence_length"]}  # as earlier records call them
     found["ngram_dropout"] = recipe["ngram_dropout"]
     found["learning_rate_factors"] = {part: options["learning_rate_factor"] for part, options in parts.items()}
     return found | course_of(folder)

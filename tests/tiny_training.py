@@ -21,8 +21,8 @@ num_heads = 2
 window = 8
 [entropy.loop]
 num_steps = 6
-rows = 4
-window = 48
+batch_size = 4
+sequence_length = 48
 validate_every = 4
 checkpoint_every = 2
 log_every = 1
@@ -37,8 +37,8 @@ global_transformer = {{ dim = 24, num_layers = 1, num_heads = 2 }}
 hash_embedding = {{ ngram_sizes = [3, 4], num_rows = 32 }}
 [blt.loop]
 num_steps = 6
-rows = 4
-window = 48
+batch_size = 4
+sequence_length = 48
 validate_every = 4
 checkpoint_every = 2
 log_every = 1

@@ -22,7 +22,7 @@ for compiled in ("false", "true"):
     overrides = {
         "entropy": "none", "patching": {"rule": {"type": "static", "length": 4}}, "device": "cpu", "sample_prompt": "",
         "out": f"{sys.argv[2]}/{compiled}", "blt.loop.compile": compiled, "blt.loop.num_steps": "3",
-        "blt.loop.rows": "2", "blt.loop.slots_multiple": "32", "blt.loop.validate_every": "9",
+        "blt.loop.batch_size": "2", "blt.loop.slots_multiple": "32", "blt.loop.validate_every": "9",
         "blt.loop.checkpoint_every": "9",
     }
     run_recipe(load_recipe(sys.argv[1], overrides=overrides))

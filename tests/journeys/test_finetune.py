@@ -150,7 +150,7 @@ def test_training_may_start_from_the_bundled_model_by_its_name(tmp_path, capsys)
     recipe = tmp_path / "finetune.toml"
     recipe.write_text(
         f'out = "{tmp_path}/run"\nstart_from = "tiny"\nsample_prompt = ""\n[data]\ntrain = "{tmp_path}/data"\n'
-        "validation_documents = 1\n[blt.loop]\nnum_steps = 1\nrows = 1\nwindow = 32\n"
+        "validation_documents = 1\n[blt.loop]\nnum_steps = 1\nbatch_size = 1\nsequence_length = 32\n"
     )
     assert run("train", recipe) == 0
     said = capsys.readouterr().err

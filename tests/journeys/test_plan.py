@@ -58,8 +58,8 @@ def test_a_recipe_brings_its_own_patches_window_and_optimiser(tmp_path, capsys):
         blt.model.preset = "tiny"
         [blt.loop]
         num_steps = 10
-        rows = 4
-        window = 1024
+        batch_size = 4
+        sequence_length = 1024
         optimizer = { type = "muon" }
         """
     )

@@ -15,8 +15,9 @@ from tiny_training import made_up_documents, write_text
 
 SMALL = shlex.split("""
     --device cpu --sample_prompt Tom --data.validation_documents 3
-    --entropy.loop.num_steps 2 --entropy.loop.rows 2 --entropy.loop.window 32
-    --blt.loop.num_steps 2 --blt.loop.rows 2 --blt.loop.window 32 --blt.loop.accumulation 1 --blt.loop.compile false
+    --entropy.loop.num_steps 2 --entropy.loop.batch_size 2 --entropy.loop.sequence_length 32
+    --blt.loop.num_steps 2 --blt.loop.batch_size 2 --blt.loop.sequence_length 32
+    --blt.loop.accumulation 1 --blt.loop.compile false
     --entropy.model.dim 16 --entropy.model.num_layers 1 --entropy.model.num_heads 2
     --blt.model.hash_embedding.num_rows 16
     --blt.model.local_encoder.dim 16 --blt.model.local_encoder.num_heads 2 --blt.model.local_encoder.num_layers 1

@@ -145,7 +145,14 @@ def test_a_mean_patch_length_that_cannot_be_is_refused_before_anything_is_traine
 
 def test_a_window_far_longer_than_the_text_costs_what_the_text_costs(tmp_path):
     path = write_recipe(tmp_path, documents=["Tom ran."], validation=0.0)
-    longer = ["--entropy.loop.window", "100000", "--blt.loop.window", "100000", "--patching.mean_patch_bytes", "none"]
+    longer = [
+        "--entropy.loop.sequence_length",
+        "100000",
+        "--blt.loop.sequence_length",
+        "100000",
+        "--patching.mean_patch_bytes",
+        "none",
+    ]
     assert run("train", path, *SHORT, "--data.validation", tmp_path / "data", *longer) == 0
 
 
@@ -201,10 +208,10 @@ def test_a_longer_run_goes_on_where_the_short_one_ended(recipe, tmp_path, capsys
     ("arguments", "said"),
     [
         (["--blt.loop.num_step", "3"], "blt.loop.num_step: unknown key; did you mean 'num_steps'?"),
-        (["--blt.loop.rows"], "--blt.loop.rows: no value given; write --blt.loop.rows VALUE"),
+        (["--blt.loop.batch_size"], "--blt.loop.batch_size: no value given; write --blt.loop.batch_size VALUE"),
         (["rows", "8"], "rows: expected --field value; `blt train --fields` lists the fields"),
         (["--blt.model.local_encoder.num_heads", "3"], "num_heads"),
-        (["--blt.loop.accumulation", "3"], "accumulation: 3 does not divide rows, 4"),
+        (["--blt.loop.accumulation", "3"], "accumulation: 3 does not divide batch_size, 4"),
         (["--data.train", "nowhere"], "nowhere"),
         (["--device", "gpu"], "device: 'gpu' cannot be used"),
         (["--data.validation", "nowhere"], "nowhere"),
@@ -218,6 +225,14 @@ def test_what_cannot_be_is_one_line_and_status_2(recipe, tmp_path, capsys, argum
     assert not (tmp_path / "run").exists()
 
 
+def test_former_names_of_fields_are_taken_and_one_line_says_the_new_ones(recipe, tmp_path, capsys):
+    assert run("train", recipe, *SHORT, "--blt.loop.rows", "2", "--blt.loop.window=24") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "deprecated" in line]
+    line = "blt.loop.rows is now batch_size, blt.loop.window is now sequence_length"
+    assert said == [f"blt: deprecated names of fields: {line}"]
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["blt"]["loop"]["sequence_length"] == 24
+
+
 def test_a_recipe_that_is_missing_or_misplaced_is_one_line_and_status_2(recipe, capsys):
     for arguments in (["train"], ["train", "--seed", "3", recipe], ["train", "nowhere.toml"]):
         assert run(*arguments) == 2
@@ -227,7 +242,7 @@ def test_a_recipe_that_is_missing_or_misplaced_is_one_line_and_status_2(recipe, 
 def test_the_fields_are_listed_with_type_default_and_meaning(capsys):
     assert run("train", "--fields") == 0
     listed = capsys.readouterr().out
-    assert "--blt.loop.rows  int = 16\n    Rows of a batch, over all ranks and accumulated parts.\n" in listed
+    assert "--blt.loop.batch_size  int = 16\n    Rows of a batch, over all ranks and accumulated parts.\n" in listed
     assert "--blt.loop.optimizer.type  adamw | muon = adamw\n" in listed
     assert "--blt.loop.optimizer.momentum  float = 0.95   (type = muon)\n" in listed
     assert "--data.validation  text or none = none\n" in listed
@@ -245,7 +260,7 @@ def test_one_byte_and_one_document_longer_than_the_window_train_too(tmp_path, te
 
 
 def test_a_loss_that_is_not_finite_is_one_line_and_leaves_the_last_checkpoint(recipe, tmp_path, monkeypatch, capsys):
-    honest, calls = EntropyObjective.nats, []
+    honest, calls = EntropyObjective.loss_sum, []
 
     def loss_sum(objective, batch):
         calls.append(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import blt
-from blt.configuration import field_help
+from blt.configuration import FORMER_NAME, field_help, from_dict, to_dict
 from blt.training.recipe import Recipe
 
 SOURCE = Path(blt.__file__).parent
@@ -81,3 +81,20 @@ def test_a_field_that_nothing_reads_would_be_found():
         nothing_ever_reads_this: int
 
     assert unread_fields(ForgottenConfig) == ["nothing_ever_reads_this"]
+
+
+def test_every_former_name_is_read_as_the_field_and_belongs_to_no_other():
+    met = {}
+    for cls in CONFIGURATIONS:
+        names = {field.name for field in dataclasses.fields(cls)}
+        former = {
+            field.metadata[FORMER_NAME]: field for field in dataclasses.fields(cls) if FORMER_NAME in field.metadata
+        }
+        assert not names & former.keys(), cls
+        met |= {(cls.__name__, old): field.name for old, field in former.items()}
+        for old, field in former.items():
+            needed = {"num_steps": 1} if "num_steps" in names else {}
+            built = from_dict(cls, needed | {old: 3})
+            assert to_dict(built)[field.name] == 3
+            assert old not in to_dict(built)
+    assert met == {("LoopConfig", "rows"): "batch_size", ("LoopConfig", "window"): "sequence_length"}

@@ -1,13 +1,17 @@
 """Options that several verbs share, so that they mean the same everywhere."""
 
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from blt.cli.types import MAX_SEED, Count, Dtype, Name
 from blt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from blt.training import Recipe
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -35,6 +39,18 @@ def fields_as_options(arguments: list[str]) -> dict[str, object]:
             raise ConfigurationError(f"{key}: no value given; write --{name} VALUE")
         overrides[name] = value if equals else rest.pop(0)
     return overrides
+
+
+def read_recipe(path: str, *, overrides: Mapping[str, object] | None = None) -> "Recipe":
+    """Read a recipe, and show in one line which of its fields go by former names."""
+    from blt.training import load_recipe
+
+    with warnings.catch_warnings(record=True) as deprecated:
+        warnings.simplefilter("always", FutureWarning)
+        recipe = load_recipe(path, overrides=overrides)
+    for warning in deprecated:
+        click.echo(f"blt: {warning.message}", err=True)
+    return recipe
 
 
 def refuse_unread(context: click.Context, *names: str, unless: bool, reason: str) -> None:

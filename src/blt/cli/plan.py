@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from blt.cli.options import json_option, model_option
+from blt.cli.options import json_option, model_option, read_recipe
 from blt.cli.types import Count, Name, Number
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
@@ -47,7 +47,7 @@ class _Plan:
 @click.option("--preset", "preset_name", metavar="NAME", help=f"One of {', '.join(PRESETS)}.")
 @model_option
 @click.option("--mean-patch", type=Number(min=1), help="Bytes per patch; the recipe's, or 4.4.")
-@click.option("--context", type=Count(), help="Bytes of a document; the recipe's window, or 512.")
+@click.option("--context", type=Count(), help="Bytes of a document; the recipe's sequence length, or 512.")
 @json_option
 def plan(
     recipe: str | None,
@@ -96,9 +96,8 @@ def _planned(
 
 def _from_recipe(path: str) -> dict[str, Any]:
     from blt.configuration import tag_of
-    from blt.training.recipe import load_recipe
 
-    recipe = load_recipe(path)
+    recipe = read_recipe(path)
     loop, patching = recipe.blt.loop, recipe.patching
     start = None if recipe.start_from is None else read_config(download(recipe.start_from))
     entropy_model = None if start is None else start.entropy_model
@@ -107,12 +106,12 @@ def _from_recipe(path: str) -> dict[str, Any]:
         "blt": recipe.blt.model or (start and start.blt),
         "entropy_model": entropy_model if recipe.entropy is None else recipe.entropy.model,
         "mean_patch_bytes": (patching and patching.mean_patch_bytes) or MEAN_PATCH_BYTES,
-        "context_bytes": loop.window,
-        "batch_rows": loop.rows / loop.accumulation,
+        "context_bytes": loop.sequence_length,
+        "batch_rows": loop.batch_size / loop.accumulation,
         "optimizer": tag_of(loop.optimizer),
         "sparse_ngrams": recipe.blt.sparse_ngrams,
         "accumulation": loop.accumulation,
-        "training_bytes": loop.num_steps * loop.rows * loop.window,
+        "training_bytes": loop.num_steps * loop.batch_size * loop.sequence_length,
     }
 
 

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from blt.cli.options import fields_as_options
+from blt.cli.options import fields_as_options, read_recipe
 from blt.errors import ConfigurationError
 
 
@@ -16,7 +16,7 @@ from blt.errors import ConfigurationError
 def train(context: click.Context, recipe: str | None, out: str | None, fields: bool) -> None:
     """Train by a recipe: entropy model, threshold, BLT.
 
-    RECIPE is a TOML file. Any of its fields can be set here as well, such as --blt.loop.rows 8 or
+    RECIPE is a TOML file. Any of its fields can be set here as well, such as --blt.loop.batch_size 8 or
     --entropy.loop.optimizer.type muon; --fields lists them all.
 
     A run that was stopped or killed goes on when the same command is given again, from its last checkpoint. Several
@@ -28,12 +28,12 @@ def train(context: click.Context, recipe: str | None, out: str | None, fields: b
     if recipe is None or recipe.startswith("--"):
         raise ConfigurationError("give a recipe first: blt train RECIPE.toml --field value; see blt train --help")
 
-    from blt.training import Stopped, load_recipe, run_recipe
+    from blt.training import Stopped, run_recipe
 
     overrides = fields_as_options(context.args)
     if out is not None:
         overrides["out"] = out
-    loaded = load_recipe(recipe, overrides=overrides)
+    loaded = read_recipe(recipe, overrides=overrides)
     try:
         run_recipe(loaded)
     except Stopped as stopped:

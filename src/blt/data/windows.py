@@ -38,26 +38,28 @@ class Windows:
     so that every id is an input in every epoch. Of a stream shorter than one window, rows are all of it.
     """
 
-    def __init__(self, shards: Shards, *, window: int, seed: int, entropies: EntropyStore | None = None) -> None:
+    def __init__(
+        self, shards: Shards, *, sequence_length: int, seed: int, entropies: EntropyStore | None = None
+    ) -> None:
         """Take a split and say how to cut it.
 
         Args:
             shards: the split.
-            window: ids per row, or as many as there are.
+            sequence_length: ids per row, or as many as there are.
             seed: chooses offsets and orders; 0 or more.
             entropies: stored entropies of the same split, to be served with the ids.
 
         Raises:
-            ConfigurationError: the window is not positive, or the seed is negative.
+            ConfigurationError: the sequence length is not positive, or the seed is negative.
             DataError: the entropies are of another split.
         """
-        check(window >= 1, f"window: expected at least 1 id, got {window}")
+        check(sequence_length >= 1, f"sequence_length: expected at least 1 id, got {sequence_length}")
         check(seed >= 0, f"seed: expected 0 or more, got {seed}")
         if entropies is not None and entropies.num_ids != shards.num_ids:
             raise DataError(f"entropies of {entropies.num_ids} ids do not fit shards of {shards.num_ids} ids")
-        self.window = min(window, shards.num_ids)
-        self.num_windows = -(-shards.num_ids // window)
-        self._is_short = shards.num_ids < window
+        self.sequence_length = min(sequence_length, shards.num_ids)
+        self.num_windows = -(-shards.num_ids // sequence_length)
+        self._is_short = shards.num_ids < sequence_length
         self._shards = shards
         self._seed = seed
         self._entropies = entropies
@@ -104,15 +106,15 @@ class Windows:
             return np.zeros(1, np.int64)
         bits = np.random.Philox(np.random.SeedSequence([self._seed, epoch])).random_raw(self.num_windows + 1)
         order = np.argsort(bits[1:], kind="stable")
-        return (order * self.window + int(bits[0] % self.window)) % self._shards.num_ids
+        return (order * self.sequence_length + int(bits[0] % self.sequence_length)) % self._shards.num_ids
 
     def _ids(self, start: int) -> NDArray[np.int64]:
         """Return the ids of a window and the one after it."""
         if self._is_short:
             return np.append(self._shards.ids(0, self._shards.num_ids), EOS_ID)  # the EOS is never predicted
-        stop = min(start + self.window + 1, self._shards.num_ids)
+        stop = min(start + self.sequence_length + 1, self._shards.num_ids)
         ids = self._shards.ids(start, stop)
-        rest = self.window + 1 - len(ids)
+        rest = self.sequence_length + 1 - len(ids)
         return np.concatenate([ids, self._shards.ids(0, rest)]) if rest else ids
 
     def _entropies_from(self, start: int) -> NDArray[np.float32]:
@@ -120,6 +122,6 @@ class Windows:
         assert self._entropies is not None, "only called with a store"
         if self._is_short:
             return self._entropies.read(0, self._shards.num_ids)
-        values = self._entropies.read(start, min(start + self.window, self._shards.num_ids))
-        rest = self.window - len(values)
+        values = self._entropies.read(start, min(start + self.sequence_length, self._shards.num_ids))
+        rest = self.sequence_length - len(values)
         return np.concatenate([values, self._entropies.read(0, rest)]) if rest else values

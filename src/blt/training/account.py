@@ -13,7 +13,7 @@ from blt.training.recipe import BLTStage, EntropyStage, LoopConfig
 
 def describe_entropy_stage(stage: EntropyStage, shards: Shards) -> str:
     """Return lines on the cost of the entropy model and the text that it sees."""
-    cost = cost_of_entropy_model(stage.model, context_bytes=stage.loop.window)
+    cost = cost_of_entropy_model(stage.model, context_bytes=stage.loop.sequence_length)
     return "\n".join(
         [
             f"entropy model: {cost.num_parameters:,} parameters, {_with_unit(cost.flops)}FLOPs per byte forward",
@@ -41,11 +41,13 @@ def describe_blt_stage(
     """
     loop = stage.loop
     mean_patch_bytes = max(1.0, mean_patch_bytes)
-    cost = cost_of(model, mean_patch_bytes=mean_patch_bytes, context_bytes=loop.window, entropy_model=entropy_model)
+    cost = cost_of(
+        model, mean_patch_bytes=mean_patch_bytes, context_bytes=loop.sequence_length, entropy_model=entropy_model
+    )
     memory = training_memory(
         model,
         optimizer="muon" if isinstance(loop.optimizer, MuonConfig) else "adamw",
-        batch_bytes=loop.rows * loop.window // loop.accumulation,
+        batch_bytes=loop.batch_size * loop.sequence_length // loop.accumulation,
         mean_patch_bytes=mean_patch_bytes,
         entropy_model=entropy_model,
         sparse_ngrams=stage.sparse_ngrams,
@@ -78,12 +80,12 @@ def _dropped(stage: BLTStage) -> list[str]:
 
 
 def _loop(loop: LoopConfig, shards: Shards, *, flops: float) -> list[str]:
-    per_step = loop.rows * loop.window
+    per_step = loop.batch_size * loop.sequence_length
     seen = per_step * loop.num_steps
     epochs = seen / shards.num_ids
     return [
-        f"  {loop.rows} rows × {loop.window:,} bytes = {per_step:,} bytes per step, × {loop.num_steps:,} steps = "
-        f"{_with_unit(seen)}B, {_with_unit(flops * seen)}FLOPs",
+        f"  {loop.batch_size} rows × {loop.sequence_length:,} bytes = {per_step:,} bytes per step, "
+        f"× {loop.num_steps:,} steps = {_with_unit(seen)}B, {_with_unit(flops * seen)}FLOPs",
         f"  text: {shards.num_documents:,} documents, {_with_unit(shards.num_bytes)}B, read {epochs:,.2f} times",
     ]
 

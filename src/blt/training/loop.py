@@ -102,7 +102,7 @@ class Trainer:
 
     def accumulate_gradients(self) -> StepSum:
         """Leave the gradients of one step's mean loss in the weights, over all parts and ranks."""
-        world, rows = self.world, self.config.rows // self.world.size
+        world, rows = self.world, self.config.batch_size // self.world.size
         batch = self.windows.batch(self.progress.step, rows=rows, rank=world.rank, world_size=world.size)
         num_targets = max(1, int(world.sum(int((batch.targets != NOT_PREDICTED).sum()))))
         num_bytes = int(world.sum(int((batch.targets >= BYTE_OFFSET).sum())))
@@ -168,8 +168,8 @@ def explain_out_of_memory(stage: str, config: LoopConfig) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise TrainingError(
-                f"{stage}: memory does not suffice for {config.rows // config.accumulation} rows × {config.window} "
-                f"bytes at once; set {stage}.loop.accumulation above {config.accumulation}"
+                f"{stage}: memory does not suffice for {config.batch_size // config.accumulation} rows × "
+                f"{config.sequence_length} bytes at once; set {stage}.loop.accumulation above {config.accumulation}"
             ) from error
         raise
 

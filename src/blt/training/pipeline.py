@@ -121,7 +121,7 @@ def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
     def validate(step: int) -> float:  # noqa: ARG001 (the loop tells every stage)
         return held_out.bits_per_byte(objective, device=run.device, entropies=None)
 
-    windows = Windows(run.train, window=stage.loop.window, seed=run.recipe.seed)
+    windows = Windows(run.train, sequence_length=stage.loop.sequence_length, seed=run.recipe.seed)
     _train(run, "entropy", objective, windows, validate)
     return model.requires_grad_(False).eval()
 
@@ -152,7 +152,7 @@ def prepare_patching(run: Run, entropy_model: EntropyModel | None, *, start: Byt
 def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | None = None) -> Path:
     """Third stage; writes the model folder."""
     recipe = run.recipe
-    windows = Windows(run.train, window=stage.loop.window, seed=recipe.seed, entropies=patching.train)
+    windows = Windows(run.train, sequence_length=stage.loop.sequence_length, seed=recipe.seed, entropies=patching.train)
     mean_patch = _mean_patch(windows, patching.rule)
     torch.manual_seed(recipe.seed)
     blt = new_blt(stage.model, start, device=run.device)

@@ -2,12 +2,24 @@
 
 import math
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from blt.configuration import check, check_path, check_range, check_rate, from_dict, to_dict, with_overrides
+from blt.configuration import (
+    FORMER_NAME,
+    check,
+    check_path,
+    check_range,
+    check_rate,
+    from_dict,
+    to_dict,
+    with_current_names,
+    with_current_path,
+    with_overrides,
+)
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.model import BLTConfig, preset
@@ -43,9 +55,9 @@ class LoopConfig:
 
     num_steps: int
     """Optimiser steps."""
-    rows: int = 16
+    batch_size: int = field(default=16, metadata={FORMER_NAME: "rows"})
     """Rows of a batch, over all ranks and accumulated parts."""
-    window: int = 512
+    sequence_length: int = field(default=512, metadata={FORMER_NAME: "window"})
     """Bytes per row."""
     accumulation: int = 1
     """Parts that a batch is computed in, to save memory; losses are the same for any number (but for dropout)."""
@@ -73,10 +85,11 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for name in ("num_steps", "accumulation", "log_every", "validate_every", "checkpoint_every"):
             check_range(name, getattr(self, name), 1)
-        for name in ("rows", "window", "slots_multiple"):
+        for name in ("batch_size", "sequence_length", "slots_multiple"):
             check_range(name, getattr(self, name), 1, MAX_BATCH)
         check(
-            self.rows % self.accumulation == 0, f"accumulation: {self.accumulation} does not divide rows, {self.rows}"
+            self.batch_size % self.accumulation == 0,
+            f"accumulation: {self.accumulation} does not divide batch_size, {self.batch_size}",
         )
         check_rate("clip", self.clip)
         if self.keep_every is not None:
@@ -163,7 +176,7 @@ class Recipe:
     patching: PatchingStage | None = None
     """Where patches end; None means as in `start_from`, or an entropy rule at 4.4 bytes per patch."""
     seed: int = 0
-    """Of new weights, of the order of training windows and of what is dropped."""
+    """Of new weights, of the order of training rows and of what is dropped."""
     device: str = "auto"
     """As PyTorch names it; `auto` takes a GPU if there is one."""
     sample_prompt: str = "Once upon a time"
@@ -187,11 +200,11 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe.
+    """Read a recipe; a `FutureWarning` names the fields that go by a former name.
 
     Args:
         path: a TOML file.
-        overrides: dotted keys and values set on top of it, such as `{"blt.loop.rows": "8"}`.
+        overrides: dotted keys and values set on top of it, such as `{"blt.loop.batch_size": "8"}`.
 
     Raises:
         ConfigurationError: not readable as TOML, an unknown key, or a value that cannot be.
@@ -203,10 +216,19 @@ def load_recipe(path: str | Path, *, overrides: Mapping[str, Any] | None = None)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}; give a recipe, a TOML file") from None
     try:
-        values = with_overrides(values, overrides or {})
+        values, former = with_current_names(Recipe, values)
+        current = {given: with_current_path(Recipe, given) for given in overrides or {}}
+        former |= {given: new.rpartition(".")[2] for given, new in current.items() if new != given}
+        check(
+            len(set(current.values())) == len(current), f"{', '.join(former)}: given by its current name too; give one"
+        )
+        values = with_overrides(values, {current[given]: value for given, value in (overrides or {}).items()})
         recipe: Recipe = from_dict(Recipe, _with_preset(values))
     except RecursionError:
         raise ConfigurationError(f"{path}: tables within tables without end; see blt train --fields") from None
+    if former:
+        renamed = ", ".join(f"{given} is now {name}" for given, name in former.items())
+        warnings.warn(f"deprecated names of fields: {renamed}", FutureWarning, stacklevel=2)
     return recipe
 
 

@@ -95,9 +95,10 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
         DataError: the data cannot be read, or are not what the run began with.
     """
     for name, loop in loops_of(recipe).items():
-        if loop.rows % (world.size * loop.accumulation):
+        if loop.batch_size % (world.size * loop.accumulation):
             raise ConfigurationError(
-                f"{name}.loop.rows: {loop.rows} is no multiple of {world.size} ranks × {loop.accumulation} parts"
+                f"{name}.loop.batch_size: {loop.batch_size} is no multiple of {world.size} ranks × "
+                f"{loop.accumulation} parts"
             )
     train, held_out = _open_data_together(recipe, world)
     folder = Path(recipe.out)

@@ -15,7 +15,7 @@ corpora = st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=12)
 @settings(max_examples=60, deadline=None)
 def test_an_epoch_serves_every_window_once_and_every_id_at_least_once(documents, window, seed, epoch):
     shards = Shards.from_documents(documents)
-    windows = Windows(shards, window=window, seed=seed)
+    windows = Windows(shards, sequence_length=window, seed=seed)
     starts = [windows.start_of(epoch * windows.num_windows + k) for k in range(windows.num_windows)]
     assert len(set(starts)) == windows.num_windows
     covered = {(start + t) % shards.num_ids for start in starts for t in range(window)}
@@ -27,10 +27,10 @@ def test_an_epoch_serves_every_window_once_and_every_id_at_least_once(documents,
 def test_ranks_together_get_what_one_rank_would(documents, window, rows, world_size, step):
     shards = Shards.from_documents(documents)
     parts = [
-        Windows(shards, window=window, seed=1).batch(step, rows=rows, rank=rank, world_size=world_size)
+        Windows(shards, sequence_length=window, seed=1).batch(step, rows=rows, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    whole = Windows(shards, window=window, seed=1).batch(step, rows=rows * world_size)
+    whole = Windows(shards, sequence_length=window, seed=1).batch(step, rows=rows * world_size)
     assert torch.equal(torch.cat([part.byte_ids for part in parts]), whole.byte_ids)
     assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
 
@@ -40,7 +40,7 @@ def test_ranks_together_get_what_one_rank_would(documents, window, rows, world_s
 def test_a_target_is_the_next_id_unless_it_is_a_bos_or_past_the_end(documents, window, step):
     shards = Shards.from_documents(documents)
     stream = shards.ids(0, shards.num_ids)
-    windows = Windows(shards, window=window, seed=5)
+    windows = Windows(shards, sequence_length=window, seed=5)
     batch = windows.batch(step, rows=3)
     for row in range(3):
         start = windows.start_of(3 * step + row)
@@ -52,15 +52,15 @@ def test_a_target_is_the_next_id_unless_it_is_a_bos_or_past_the_end(documents, w
 
 
 def test_rows_are_no_longer_than_a_corpus_so_that_nothing_is_computed_for_padding():
-    batch = Windows(Shards.from_documents([b"a"]), window=5, seed=0).batch(3, rows=2)
+    batch = Windows(Shards.from_documents([b"a"]), sequence_length=5, seed=0).batch(3, rows=2)
     assert batch.byte_ids.tolist() == [[1, 101, 2]] * 2
     assert batch.targets.tolist() == [[101, 2, -100]] * 2
 
 
 def test_a_batch_does_not_depend_on_what_was_asked_before():
     shards = Shards.from_documents([bytes(range(200))] * 3)
-    fresh = Windows(shards, window=7, seed=2).batch(90, rows=4)
-    used = Windows(shards, window=7, seed=2)
+    fresh = Windows(shards, sequence_length=7, seed=2).batch(90, rows=4)
+    used = Windows(shards, sequence_length=7, seed=2)
     for step in (0, 200, 3, 90, 91):
         used.batch(step, rows=4)
     assert torch.equal(used.batch(90, rows=4).byte_ids, fresh.byte_ids)
@@ -70,7 +70,7 @@ def test_epochs_differ_in_order_and_offset_and_so_do_seeds():
     shards = Shards.from_documents([bytes(range(250))] * 4)
 
     def starts(seed, epoch):
-        windows = Windows(shards, window=10, seed=seed)
+        windows = Windows(shards, sequence_length=10, seed=seed)
         return [windows.start_of(epoch * windows.num_windows + k) for k in range(windows.num_windows)]
 
     assert len({tuple(starts(seed, epoch)) for seed in range(2) for epoch in range(4)}) == 8
@@ -78,7 +78,7 @@ def test_epochs_differ_in_order_and_offset_and_so_do_seeds():
 
 
 def test_the_order_of_windows_never_changes_between_versions():
-    windows = Windows(Shards.from_documents([bytes(90)]), window=10, seed=1)
+    windows = Windows(Shards.from_documents([bytes(90)]), sequence_length=10, seed=1)
     assert [windows.start_of(k) for k in range(10)] == FIRST_EPOCH_OF_SEED_1
 
 
@@ -89,34 +89,36 @@ def test_entropies_come_with_the_ids_they_belong_to():
     shards = Shards.from_documents([b"abcdef", b"ghi", b"jklmnopq"])
     stream = shards.ids(0, shards.num_ids)
     store = EntropyStore(stream.astype(np.float32))
-    batch = Windows(shards, window=6, seed=0, entropies=store).batch(0, rows=8)
+    batch = Windows(shards, sequence_length=6, seed=0, entropies=store).batch(0, rows=8)
     assert batch.entropies is not None
     assert torch.equal(batch.entropies, batch.byte_ids.float())
 
 
 def test_entropies_of_a_corpus_shorter_than_a_window_are_as_long_as_it():
     shards = Shards.from_documents([b"ab"])
-    batch = Windows(shards, window=6, seed=0, entropies=EntropyStore(np.ones(4, np.float32))).batch(0, rows=1)
+    batch = Windows(shards, sequence_length=6, seed=0, entropies=EntropyStore(np.ones(4, np.float32))).batch(0, rows=1)
     assert batch.entropies is not None
     assert batch.entropies.tolist() == [[1, 1, 1, 1]]
 
 
 def test_entropies_of_another_split_are_refused():
     with pytest.raises(DataError, match="entropies of 3 ids do not fit shards of 4 ids"):
-        Windows(Shards.from_documents([b"ab"]), window=6, seed=0, entropies=EntropyStore(np.ones(3, np.float32)))
+        Windows(
+            Shards.from_documents([b"ab"]), sequence_length=6, seed=0, entropies=EntropyStore(np.ones(3, np.float32))
+        )
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [({"window": 0}, "window: expected at least 1"), ({"seed": -1}, "seed: expected 0 or more")],
+    [({"sequence_length": 0}, "sequence_length: expected at least 1"), ({"seed": -1}, "seed: expected 0 or more")],
 )
 def test_impossible_windows_are_refused(bad, message):
     with pytest.raises(ConfigurationError, match=message):
-        Windows(Shards.from_documents([b"ab"]), **{"window": 4, "seed": 0} | bad)
+        Windows(Shards.from_documents([b"ab"]), **{"sequence_length": 4, "seed": 0} | bad)
 
 
 @pytest.mark.parametrize("bad", [{"rows": 0}, {"rank": 1}, {"rank": 2, "world_size": 2}, {"step": -1}])
 def test_impossible_batches_are_refused(bad):
-    windows = Windows(Shards.from_documents([b"ab"]), window=4, seed=0)
+    windows = Windows(Shards.from_documents([b"ab"]), sequence_length=4, seed=0)
     with pytest.raises(ConfigurationError):
         windows.batch(**{"step": 0, "rows": 1} | bad)

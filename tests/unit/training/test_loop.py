@@ -53,14 +53,14 @@ def new_trainer(tmp_path, monkeypatch):
     def build(*, asked_to_stop=lambda: False, validate=lambda step: 9.0 - step, **config):
         torch.manual_seed(0)
         loop = LoopConfig(
-            **{"num_steps": 4, "rows": 4, "window": 8, "log_every": 1, "precision": "float32"}
+            **{"num_steps": 4, "batch_size": 4, "sequence_length": 8, "log_every": 1, "precision": "float32"}
             | {"schedule": CosineConfig(warmup_steps=1)}
             | config
         )
         shards = Shards.from_documents([b"Tom had a red ball.", b"Anna ran home.", b"Then they ate."])
         return Trainer(
             objective=BigramObjective(),
-            windows=Windows(shards, window=8, seed=0),
+            windows=Windows(shards, sequence_length=8, seed=0),
             config=loop,
             validate=validate,
             checkpoints=Checkpoints(tmp_path / "checkpoints"),

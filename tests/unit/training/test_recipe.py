@@ -40,14 +40,14 @@ def test_there_are_shipped_recipes():
 
 def test_any_field_can_be_set_from_outside(recipe_file):
     overrides = {
-        "blt.loop.rows": "8",
+        "blt.loop.batch_size": "8",
         "entropy.loop.optimizer.type": "muon",
         "entropy.loop.optimizer.adamw.betas": "0.8,0.9",
         "data.validation": "elsewhere",
         "blt.loop.compile": "true",
     }
     recipe = load_recipe(recipe_file, overrides=overrides)
-    assert recipe.blt.loop.rows == 8
+    assert recipe.blt.loop.batch_size == 8
     assert isinstance(recipe.entropy.loop.optimizer, MuonConfig)
     assert recipe.entropy.loop.optimizer.adamw.betas == (0.8, 0.9)
     assert recipe.data.validation == "elsewhere"
@@ -94,13 +94,13 @@ def test_a_recipe_without_patching_has_the_default_rule(recipe_file):
         ({"entropi.loop.rows": "3"}, "entropi: unknown key; did you mean 'entropy'?"),
         ({"blt.loop.optimizer.type": "adam"}, "'adam' is none of adamw, muon; did you mean 'adamw'?"),
         ({"blt.model.preset": "tinny"}, "preset 'tinny' is none of tiny"),
-        ({"blt.loop.rows": "many"}, "blt.loop.rows: expected int, got 'many'"),
+        ({"blt.loop.batch_size": "many"}, "blt.loop.batch_size: expected int, got 'many'"),
         ({"blt.layer_dropout": "1"}, "layer_dropout: 1.0; from 0 to below 1"),
         ({"blt.ngram_dropout": "-0.1"}, "ngram_dropout: -0.1; from 0 to below 1"),
-        ({"blt.loop.rows": "0"}, "blt.loop: rows: 0; at least 1"),
-        ({"blt.loop.window": "0"}, "blt.loop: window: 0; at least 1"),
+        ({"blt.loop.batch_size": "0"}, "blt.loop: batch_size: 0; at least 1"),
+        ({"blt.loop.sequence_length": "0"}, "blt.loop: sequence_length: 0; at least 1"),
         ({"blt.loop.num_steps": "0"}, "blt.loop: num_steps: 0; at least 1"),
-        ({"blt.loop.accumulation": "3"}, "accumulation: 3 does not divide rows, 4"),
+        ({"blt.loop.accumulation": "3"}, "accumulation: 3 does not divide batch_size, 4"),
         ({"blt.loop.clip": "0"}, "clip: 0.0; above 0"),
         ({"blt.loop.slots_multiple": "0"}, "slots_multiple: 0; at least 1"),
         ({"blt.loop.keep_every": "0"}, "keep_every: 0; at least 1"),
@@ -133,11 +133,11 @@ def test_a_recipe_without_patching_has_the_default_rule(recipe_file):
         ({"blt.model.hash_embedding.num_rows": 10**15}, "num_rows: 1000000000000000; at most"),
         ({"blt.model.queries_per_patch": 10**6}, "queries_per_patch: 1000000; at most 1,024"),
         ({"patching.rule.max_length": 10**18}, "max_length: a patch holds at least 1 byte, got 1000000000000000000"),
-        ({"blt.loop.window": 10**12}, "window: 1000000000000; at most 16,777,216"),
+        ({"blt.loop.sequence_length": 10**12}, "sequence_length: 1000000000000; at most 16,777,216"),
         ({"blt.loop.num_steps": 10**30}, "blt.loop.num_steps: 1000000000000000000000000000000; at most"),
         ({"blt.loop.clip": 10**400}, "blt.loop.clip: expected float, got 1000"),
         ({"blt.loop.clip": 16**9000}, "blt.loop.clip: expected float, got a int beyond all bounds"),
-        ({"blt.loop.rows": 16**9000}, "blt.loop.rows: a int beyond all bounds; at most"),
+        ({"blt.loop.batch_size": 16**9000}, "blt.loop.batch_size: a int beyond all bounds; at most"),
         ({"blt.loop.clip": "nan"}, "clip: nan; above 0"),
         ({"blt.loop.clip": "inf"}, "clip: inf; above 0, and finite"),
         ({"patching.mean_patch_bytes": "inf"}, "mean_patch_bytes: a patch holds at least 1 byte, got inf"),
@@ -205,7 +205,7 @@ def test_tables_without_end_under_a_field_are_one_line(recipe_file):
 
 def test_a_byte_order_mark_is_passed_over(recipe_file):
     recipe_file.write_bytes(b"\xef\xbb\xbf" + recipe_file.read_bytes())
-    assert load_recipe(recipe_file).blt.loop.rows == 4
+    assert load_recipe(recipe_file).blt.loop.batch_size == 4
 
 
 def test_a_field_of_an_optimiser_a_schedule_or_a_rule_can_be_set_alone(recipe_file):
@@ -224,3 +224,41 @@ def test_what_a_table_leaves_out_is_what_the_list_of_fields_says(recipe_file):
     overrides = {"blt.loop.optimizer.type": "muon", "blt.loop.optimizer.adamw.betas": "0.8,0.9"}
     adamw = load_recipe(recipe_file, overrides=overrides).blt.loop.optimizer.adamw
     assert adamw == AdamWConfig(learning_rate=3e-3, weight_decay=0.0, betas=(0.8, 0.9))
+
+
+FORMER_NAMES = {"batch_size": "rows", "sequence_length": "window"}
+
+
+def with_former_names(text):
+    """A recipe as earlier versions wrote it: only tables of loops, since a window of attention keeps its name."""
+    tables = text.split("\n[")
+    for name, former in FORMER_NAMES.items():
+        tables = [table.replace(f"\n{name} =", f"\n{former} =") if ".loop]" in table else table for table in tables]
+    return "\n[".join(tables)
+
+
+def test_a_recipe_with_former_names_is_read_and_one_line_says_the_new_ones(recipe_file):
+    wanted = load_recipe(recipe_file)
+    recipe_file.write_text(with_former_names(recipe_file.read_text()))
+    assert recipe_file.read_text().count("\nrows =") == 2
+    with pytest.warns(FutureWarning) as said:
+        assert load_recipe(recipe_file) == wanted
+    pairs = [f"{stage}.loop.{old} is now {new}" for stage in ("blt", "entropy") for new, old in FORMER_NAMES.items()]
+    assert [str(warning.message) for warning in said] == [f"deprecated names of fields: {', '.join(pairs)}"]
+
+
+@pytest.mark.parametrize("former_in_file", [False, True])
+@pytest.mark.parametrize("name", ["rows", "batch_size"])
+@pytest.mark.filterwarnings("ignore:deprecated names")
+def test_an_override_meets_its_field_by_either_name(recipe_file, name, former_in_file):
+    if former_in_file:
+        recipe_file.write_text(with_former_names(recipe_file.read_text()))
+    assert load_recipe(recipe_file, overrides={f"blt.loop.{name}": "8"}).blt.loop.batch_size == 8
+
+
+def test_a_field_given_by_both_its_names_is_refused(recipe_file):
+    with pytest.raises(ConfigurationError, match=r"^blt\.loop\.rows: given by its current name too; give one$"):
+        load_recipe(recipe_file, overrides={"blt.loop.rows": "8", "blt.loop.batch_size": "8"})
+    recipe_file.write_text(recipe_file.read_text() + "rows = 4\n")
+    with pytest.raises(ConfigurationError, match=r"blt\.loop\.rows: the former name of 'batch_size', also given"):
+        load_recipe(recipe_file)

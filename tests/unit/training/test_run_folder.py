@@ -28,7 +28,7 @@ def begin(recipe, *stages):
 def test_a_run_folder_belongs_to_one_recipe(tmp_path):
     path = write_recipe(tmp_path)
     begin(load_recipe(path), "entropy", "blt")
-    for key, value in (("blt.loop.rows", "8"), ("entropy.model.dim", "32"), ("patching.mean_patch_bytes", "4")):
+    for key, value in (("blt.loop.batch_size", "8"), ("entropy.model.dim", "32"), ("patching.mean_patch_bytes", "4")):
         with pytest.raises(ConfigurationError, match=rf"run: holds a run with {key} = .*; choose another --out"):
             claim(load_recipe(path, overrides={key: value}))
     with pytest.raises(ConfigurationError, match="holds a run with seed = 0, this recipe says 1"):
@@ -45,9 +45,9 @@ def test_how_long_and_how_a_run_is_computed_may_change(tmp_path):
 def test_a_stage_that_has_saved_nothing_may_still_change(tmp_path):
     path = write_recipe(tmp_path)
     begin(load_recipe(path), "entropy")
-    claim(load_recipe(path, overrides={"blt.loop.rows": "8", "patching.mean_patch_bytes": "4"}))
-    with pytest.raises(ConfigurationError, match=r"entropy\.loop\.rows = 4"):
-        claim(load_recipe(path, overrides={"entropy.loop.rows": "8"}))
+    claim(load_recipe(path, overrides={"blt.loop.batch_size": "8", "patching.mean_patch_bytes": "4"}))
+    with pytest.raises(ConfigurationError, match=r"entropy\.loop\.batch_size = 4"):
+        claim(load_recipe(path, overrides={"entropy.loop.batch_size": "8"}))
 
 
 def test_a_field_that_blt_has_got_since_does_not_estrange_a_run(tmp_path):
@@ -101,8 +101,8 @@ def test_a_second_process_is_kept_out(tmp_path):
 
 
 def test_rows_must_divide_by_ranks_and_parts(tmp_path):
-    recipe = tiny_recipe(tmp_path, {"blt.loop.accumulation": "2", "entropy.loop.rows": "3"})
-    with pytest.raises(ConfigurationError, match=r"blt\.loop\.rows: 4 is no multiple of 3 ranks × 2 parts"):
+    recipe = tiny_recipe(tmp_path, {"blt.loop.accumulation": "2", "entropy.loop.batch_size": "3"})
+    with pytest.raises(ConfigurationError, match=r"blt\.loop\.batch_size: 4 is no multiple of 3 ranks × 2 parts"):
         claim(recipe, world=World(size=3))
     assert not (tmp_path / "run").exists()
 
@@ -126,3 +126,17 @@ def test_missing_data_leave_no_run_folder(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         claim(recipe)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_with_former_names_goes_on_and_still_belongs_to_one_recipe(tmp_path):
+    path = write_recipe(tmp_path)
+    begin(load_recipe(path), "entropy", "blt")
+    written = tmp_path / "run" / "recipe.json"
+    values = json.loads(written.read_text())
+    for stage in ("entropy", "blt"):
+        loop = values[stage]["loop"]
+        loop["rows"], loop["window"] = loop.pop("batch_size"), loop.pop("sequence_length")
+    written.write_text(json.dumps(values))
+    with pytest.raises(ConfigurationError, match=r"holds a run with blt\.loop\.batch_size = 4, this recipe says 8"):
+        claim(load_recipe(path, overrides={"blt.loop.batch_size": "8"}))
+    claim(load_recipe(path))
