@@ -75,6 +75,7 @@ def test_a_pretrained_transformer_becomes_a_model_of_bytes(checkpoint, tiny_fold
 def test_what_cannot_be_is_one_line_and_status_2(checkpoint, tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("years of work")
     given = [argument.format(checkpoint=checkpoint, taken=tmp_path / "taken") for argument in arguments]
     assert run("byteify", *given) == 2
     error = capsys.readouterr().err

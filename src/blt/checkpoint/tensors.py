@@ -17,6 +17,8 @@ from blt.shapes import Tensor
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 MAX_SHARD_BYTES = 5 * 10**9
 """The largest file that is written unless asked otherwise; the Hub's usual limit."""
+MAX_NAME_BYTES = 255
+"""The longest name that file systems have."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -153,7 +155,8 @@ def _files_of(path: Path, *, error: type[BLTError]) -> dict[Path, dict[str, Tens
 
 
 def _shard(folder: Path, file: str, index: Path, *, error: type[BLTError]) -> dict[str, TensorHeader]:
-    if Path(file).name != file or not file.endswith(".safetensors") or not file.isprintable():
+    is_name = Path(file).name == file and len(file.encode()) <= MAX_NAME_BYTES and file.isprintable()
+    if not is_name or not file.endswith(".safetensors"):
         raise error(f"{index}: {file!r} is not the name of a safetensors file in this folder")
     if not (folder / file).is_file():
         raise error(f"{folder / file}: no such file, though {index.name} names it; copy or download it again")

@@ -91,7 +91,9 @@ def test_an_index_that_is_not_of_its_files_is_refused(sharded):
     assert "layer.1 is not in model-00004-of-00004.safetensors" in refusal(sharded)
 
 
-@pytest.mark.parametrize("file", ["../model.safetensors", "/etc/passwd", "weights.bin", "x\n.safetensors", ""])
+@pytest.mark.parametrize(
+    "file", ["../model.safetensors", "/etc/passwd", "weights.bin", "x\n.safetensors", "", "x" * 250 + ".safetensors"]
+)
 def test_an_index_that_names_files_elsewhere_or_pickles_is_refused(sharded, file):
     change_index(sharded, lambda placement: placement.update({"layer.1": file}))
     assert "is not the name of a safetensors file in this folder" in refusal(sharded)
