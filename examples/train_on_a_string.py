@@ -25,7 +25,7 @@ shape = BLTConfig(
     local_encoder=local, global_transformer=TransformerConfig(dim=128, num_layers=2, num_heads=4), local_decoder=local
 )
 lm = ByteLM(BLT(shape), patch_rule=SpaceRule())
-windows = Windows(Shards.from_documents([b"Tom had a red ball. The ball was red. " * 20]), window=128, seed=0)
+windows = Windows(Shards.from_documents([b"Tom had a red ball. The ball was red. " * 20]), sequence_length=128, seed=0)
 objective = BLTObjective(lm.blt, rule=lm.patch_rule, slots_multiple=1)
 (optimizer,) = build_optimizers(lm.blt, AdamWConfig(learning_rate=3e-3))
 

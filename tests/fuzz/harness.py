@@ -223,13 +223,19 @@ def _read_value(path: Path) -> Value:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
+def _mapped_bytes() -> int:
+    """Return the address space that this process has mapped."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
 def _in_child(work: Callable[[], None], seconds: float = 240) -> int:
     """Run in a child with limits, of time too; return its wait status."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            limit = _mapped_bytes() + MEMORY_BYTES  # beside what a large parent, such as the whole suite, has mapped
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGALRM, _raise_too_long)
             logging.disable()

@@ -56,6 +56,7 @@ def place(ready, tmp_path, monkeypatch):
 
 
 BASE = {
+    "doctor": ["--json"],
     "generate": ["--prompt", "Tom", "--max-new", "3", "--model", "model"],
     "prepare": ["stories.txt", "--out", "prepared"],
     "train": ["recipe.toml"],
@@ -84,7 +85,7 @@ def arguments_with(verb, parameter, value):
     if isinstance(parameter, click.Argument):
         return [*base[1:], "--", value] if not base[0].startswith("-") else [*base, "--", value]
     if is_flag(parameter):
-        return [*base, parameter.opts[0]]
+        return [*base, *({parameter.opts[0]} - set(base))]
     name = parameter.opts[0]
     while name in base:  # the value that is tried takes the place of the usual one
         where = base.index(name)

@@ -69,7 +69,10 @@ def test_a_full_disk_is_one_line(place):
         done = subprocess.run(
             [sys.executable, "-m", "blt", "plan"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
-    assert (done.returncode, done.stderr) == (2, "blt: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "blt: No space left on device; make room and run the same command again\n",
+    )
 
 
 def names_in(folder):

@@ -153,7 +153,7 @@ def test_options_that_cannot_be_are_refused_at_once_also_by_a_stream(tiny_lm, op
 
 
 def test_an_unknown_option_is_refused_by_name(tiny_lm):
-    with pytest.raises(TypeError, match="temprature"):
+    with pytest.raises(ConfigurationError, match="temprature"):
         generate(tiny_lm, "Tom", temprature=1)
 
 
