@@ -64,8 +64,7 @@ def plant_mixed_rows_in_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool of slot p takes the bytes of slot p of every row."""
 
     def flawed(states: Tensor, slots: Tensor, *, num_slots: int) -> Tensor:
-        flat_states, flat_slots = states.flatten(0, 1)[None], slots.flatten()[None]
-        return segment_max(flat_states, flat_slots, num_slots=num_slots).expand(states.shape[0], -1, -1)
+        return segment_max(states, slots, num_slots=num_slots).amax(0, keepdim=True).expand(states.shape[0], -1, -1)
 
     monkeypatch.setattr(blt.model.blt, "segment_max", flawed)
 
