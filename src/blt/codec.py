@@ -10,6 +10,7 @@ import codecs
 import numpy as np
 import torch
 
+from blt.errors import DataError
 from blt.shapes import Int, Tensor
 
 BOE_ID = 0
@@ -32,8 +33,10 @@ def to_bytes(text: str | bytes) -> bytes:
     Lone surrogates, which UTF-8 has no bytes for, become the raw byte that they stand for (the way Python passes
     undecodable command-line arguments) or, failing that, the three bytes that they would have.
     """
-    if isinstance(text, bytes):
-        return text
+    if isinstance(text, bytes | bytearray | memoryview):
+        return bytes(text)
+    if not isinstance(text, str):
+        raise DataError(f"expected a text or bytes, got {text!r}")
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

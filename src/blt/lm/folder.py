@@ -28,7 +28,7 @@ from blt.checkpoint import (
 from blt.configuration import check, from_dict, to_dict
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError, ModelFolderError
-from blt.lm.hub import fetch, is_hub_name
+from blt.lm.hub import check_options, fetch, is_hub_name
 from blt.model import BLTConfig
 from blt.patching import PatchRule
 
@@ -87,7 +87,10 @@ def download(name: str | Path | None, **hub: Any) -> Path:
     Raises:
         ModelFolderError: no such folder, and no such model on the Hub or no way to it.
     """
+    if hub:
+        check_options(hub)
     if name is None:
+        check("revision" not in hub, "revision: the bundled model has none; name a model on the Hub")
         return BUNDLED
     if not str(name).strip() or "\0" in str(name):
         raise ModelFolderError(
@@ -96,6 +99,7 @@ def download(name: str | Path | None, **hub: Any) -> Path:
     folder = Path(name)
     recover_folder(folder)
     if folder.is_dir():
+        check("revision" not in hub, f"revision: {name} is a folder and has none; leave it out")
         return folder
     refuse_pickle(folder)
     if folder.exists():

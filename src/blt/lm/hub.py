@@ -4,9 +4,12 @@ Cache, tokens, mirrors and working offline are those of `huggingface_hub`, with 
 `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`. No pickle is ever downloaded.
 """
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blt.configuration import check
 from blt.errors import ModelFolderError
 
 WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "entropy_model/params.json", "README.md")
@@ -18,6 +21,19 @@ LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token"
 def is_hub_name(name: str) -> bool:
     """Whether a name is of the form that models on the Hub have: owner/model."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
+
+
+def check_options(hub: Mapping[str, Any]) -> None:
+    """Refuse options that nothing reads.
+
+    Raises:
+        ConfigurationError: `huggingface_hub.snapshot_download` has no such option.
+    """
+    import huggingface_hub
+
+    known = [*inspect.signature(huggingface_hub.snapshot_download).parameters]
+    for name in hub:
+        check(name in known, f"{name}: no such option; known: dtype, device, {', '.join(known[1:])}")
 
 
 def fetch(name: str, **hub: Any) -> Path:
@@ -35,8 +51,6 @@ def fetch(name: str, **hub: Any) -> Path:
     options = {"library_name": LIBRARY, "allow_patterns": list(WANTED)} | hub
     try:
         folder = Path(huggingface_hub.snapshot_download(name, **options))
-    except TypeError:
-        raise  # an option that it does not have
     except Exception as error:
         reason = _why(error, revision=hub.get("revision"))
         raise ModelFolderError(f"{name}: no such folder, and not to be had from the Hub: {reason}") from error
