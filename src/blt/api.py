@@ -6,14 +6,16 @@ Next: `blt.evaluation`, `blt.training` and `blt.interop`, which measure and make
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
 from torch import nn
 
 from blt.checkpoint import MAX_SHARD_BYTES, read_whole
 from blt.configuration import check
-from blt.errors import ModelFolderError
+from blt.errors import ConfigurationError, ModelFolderError
 from blt.generation import Generation, GenerationOptions, generate, stream
 from blt.lm.card import CardFigure, write_card
 from blt.lm.folder import count_tensors, download, read_card, read_config, read_weights, write_lm
@@ -42,8 +44,10 @@ class ByteLM(LanguageModel):
 
         Raises:
             ModelFolderError: nothing of that name, or a folder that is broken or of another format.
+            ConfigurationError: another dtype, a device that cannot be used here, or an option that nothing reads.
         """
         check_loaded_as(dtype)
+        _check_device(device)
         lm = read_whole(download(name, **hub), cls._read)
         return lm.eval().to_type(dtype).to(device)
 
@@ -80,6 +84,9 @@ class ByteLM(LanguageModel):
             is_whole,
             "dtype: a model that was loaded as int8 or int4 has lost its weights; save the one it was loaded from",
         )
+        given: object = max_shard_bytes  # callers are not held to the annotation
+        is_count = isinstance(given, Integral) and not isinstance(given, bool)
+        check(is_count, f"max_shard_bytes: expected a whole number, got {max_shard_bytes!r}")
         check(max_shard_bytes >= 1, f"max_shard_bytes: {max_shard_bytes}; at least 1")
         write_lm(
             folder,
@@ -88,7 +95,7 @@ class ByteLM(LanguageModel):
             entropy_model=self.entropy_model,
             card=card,
             dtype=None if dtype is None else DTYPES[dtype],
-            max_shard_bytes=max_shard_bytes,
+            max_shard_bytes=int(max_shard_bytes),
         )
 
     def push_to_hub(
@@ -157,6 +164,20 @@ class ByteLM(LanguageModel):
     def stream(self, prompt: str | bytes = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
         """Continue a prompt piece by piece, never splitting a character; see `blt.generation.stream`."""
         return stream(self, prompt, **options)
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that PyTorch does not know, that this machine lacks, or that holds no numbers (`meta`).
+
+    Raises:
+        ConfigurationError: with the device and PyTorch's reason.
+    """
+    check(isinstance(device, str | torch.device), f"device: expected a name such as 'cpu', got {device!r}")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigurationError(f"device: {str(device)!r} cannot be used ({reason}); try 'cpu'") from None
 
 
 def _count(module: nn.Module | None) -> int:

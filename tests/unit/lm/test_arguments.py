@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from blt.api import ByteLM
 from blt.errors import ConfigurationError
-from blt.lm import ByteLM
 
 WRONG = """
 import sys
@@ -21,6 +21,9 @@ for call in (
     lambda: list(lm.stream(5.0)),
     lambda: lm.generate("Tom", stop=5),
     lambda: lm.generate("Tom", seed="1"),
+    lambda: lm.save_pretrained(sys.argv[1], max_shard_bytes="1GB"),
+    lambda: lm.save_pretrained(sys.argv[1], max_shard_bytes=True),
+    lambda: blt.ByteLM.from_pretrained(sys.argv[1], device=None),
 ):
     try:
         call()
@@ -44,3 +47,9 @@ def test_values_of_another_type_are_told(tiny_folder):  # in a process of its ow
 def test_options_that_nothing_reads_are_refused_of_folders_too(tiny_folder, options, said, bundled):
     with pytest.raises(ConfigurationError, match=said):
         ByteLM.from_pretrained(None if bundled else tiny_folder, **options)
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense", "cuda:99"])
+def test_a_device_that_cannot_be_used_is_told(tiny_folder, device):
+    with pytest.raises(ConfigurationError, match=f"device: '{device}' cannot be used"):
+        ByteLM.from_pretrained(tiny_folder, device=device)
