@@ -11,7 +11,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
     On a CPU that is AMX, or the dot products of AVX-512 BF16 where they have twice the rate of float32: on AMD and ARM.
     Intel's cores issue half as many of them as of float32's, so that without AMX (a virtual machine may hide it)
-    bfloat16 takes twice the time of float32.
+    bfloat16 is slower than float32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
