@@ -82,6 +82,20 @@ def decoding(link: Callable[[str], str]) -> str:
     return _with_source(header, rows, ["decoding-cpu"], link)
 
 
+def llama_cpp(link: Callable[[str], str]) -> str:
+    """Bytes per second of the native decoder, beside llama.cpp on a Llama of equal size."""
+    speeds = load("llama-cpp-cpu")["results"]
+    rows = []
+    for ours, theirs in (("float32", "f32"), ("bfloat16", "bf16"), ("int8", "q8_0"), ("int4", "q4_0")):
+        for what, name in (("generate", "write"), ("read a prompt", "prompt")):
+            patches = " at 4.4 bytes per patch" if name == "write" else ""
+            pair = [f"{name}, {ours}, {side}" for side in (f"blt tinystories-55m{patches}", f"llama.cpp {theirs}")]
+            blt, peer = (speeds[each]["median"] for each in pair)
+            rows.append([f"{what}, {ours} / {theirs}", _speed(blt), _speed(peer), f"{blt / peer:.2f}×"])
+    header = ["bytes per second", "blt", "llama.cpp, Llama of equal size", "ratio"]
+    return _with_source(header, rows, ["llama-cpp-cpu"], link)
+
+
 def training(link: Callable[[str], str]) -> str:
     """Bytes per second of training, beside transformers."""
     rows = []
@@ -232,6 +246,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "drafting": drafting,
     "exactness": exactness,
     "little-text": little_text,
+    "llama-cpp": llama_cpp,
     "optimizers": optimizers,
     "patching": patching,
     "recipe": recipe,
