@@ -9,8 +9,9 @@ from tiny_models import RULES, tiny_lm
 
 from blt.codec import BYTE_OFFSET, encode
 from blt.errors import ConfigurationError
-from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request, drafting
+from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request, generate
 from blt.generation.request import DraftSampler
+from blt.lm import DecodingSession
 
 PROMPTS = (b"", b"Tom had a red ball.", "Zoë ".encode() * 5, b"\xff\x00")
 DRAFTS = [DraftConfig(by=by, max_draft=most, min_probability=0.0) for by in ("entropy", "decoder") for most in (1, 5)]
@@ -152,13 +153,11 @@ def test_the_engine_tells_the_drafter_how_its_guesses_fared():
     assert drafter.num_ahead < 5
 
 
-def test_a_single_text_is_guessed_by_default_where_the_native_decoder_serves(monkeypatch):
-    lm = tiny_lm()
-    monkeypatch.setattr(drafting, "serves", lambda *models: True)
-    assert drafting.default_drafter(lm, num_requests=1) is not None
-    assert drafting.default_drafter(lm, num_requests=2) is None
-    monkeypatch.setattr(drafting, "serves", lambda *models: False)
-    assert drafting.default_drafter(lm, num_requests=1) is None
+def test_bytes_are_drafted_only_where_a_drafter_is_given(monkeypatch):
+    drafts = []
+    monkeypatch.setattr(DecodingSession, "draft", lambda *given: drafts.append(given))
+    assert generate(tiny_lm(), b"Tom", temperature=0, valid_utf8=False, max_new_bytes=4).data.startswith(b"Tom")
+    assert drafts == []
 
 
 def test_drafting_by_entropy_needs_a_rule_that_looks_at_entropies():

@@ -10,7 +10,6 @@ import torch
 
 from blt.codec import BYTE_OFFSET
 from blt.configuration import check
-from blt.decoder import serves
 from blt.errors import ConfigurationError
 from blt.generation.request import DraftSampler, Request
 from blt.lm import DecodingSession, LanguageModel
@@ -132,16 +131,6 @@ class Drafter:
         if _largest_probability(logits) < self.config.least_probability:
             return None
         return sampler.choose(logits)
-
-
-def default_drafter(lm: LanguageModel, *, num_requests: int) -> Drafter | None:
-    """Return what drafts where nothing else is said: the decoder, where that is faster, else nothing.
-
-    It is where a text is written alone by the native decoder, which reads several bytes in hardly more time than one.
-    """
-    if num_requests == 1 and serves(lm.blt, lm.entropy_model):
-        return Drafter(DraftConfig())
-    return None
 
 
 def _largest_probability(logits: npt.NDArray[np.float32]) -> float:

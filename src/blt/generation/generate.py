@@ -6,7 +6,6 @@ from typing import Unpack
 
 from blt.codec import Utf8Stream
 from blt.errors import BLTError
-from blt.generation.drafting import default_drafter
 from blt.generation.engine import Engine
 from blt.generation.request import Generation, GenerationConfig, GenerationOptions, Request
 from blt.lm import LanguageModel
@@ -59,7 +58,7 @@ def _continued(lm: LanguageModel, prompts: Sequence[str | bytes], config: Genera
     requests = [
         Request(prompt, dataclasses.replace(config, seed=seed)) for prompt, seed in zip(prompts, seeds, strict=True)
     ]
-    engine = Engine(lm, drafter=default_drafter(lm, num_requests=len(requests)))
+    engine = Engine(lm)
     engine.add(requests)
     while engine.step():
         pass
@@ -103,7 +102,7 @@ def stream_bytes(
 
 
 def _pieces(lm: LanguageModel, request: Request, *, shown: bytes) -> Iterator[bytes]:
-    engine = Engine(lm, drafter=default_drafter(lm, num_requests=1))
+    engine = Engine(lm)
     if shown:
         yield shown
     engine.add([request])
