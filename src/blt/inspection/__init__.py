@@ -7,6 +7,7 @@ In: a `LanguageModel` and a text. Out: `LawReport`s, which say whether the laws 
 from blt.inspection.deviation import LawReport
 from blt.inspection.patch_html import html_page
 from blt.inspection.patch_view import Glyph, PatchView, glyphs, print_patches, view_patches
+from blt.inspection.reading import Reading, flops_by_patch, read
 from blt.inspection.verify import LAWS, verify
 
 __all__ = [
@@ -14,9 +15,12 @@ __all__ = [
     "Glyph",
     "LawReport",
     "PatchView",
+    "Reading",
+    "flops_by_patch",
     "glyphs",
     "html_page",
     "print_patches",
+    "read",
     "verify",
     "view_patches",
 ]
