@@ -62,6 +62,8 @@ def _schema(context: click.Context, parameter: click.Parameter, value: str | Non
     help=_HELP["repetition_penalty"],
 )
 @click.option("--repetition-window", type=Count(min=None), metavar="BYTES", help=_HELP["repetition_window"])
+@click.option("--presence-penalty", type=Number(), default=0.0, show_default=True, help=_HELP["presence_penalty"])
+@click.option("--frequency-penalty", type=Number(), default=0.0, show_default=True, help=_HELP["frequency_penalty"])
 @seed_option(_HELP["seed"], default=None)
 @click.option("--stop", multiple=True, metavar="TEXT", help=_HELP["stop"] + " May be given more than once.")
 @click.option("--valid-utf8/--no-valid-utf8", default=None, help=_HELP["valid_utf8"])

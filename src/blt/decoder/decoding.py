@@ -96,6 +96,13 @@ class NativeDecoding:
         self.ends = torch.zeros(0, 0, dtype=torch.bool)
         return torch.from_numpy(logits)
 
+    def prefill(self, rows: HostInts, parts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
+        """Let rows read the next part of their prompts; a BOS may only be the first of one."""
+        ids = [np.ascontiguousarray(part.cpu().numpy(), dtype=np.int64) for part in parts]
+        logits = self._read(rows, ids, wanted=c.LAST)[1]
+        self.ends = torch.zeros(0, 0, dtype=torch.bool)
+        return torch.from_numpy(logits)
+
     def start(self, num_rows: int) -> HostInts:
         """Let rows join that have read nothing."""
         rows = np.empty(num_rows, dtype=np.int64)

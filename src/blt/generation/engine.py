@@ -1,5 +1,6 @@
 """Continuing many prompts at once; they join and leave at any byte."""
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from blt.codec import EOS_ID, encode
+from blt.configuration import check
 from blt.generation.drafting import Drafter
 from blt.generation.request import Request
 from blt.lm import DecodingSession, LanguageModel
@@ -24,28 +26,40 @@ class Engine:
     Args:
         lm: the model; its weights and its patch rule must stay the same while the engine lives.
         drafter: what drafts bytes; None for one byte per step.
+        prompt_bytes_per_step: a step reads at most so many bytes of new prompts, so that a long one does not keep the
+            other requests waiting; where PyTorch decodes, one whole prompt. None: `add` reads all prompts at once.
 
     Raises:
         ConfigurationError: the drafter cannot draft for this model.
     """
 
-    def __init__(self, lm: LanguageModel, *, drafter: Drafter | None = None) -> None:
+    def __init__(
+        self, lm: LanguageModel, *, drafter: Drafter | None = None, prompt_bytes_per_step: int | None = None
+    ) -> None:
         if drafter is not None:
             drafter.check_serves(lm)
+        is_count = prompt_bytes_per_step is None or prompt_bytes_per_step >= 1
+        check(is_count, f"prompt_bytes_per_step: at least 1, got {prompt_bytes_per_step}")
         self.lm = lm
         self.session = DecodingSession(lm)
         self.drafter = drafter
+        self._prompt_bytes_per_step = prompt_bytes_per_step
         self._running: dict[int, _Running] = {}  # by row of the session
+        self._prompts: deque[_Prompt] = deque()  # not read to the end yet
 
     @property
     def num_running(self) -> int:
         """How many requests are not over."""
-        return len(self._running)
+        return len(self._running) + len(self._prompts)
 
     def add(self, requests: Sequence[Request]) -> None:
-        """Let requests join; their prompts are read in one parallel pass."""
+        """Let requests join; their prompts are read in one parallel pass, or in slices by the steps to come."""
         new = [request for request in requests if request.stopped_by is None]
         if not new:
+            return
+        if self._prompt_bytes_per_step is not None:
+            for row, request in zip(self.session.start(len(new)).tolist(), new, strict=True):
+                self._prompts.append(_Prompt(request, row, encode(request.prompt, bos=True)))
             return
         rows, logits = self.session.add([encode(request.prompt, bos=True) for request in new])
         for row, request, scores in zip(rows, new, logits.cpu().numpy(), strict=True):
@@ -56,9 +70,22 @@ class Engine:
         for row, running in list(self._running.items()):
             if running.request is request:
                 self._leave(row)
+        for prompt in [prompt for prompt in self._prompts if prompt.request is request]:
+            self._prompts.remove(prompt)
+            self.session.remove(np.array([prompt.row]))
 
     def step(self) -> list[Request]:
-        """Write on; give the requests that were written to, those that are over now included; none when all are."""
+        """Read prompts on, and write on.
+
+        Returns:
+            The requests that were read or written on, those that are over now included; none when all are.
+        """
+        reading = self._read_prompts()
+        written = self._write()
+        return written + [request for request in reading if request not in written]
+
+    def _write(self) -> list[Request]:
+        """Write at least one byte of every request whose prompt has been read."""
         rows = np.array(sorted(self._running), dtype=np.int64)
         running = [self._running[row] for row in rows.tolist()]
         for one in running:
@@ -70,6 +97,36 @@ class Engine:
             if one.request.stopped_by is not None:
                 self._leave(row)
         return [one.request for one in running]
+
+    def _read_prompts(self) -> list[Request]:
+        """Read the next slice of the prompts that wait; those that have been read to the end are written from now on.
+
+        The prompt that waits longest comes first, and goes to the end of the queue where its slice is not its last, so
+        that a short prompt waits for one slice of a long one and not for all of them.
+        """
+        portion: list[tuple[_Prompt, Int[Tensor, " _"]]] = []
+        room = self._prompt_bytes_per_step or 0
+        while self._prompts and room > 0:
+            prompt = self._prompts.popleft()
+            part = prompt.next_part(room if self.session.reads_in_parts else len(prompt.ids))
+            portion.append((prompt, part))
+            room -= len(part)
+        if not portion:
+            return []
+        rows = np.array([prompt.row for prompt, _ in portion], dtype=np.int64)
+        try:
+            logits = self.session.prefill(rows, [part for _, part in portion]).cpu().numpy()
+        except Exception as error:  # noqa: BLE001 (such as a lack of memory: those that are written are not concerned)
+            self.session.remove(rows)
+            for prompt, _ in portion:
+                prompt.request.fail(error)
+            return [prompt.request for prompt, _ in portion]
+        for (prompt, _), scores in zip(portion, logits, strict=True):
+            if prompt.is_read:
+                self._running[prompt.row] = _Running(prompt.request, scores)
+            else:
+                self._prompts.append(prompt)
+        return [prompt.request for prompt, _ in portion]
 
     def _read(self, running: "Sequence[_Running]", rows: npt.NDArray[np.int64]) -> None:
         """Read the bytes that were chosen, and those that are drafted to follow."""
@@ -95,6 +152,25 @@ class Engine:
 
     def _ids(self, ids: list[list[int]]) -> Int[Tensor, "R M"]:
         return torch.tensor(ids, device=self.lm.device)
+
+
+class _Prompt:
+    """A request whose prompt has not been read to the end."""
+
+    def __init__(self, request: Request, row: int, ids: Int[Tensor, " T"]) -> None:
+        self.request, self.row, self.ids = request, row, ids
+        self._num_read = 0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of it has been read."""
+        return self._num_read == len(self.ids)
+
+    def next_part(self, length: int) -> Int[Tensor, " t"]:
+        """Return the next ids, so many at most, as read."""
+        part = self.ids[self._num_read : self._num_read + length]
+        self._num_read += len(part)
+        return part
 
 
 class _Running:

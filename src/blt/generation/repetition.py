@@ -1,4 +1,7 @@
-"""The repetition penalty: what has occurred becomes less likely (CTRL, Keskar et al. 2019, section 4.1)."""
+"""Penalties: what has occurred becomes less likely.
+
+`RepetitionPenalty` is that of CTRL (Keskar et al. 2019, section 4.1), `WrittenPenalty` that of OpenAI's API.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -41,5 +44,32 @@ class RepetitionPenalty:
         """Return an independent copy."""
         copy = RepetitionPenalty(self._penalty, window=self._window)
         copy._recent = bytearray(self._recent)
+        copy._counts = self._counts.copy()
+        return copy
+
+
+class WrittenPenalty:
+    """Lowers the logits of bytes that have been written; the prompt does not count.
+
+    Args:
+        presence: what each byte that has been written loses.
+        frequency: what it loses besides, for each time.
+    """
+
+    def __init__(self, *, presence: float | int, frequency: float | int) -> None:
+        self._presence, self._frequency = float(presence), float(frequency)
+        self._counts = np.zeros(VOCABULARY_SIZE)
+
+    def apply(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return new logits, in which what has been written is lower (or, with negative penalties, higher)."""
+        return logits - self._frequency * self._counts - self._presence * (self._counts > 0)
+
+    def read(self, byte: int) -> None:
+        """Take note of a byte."""
+        self._counts[byte + BYTE_OFFSET] += 1
+
+    def fork(self) -> "WrittenPenalty":
+        """Return an independent copy."""
+        copy = WrittenPenalty(presence=self._presence, frequency=self._frequency)
         copy._counts = self._counts.copy()
         return copy

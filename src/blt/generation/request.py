@@ -1,6 +1,6 @@
 """What is asked for, and what comes of it: a prompt on its way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
@@ -28,6 +28,9 @@ class GenerationOptions(TypedDict, total=False):
     min_p: float | int | None
     repetition_penalty: float | int
     repetition_window: int | None
+    presence_penalty: float | int
+    frequency_penalty: float | int
+    logit_bias: Mapping[int, float | int] | None
     valid_utf8: bool | None
     regex: str | None
     json_schema: str | dict[str, Any] | None
@@ -89,6 +92,8 @@ class Generation:
     yet."""
     logprobs: tuple[ByteLogprob, ...] | None = None
     """For each new byte, how likely it was; only where it was asked for."""
+    stop_string: bytes | None = None
+    """The stop string that ended it, after `stop`."""
     error: str | None = None
     """What went wrong, after `error`."""
 
@@ -137,6 +142,16 @@ class Request:
         """How many bytes may still come."""
         return self._num_left
 
+    @property
+    def stop_string(self) -> bytes | None:
+        """The stop string that ended it, if one did."""
+        return self._watch.matched
+
+    @property
+    def logprobs(self) -> Sequence[ByteLogprob]:
+        """For each byte that was written so far, those of a stop string included; none where it was not asked for."""
+        return self._logprobs
+
     def choose(self, logits: npt.NDArray[np.float32]) -> int:
         """Choose the next id from its logits, and take note of it; EOS where nothing more is written."""
         if self._sampler.lacks_room(self._num_left):
@@ -175,7 +190,12 @@ class Request:
         logprobs = None if self._num_alternatives is None else tuple(self._logprobs[: len(new_bytes)])
         error = None if self.error is None else str(self.error) or type(self.error).__name__
         return Generation(
-            prompt=self.prompt, new_bytes=new_bytes, stopped_by=self.stopped_by, logprobs=logprobs, error=error
+            prompt=self.prompt,
+            new_bytes=new_bytes,
+            stopped_by=self.stopped_by,
+            logprobs=logprobs,
+            stop_string=self.stop_string,
+            error=error,
         )
 
     def _stop(self, reason: Stopped) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from blt.configuration import check
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.generation.constraint import constraint_of
 from blt.generation.random_numbers import RandomNumbers
-from blt.generation.repetition import RepetitionPenalty
+from blt.generation.repetition import RepetitionPenalty, WrittenPenalty
 from blt.generation.utf8 import LONGEST, Utf8State, is_utf8
 
 _LOWEST_TEMPERATURE = 1e-260
@@ -29,7 +30,7 @@ _NO_PENALTIES[[special for special in range(BYTE_OFFSET) if special != EOS_ID]] 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How the next byte is chosen from its probabilities: penalty, then temperature, top k, top p and min p."""
+    """How the next byte is chosen from its probabilities: penalties, bias, temperature, top k, top p and min p."""
 
     temperature: float | int = 0.7
     """Below 1: safer; above 1: wilder; 0: always the likeliest byte."""
@@ -44,6 +45,13 @@ class SamplingConfig:
     since soon every letter has occurred: stay near 1, or set a window."""
     repetition_window: int | None = None
     """Let the penalty see only the last so many bytes; None means all."""
+    presence_penalty: float | int = 0.0
+    """From -2 to 2: what the logit of each byte that has been written loses, as in OpenAI's API; the prompt does not
+    count."""
+    frequency_penalty: float | int = 0.0
+    """From -2 to 2: the same, times how often the byte has been written."""
+    logit_bias: Mapping[int, float | int] | None = None
+    """What is added to the logits of some ids, from -100 to 100: byte b has the id b + 4, the end 2."""
     valid_utf8: bool | None = None
     """Whether only bytes may come that keep the text UTF-8; None means if the prompt is UTF-8."""
     regex: str | None = None
@@ -66,11 +74,14 @@ class SamplingConfig:
         is_window = self.repetition_window is None or self.repetition_window >= 1
         check(is_window, f"repetition_window: at least 1, got {self.repetition_window}; leave it out for all bytes")
         check(self.seed is None or self.seed >= 0, f"seed: at least 0, got {self.seed}")
+        for name in ("presence_penalty", "frequency_penalty"):
+            check(-2 <= getattr(self, name) <= 2, f"{name}: from -2 to 2 (0 is none), got {getattr(self, name)}")
+        self._check_bias()
         constraint_of(regex=self.regex, json_schema=self.json_schema)
 
     def _check_types(self) -> None:
         """Refuse values of another type than a field's, and turn NumPy's numbers into Python's."""
-        for name in ("temperature", "repetition_penalty"):
+        for name in ("temperature", "repetition_penalty", "presence_penalty", "frequency_penalty"):
             as_plain_number(self, name, float)
         for name in ("top_p", "min_p"):
             as_plain_number(self, name, float, may_lack=True)
@@ -79,6 +90,17 @@ class SamplingConfig:
         is_choice = self.valid_utf8 is None or isinstance(self.valid_utf8, bool)
         check(is_choice, f"valid_utf8: expected true, false or nothing, got {self.valid_utf8!r}")
         check(self.regex is None or isinstance(self.regex, str), f"regex: expected a text, got {self.regex!r}")
+
+    def _check_bias(self) -> None:
+        """Refuse a bias of what never comes, and one that is no number or too large."""
+        given: object = self.logit_bias  # callers are not held to the annotation
+        check(given is None or isinstance(given, Mapping), f"logit_bias: expected ids and numbers, got {given!r}")
+        for key, bias in (self.logit_bias or {}).items():
+            is_id = isinstance(key, numbers.Integral) and not isinstance(key, bool)
+            is_written = is_id and (key == EOS_ID or BYTE_OFFSET <= key < VOCABULARY_SIZE)
+            check(is_written, f"logit_bias: {key!r} is no id of a byte (b + 4) nor of the end (2)")
+            is_bias = isinstance(bias, numbers.Real) and not isinstance(bias, bool) and -100 <= bias <= 100
+            check(is_bias, f"logit_bias: of id {key}: from -100 to 100, got {bias!r}")
 
 
 def as_plain_number(config: object, name: str, kind: type[int] | type[float], *, may_lack: bool = False) -> None:
@@ -123,6 +145,10 @@ class Sampler:
         if config.repetition_penalty != 1:
             window = config.repetition_window
             self._repetition = RepetitionPenalty(config.repetition_penalty, window=window, prompt=prompt)
+        self._written = None
+        if config.presence_penalty or config.frequency_penalty:
+            self._written = WrittenPenalty(presence=config.presence_penalty, frequency=config.frequency_penalty)
+        self._bias = _bias(config.logit_bias)
 
     @property
     def is_over(self) -> bool:
@@ -193,6 +219,8 @@ class Sampler:
             self._completes_prompt = self._completes_prompt and not self._utf8.is_between_characters
         if self._repetition is not None:
             self._repetition.read(byte)
+        if self._written is not None:
+            self._written.read(byte)
 
     def fork(self) -> "Sampler":
         """Return an independent copy: same random numbers to come, and what it reads is its own."""
@@ -203,14 +231,21 @@ class Sampler:
         copy._constraint = None if self._constraint is None else self._constraint.fork()
         copy._utf8 = None if self._utf8 is None else self._utf8.fork()
         copy._repetition = None if self._repetition is None else self._repetition.fork()
+        copy._written = None if self._written is None else self._written.fork()
+        copy._bias = self._bias
         return copy
 
     def _scores(self, logits: npt.NDArray[np.float32], room: int | None) -> npt.NDArray[np.float64]:
-        """Return the logits in float64, after the repetition penalty, −∞ for what may not come."""
+        """Return the logits in float64, after penalties and bias, −∞ for what may not come."""
         allowed = self._penalties(room)
-        if self._repetition is None:
+        if self._repetition is None and self._written is None and self._bias is None:
             return logits + allowed
-        return self._repetition.apply(logits.astype(np.float64)) + allowed
+        scores = logits.astype(np.float64)
+        if self._repetition is not None:
+            scores = self._repetition.apply(scores)
+        if self._written is not None:
+            scores = self._written.apply(scores)
+        return scores + allowed if self._bias is None else scores + self._bias + allowed
 
     def _penalties(self, room: int | None) -> npt.NDArray[np.float64]:
         """Return 0 for ids that may come, −∞ for those that may not."""
@@ -234,6 +269,17 @@ class Sampler:
         if config.min_p is not None:
             weights[weights < config.min_p] = 0
         return weights
+
+
+def _bias(given: Mapping[int, float | int] | None) -> npt.NDArray[np.float64] | None:
+    """Return what is added to the logits of all 260 ids; None for nothing."""
+    if not given:
+        return None
+    added = np.zeros(VOCABULARY_SIZE)
+    for key, bias in given.items():
+        added[key] = bias
+    added.setflags(write=False)
+    return added
 
 
 def _finite(likeliest: float) -> float:

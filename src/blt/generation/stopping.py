@@ -15,7 +15,13 @@ class StopWatch:
     def __init__(self, stops: Sequence[bytes]) -> None:
         self._stops = sorted(stops, key=len, reverse=True)
         self._held = b""
-        self.has_stopped = False
+        self.matched: bytes | None = None
+        """The stop string that came."""
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether a stop string has come."""
+        return self.matched is not None
 
     def feed(self, data: bytes) -> bytes:
         """Return what may be shown once one more byte has come."""
@@ -24,7 +30,7 @@ class StopWatch:
         self._held += data
         for stop in self._stops:
             if self._held.endswith(stop):
-                self.has_stopped = True
+                self.matched = stop
                 return self._release(len(self._held) - len(stop))
         beginning = max((self._overlap(stop) for stop in self._stops), default=0)
         return self._release(len(self._held) - beginning)

@@ -65,6 +65,29 @@ class DecodingSession:
         """Let rows join that have read nothing."""
         return self._decoding.start(num_rows)
 
+    @property
+    def reads_in_parts(self) -> bool:
+        """Whether `prefill` can be given a prompt part by part; the logits are the same bit for bit."""
+        return self.is_native
+
+    @torch.inference_mode()
+    def prefill(self, rows: HostInts, parts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
+        """Let rows read the next part of their prompts, many bytes at a time.
+
+        Args:
+            rows: that have joined by `start`.
+            parts: ids, of any lengths, but none empty; a BOS may only be the first of one. Where `reads_in_parts` is
+                false, a part is the whole prompt of a row that has read nothing.
+
+        Returns:
+            The logits of the byte that follows in each, float32.
+
+        Raises:
+            ConfigurationError: a part without ids, or no part.
+        """
+        check(len(parts) > 0 and all(len(ids) > 0 for ids in parts), "parts: at least one, each of at least 1 id")
+        return self._decoding.prefill(rows, parts)
+
     def remove(self, rows: HostInts) -> None:
         """Let rows leave; their numbers will be given to others."""
         self._decoding.remove(rows)

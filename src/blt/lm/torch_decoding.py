@@ -59,13 +59,13 @@ class TorchDecoding:
         """
         rows = self._take_rows(len(prompts))
         try:
-            return rows, self._fill(rows, prompts)
+            return rows, self.prefill(rows, prompts)
         except BaseException:  # such as a lack of memory: the rows have read nothing that counts
             self.remove(rows)
             raise
 
-    def _fill(self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
-        """Let rows read their prompts."""
+    def prefill(self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
+        """Let rows that have read nothing read their prompts."""
         lm = self.lm
         lengths = torch.tensor([len(ids) for ids in prompts], device=lm.device)
         byte_ids = torch.nn.utils.rnn.pad_sequence(

@@ -301,3 +301,45 @@ def test_the_strongest_penalty_leaves_every_number_finite(penalty):
     logits = np.linspace(-3e38, 3e38, VOCABULARY_SIZE).astype(np.float32)
     sampler = Sampler(SamplingConfig(repetition_penalty=penalty), prompt=bytes(range(256)))
     assert np.isfinite(sampler.probabilities(logits)).all()
+
+
+def test_presence_and_frequency_count_what_was_written_and_not_the_prompt():
+    logits = np.zeros(260, np.float32)
+    sampler = Sampler(SamplingConfig(presence_penalty=0.5, frequency_penalty=0.25, temperature=1.0), prompt=b"aaaa")
+    fork = sampler.fork()
+    for byte in b"bbc":
+        sampler.read(byte + 4)
+    scores = np.log(sampler.probabilities(logits)[BYTE_OFFSET:])
+    a, b, c = (scores[byte] for byte in b"abc")
+    assert (a - b, a - c) == (pytest.approx(0.5 + 2 * 0.25), pytest.approx(0.5 + 0.25))
+    even = fork.probabilities(logits)
+    assert even[ord("b") + 4] == even[ord("a") + 4]
+    assert np.array_equal(np.log(sampler.fork().probabilities(logits)[BYTE_OFFSET:]), scores)
+
+
+def test_a_bias_is_added_to_its_ids():
+    logits = np.zeros(260, np.float32)
+    sampler = Sampler(SamplingConfig(logit_bias={ord("a") + 4: 3, 2: -100}, temperature=1.0))
+    found = sampler.probabilities(logits)
+    assert np.log(found[ord("a") + 4] / found[ord("b") + 4]) == pytest.approx(3)
+    assert np.log(found[EOS_ID] / found[ord("b") + 4]) == pytest.approx(-100)
+    assert np.array_equal(sampler.fork().probabilities(logits), sampler.probabilities(logits))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("presence_penalty", 2.5),
+        ("frequency_penalty", -3),
+        ("frequency_penalty", float("nan")),
+        ("logit_bias", {1: 0.5}),
+        ("logit_bias", {260: 0.5}),
+        ("logit_bias", {"5": 1}),
+        ("logit_bias", {5: 101}),
+        ("logit_bias", {5: float("nan")}),
+        ("logit_bias", [5]),
+    ],
+)
+def test_penalties_and_biases_that_cannot_be_are_refused(field, value):
+    with pytest.raises(ConfigurationError, match=field):
+        SamplingConfig(**{field: value})

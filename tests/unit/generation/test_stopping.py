@@ -44,3 +44,20 @@ def test_what_is_shown_is_the_text_before_the_first_stop_string_to_be_complete(s
     if complete:
         expected = data[: complete[0] - max(len(stop) for stop in stops if data[: complete[0]].endswith(stop))]
     assert b"".join(shown(stops, data)) == expected
+
+
+@pytest.mark.parametrize(
+    ("stops", "data", "matched"),
+    [
+        ([b"abc", b"b"], b"xab", b"b"),
+        ([b"b", b"ab"], b"xab", b"ab"),
+        ([b"abcd", b"bc"], b"abcd", b"bc"),
+        ([b"c"], b"ab", None),
+    ],
+)
+def test_the_stop_string_that_is_complete_first_is_told(stops, data, matched):
+    watch = StopWatch(stops)
+    for byte in data:
+        if not watch.has_stopped:
+            watch.feed(bytes([byte]))
+    assert watch.matched == matched
