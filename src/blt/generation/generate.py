@@ -19,8 +19,8 @@ def generate(lm: LanguageModel, prompt: str | bytes = "", **options: Unpack[Gene
         prompt: any text or bytes; the empty one asks for a document from its start.
         options: the fields of `GenerationConfig`: `max_new_bytes` (300), `temperature` (0.7; 0 is greedy), `top_k`,
             `top_p`, `min_p`, `repetition_penalty`, `repetition_window`, `presence_penalty`, `frequency_penalty`,
-            `logit_bias` (by id), `valid_utf8` (by default on if the prompt is UTF-8), `regex` or `json_schema` (what is written matches it), `seed`, `stop` (one stop string or several,
-            as text or bytes) and `logprobs`.
+            `logit_bias` (by id), `valid_utf8` (by default on if the prompt is UTF-8), `regex` or `json_schema` (what is
+            written matches it), `seed`, `stop` (one stop string or several, as text or bytes) and `logprobs`.
 
     Raises:
         ConfigurationError: an option that cannot be, or a regex or JSON schema that grows too complex on the way.

@@ -93,13 +93,13 @@ class SamplingConfig:
 
     def _check_bias(self) -> None:
         """Refuse a bias of what never comes, and one that is no number or too large."""
-        given: object = self.logit_bias  # callers are not held to the annotation
+        given: Any = self.logit_bias  # callers are not held to the annotation
         check(given is None or isinstance(given, Mapping), f"logit_bias: expected ids and numbers, got {given!r}")
-        for key, bias in (self.logit_bias or {}).items():
+        for key, bias in (given or {}).items():
             is_id = isinstance(key, numbers.Integral) and not isinstance(key, bool)
             is_written = is_id and (key == EOS_ID or BYTE_OFFSET <= key < VOCABULARY_SIZE)
             check(is_written, f"logit_bias: {key!r} is no id of a byte (b + 4) nor of the end (2)")
-            is_bias = isinstance(bias, numbers.Real) and not isinstance(bias, bool) and -100 <= bias <= 100
+            is_bias = isinstance(bias, int | float) and not isinstance(bias, bool) and -100 <= bias <= 100
             check(is_bias, f"logit_bias: of id {key}: from -100 to 100, got {bias!r}")
 
 

@@ -305,7 +305,8 @@ def test_the_strongest_penalty_leaves_every_number_finite(penalty):
 
 def test_presence_and_frequency_count_what_was_written_and_not_the_prompt():
     logits = np.zeros(260, np.float32)
-    sampler = Sampler(SamplingConfig(presence_penalty=0.5, frequency_penalty=0.25, temperature=1.0), prompt=b"aaaa")
+    config = SamplingConfig(presence_penalty=0.5, frequency_penalty=0.25, temperature=1.0, valid_utf8=False)
+    sampler = Sampler(config, prompt=b"aaaa")
     fork = sampler.fork()
     for byte in b"bbc":
         sampler.read(byte + 4)
@@ -334,10 +335,8 @@ def test_a_bias_is_added_to_its_ids():
         ("frequency_penalty", float("nan")),
         ("logit_bias", {1: 0.5}),
         ("logit_bias", {260: 0.5}),
-        ("logit_bias", {"5": 1}),
         ("logit_bias", {5: 101}),
         ("logit_bias", {5: float("nan")}),
-        ("logit_bias", [5]),
     ],
 )
 def test_penalties_and_biases_that_cannot_be_are_refused(field, value):
