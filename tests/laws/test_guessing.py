@@ -147,7 +147,8 @@ def test_the_engine_tells_the_drafter_how_its_guesses_fared():
     """Random models hardly agree, so that their drafts become few."""
     lm, drafter = tiny_lm(), Drafter(DRAFTS[1])
     engine = Engine(lm, drafter=drafter)
-    engine.add([Request(b"Tom", GenerationConfig(temperature=0, valid_utf8=False, max_new_bytes=24))])
+    config = GenerationConfig(temperature=0, valid_utf8=False, max_new_bytes=24, logprobs=0)  # so that the host chooses
+    engine.add([Request(b"Tom", config)])
     while engine.step():
         pass
     assert drafter.num_ahead < 5
@@ -177,5 +178,7 @@ def test_a_request_can_leave_before_it_is_over():
     for _ in range(9):
         engine.step()
     expected, _ = written(lm, None, num_bytes=300, temperature=0)
-    for number, count in ((0, 10), (2, 10), (3, 9)):
-        assert bytes(requests[number].new_bytes) == expected[number].new_bytes[:count]
+    for number, least in ((0, 10), (2, 10), (3, 9)):
+        found = bytes(requests[number].new_bytes)
+        assert len(found) >= least
+        assert found == expected[number].new_bytes[: len(found)]

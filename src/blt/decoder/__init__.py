@@ -8,5 +8,16 @@ between this and PyTorch.
 
 from blt.decoder.decoding import NativeDecoding, kernels
 from blt.decoder.packed import PackedModel, packed_model, product_rate, reading_rate, serves
+from blt.decoder.writing import PlainSampling, WritingRow
 
-__all__ = ["NativeDecoding", "PackedModel", "kernels", "packed_model", "product_rate", "reading_rate", "serves"]
+__all__ = [
+    "NativeDecoding",
+    "PackedModel",
+    "PlainSampling",
+    "WritingRow",
+    "kernels",
+    "packed_model",
+    "product_rate",
+    "reading_rate",
+    "serves",
+]

@@ -12,6 +12,7 @@ import torch
 from blt.codec import BOS_ID
 from blt.decoder import library as c
 from blt.decoder.packed import PackedModel
+from blt.decoder.writing import WritingRow
 from blt.errors import ConfigurationError
 from blt.nn import HostInts
 from blt.patching import (
@@ -168,6 +169,32 @@ class NativeDecoding:
         """Take back the last bytes of each row that read."""
         taken_back = np.ascontiguousarray(taken_back, dtype=np.int64)
         self._call("blt_decoder_rewind", self._handle, taken_back.ctypes.data, len(taken_back))
+
+    def write(
+        self, rows: Sequence[WritingRow], *, max_bytes: int, max_draft: int, min_probability: float
+    ) -> tuple[list[bytes], int]:
+        """Continue rows until one of them stops, or has written `max_bytes`.
+
+        Returns:
+            What each row wrote, and in how many passes.
+        """
+        numbers = np.array([row.row for row in rows], dtype=np.int64)
+        samplings = (c.Sampling * len(rows))(*[row.sampling for row in rows])
+        logits = np.stack([row.logits for row in rows])
+        written = np.empty((len(rows), max_bytes), dtype=np.uint8)
+        counts, num_passes = np.empty(len(rows), dtype=np.int64), c.Size()
+        writing = c.Writing(
+            numbers.ctypes.data,
+            samplings,
+            *(array.ctypes.data for array in (logits, written, counts)),
+            *(len(rows), max_bytes, max_draft),
+            min_probability,
+        )
+        self._call("blt_decoder_write", self._handle, ctypes.byref(writing), ctypes.byref(num_passes))
+        for number, row in enumerate(rows):
+            row.note(samplings[number], logits[number])
+        data = [bytes(found[:count]) for found, count in zip(written, counts.tolist(), strict=True)]
+        return data, int(num_passes.value)
 
     def num_bytes(self) -> dict[str, int]:
         """Return the memory that the rows take, part by part."""

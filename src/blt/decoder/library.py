@@ -111,6 +111,30 @@ class Reading(ctypes.Structure):
     _fields_ = (("rows", Pointer), ("counts", Pointer), ("ids", Pointer), ("num_rows", Size), ("num_ids", Size))
 
 
+class Sampling(ctypes.Structure):
+    """See `blt_sampling`."""
+
+    _fields_ = (
+        *((name, ctypes.c_double) for name in ("temperature", "top_p", "min_p")),
+        ("top_k", Size),
+        ("random_state", ctypes.c_uint64),
+        *((name, Size) for name in ("room", "chosen", "num_ahead")),
+        *((name, Int32) for name in ("keeps_utf8", "utf8", "stopped")),
+    )
+
+
+class Writing(ctypes.Structure):
+    """See `blt_writing`."""
+
+    _fields_ = (
+        ("rows", Pointer),
+        ("samplings", ctypes.POINTER(Sampling)),
+        *((name, Pointer) for name in ("logits", "bytes", "counts")),
+        *((name, Size) for name in ("num_rows", "max_bytes", "max_draft")),
+        ("min_probability", ctypes.c_float),
+    )
+
+
 _CALLS: dict[str, tuple[object, ...]] = {
     "blt_model_new": (ctypes.POINTER(ModelSpec), ctypes.POINTER(Pointer)),
     "blt_decoder_new": (Pointer, ctypes.POINTER(Rule), Size, Int32, ctypes.POINTER(Pointer)),
@@ -122,6 +146,7 @@ _CALLS: dict[str, tuple[object, ...]] = {
     "blt_decoder_draft": (Pointer, ctypes.POINTER(Reading), Pointer),
     "blt_decoder_discard_draft": (Pointer,),
     "blt_decoder_rewind": (Pointer, Pointer, Size),
+    "blt_decoder_write": (Pointer, ctypes.POINTER(Writing), ctypes.POINTER(Size)),
     "blt_decoder_memory": (Pointer, Pointer),
     "blt_decoder_seconds": (Pointer, Pointer),
     "blt_reading_rate": (Size, Int32, ctypes.POINTER(ctypes.c_double)),

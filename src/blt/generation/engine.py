@@ -9,10 +9,17 @@ import torch
 
 from blt.codec import EOS_ID, encode
 from blt.configuration import check
+from blt.decoder import WritingRow
 from blt.generation.drafting import Drafter
 from blt.generation.request import Request
+from blt.generation.sampling import broken_logits
 from blt.lm import DecodingSession, LanguageModel
 from blt.shapes import Int, Tensor
+
+BYTES_PER_STEP = 16
+"""A step within the native decoder writes about so many bytes of all requests together, and at least one of each.
+
+Enough for the host's time per step to be small beside it, and few enough for requests to join and leave at once."""
 
 
 class Engine:
@@ -44,6 +51,8 @@ class Engine:
         self.session = DecodingSession(lm)
         self.drafter = drafter
         self._prompt_bytes_per_step = prompt_bytes_per_step
+        self.num_passes = 0
+        """How often the model has read bytes that were written: once per step, more often within the native decoder."""
         self._running: dict[int, _Running] = {}  # by row of the session
         self._prompts: deque[_Prompt] = deque()  # not read to the end yet
 
@@ -62,8 +71,8 @@ class Engine:
                 self._prompts.append(_Prompt(request, row, encode(request.prompt, bos=True)))
             return
         rows, logits = self.session.add([encode(request.prompt, bos=True) for request in new])
-        for row, request, scores in zip(rows, new, logits.cpu().numpy(), strict=True):
-            self._running[int(row)] = _Running(request, scores)
+        for row, request, scores in zip(rows.tolist(), new, logits.cpu().numpy(), strict=True):
+            self._running[row] = _Running(request, scores, writing=self._writing(request, row, scores))
 
     def remove(self, request: Request) -> None:
         """Let a request leave before it is over; one that has left already is none of the engine's."""
@@ -88,11 +97,13 @@ class Engine:
         """Write at least one byte of every request whose prompt has been read."""
         rows = np.array(sorted(self._running), dtype=np.int64)
         running = [self._running[row] for row in rows.tolist()]
-        for one in running:
+        self._write_natively([one for one in running if one.writing is not None])
+        chosen = [(one, row) for one, row in zip(running, rows.tolist(), strict=True) if one.writing is None]
+        for one, _ in chosen:
             one.choose()
-        going = np.array([one.request.stopped_by is None for one in running], dtype=bool)
-        if going.any():
-            self._read([one for one in running if one.request.stopped_by is None], rows[going])
+        going = [(one, row) for one, row in chosen if one.request.stopped_by is None]
+        if going:
+            self._read([one for one, _ in going], np.array([row for _, row in going], dtype=np.int64))
         for row, one in zip(rows.tolist(), running, strict=True):
             if one.request.stopped_by is not None:
                 self._leave(row)
@@ -123,13 +134,44 @@ class Engine:
             return [prompt.request for prompt, _ in portion]
         for (prompt, _), scores in zip(portion, logits, strict=True):
             if prompt.is_read:
-                self._running[prompt.row] = _Running(prompt.request, scores)
+                writing = self._writing(prompt.request, prompt.row, scores)
+                self._running[prompt.row] = _Running(prompt.request, scores, writing=writing)
             else:
                 self._prompts.append(prompt)
         return [prompt.request for prompt, _ in portion]
 
+    def _writing(self, request: Request, row: int, logits: npt.NDArray[np.float32]) -> WritingRow | None:
+        """Return what lets the native decoder continue a request by itself; None if each byte needs the host.
+
+        A request with a grammar, a repetition penalty or log-probabilities does, and so does drafting by the decoder.
+        """
+        if not self.session.is_native or (self.drafter is not None and self.drafter.config.by == "decoder"):
+            return None
+        sampling = request.plain_sampling()
+        max_draft = 0 if self.drafter is None else self.drafter.config.max_draft
+        return None if sampling is None else WritingRow(row, logits, sampling, max_draft=max_draft)
+
+    def _write_natively(self, running: "Sequence[_Running]") -> None:
+        """Let the native decoder continue requests."""
+        rows = [one.writing for one in running if one.writing is not None]
+        if not rows:
+            return
+        config = None if self.drafter is None else self.drafter.config
+        written, num_passes = self.session.write(
+            rows,
+            max_bytes=max(1, BYTES_PER_STEP // len(rows)),
+            max_draft=0 if config is None else config.max_draft,
+            min_probability=1.0 if config is None else config.least_probability,
+        )
+        self.num_passes += num_passes
+        for one, row, data in zip(running, rows, written, strict=True):
+            one.request.accept(data, stopped_by=None if row.stopped_by == "broken" else row.stopped_by)
+            if row.stopped_by == "broken" and one.request.stopped_by is None:
+                one.request.fail(broken_logits(float(row.logits.max())))
+
     def _read(self, running: "Sequence[_Running]", rows: npt.NDArray[np.int64]) -> None:
         """Read the bytes that were chosen, and those that are drafted to follow."""
+        self.num_passes += 1
         chosen = self._ids([[one.chosen] for one in running])
         drafts: list[list[int]] = [[] for _ in running]
         if self.drafter is None:
@@ -174,10 +216,16 @@ class _Prompt:
 
 
 class _Running:
-    """A request, with the logits that its next byte is chosen from or the byte that was chosen and is not read yet."""
+    """A request, with the logits that its next byte is chosen from or the byte that was chosen and is not read yet.
 
-    def __init__(self, request: Request, logits: npt.NDArray[np.float32]) -> None:
-        self.request = request
+    Args:
+        request: the request.
+        logits: `V`; of what follows its prompt.
+        writing: what the native decoder continues it by; None where the host chooses.
+    """
+
+    def __init__(self, request: Request, logits: npt.NDArray[np.float32], *, writing: WritingRow | None) -> None:
+        self.request, self.writing = request, writing
         self.chosen = -1
         self._logits: npt.NDArray[np.float32] | None = logits
 

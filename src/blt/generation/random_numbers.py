@@ -16,15 +16,16 @@ class RandomNumbers:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._state = secrets.randbits(64) if seed is None else seed & _MASK
+        self.state = secrets.randbits(64) if seed is None else seed & _MASK
+        """All that the numbers to come depend on: 64 bits."""
 
     def draw(self) -> float:
         """Return the next number, from 0 to below 1."""
-        self._state = mixed = (self._state + _STEP) & _MASK
+        self.state = mixed = (self.state + _STEP) & _MASK
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
         return float((mixed ^ (mixed >> 31)) >> 11) * 2**-53
 
     def fork(self) -> "RandomNumbers":
         """Return an independent copy with the same numbers to come."""
-        return RandomNumbers(self._state)
+        return RandomNumbers(self.state)

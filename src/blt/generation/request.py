@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from blt.codec import BYTE_OFFSET, EOS_ID, to_bytes
 from blt.configuration import check, check_known
+from blt.decoder import PlainSampling
 from blt.errors import BLTError
 from blt.generation.logprobs import ByteLogprob, byte_logprob
 from blt.generation.sampling import Sampler, SamplingConfig, as_plain_number
@@ -173,6 +174,23 @@ class Request:
         elif self._num_left == 0:
             self._stop("length")
         return chosen
+
+    def plain_sampling(self) -> PlainSampling | None:
+        """Return what the native decoder needs in order to choose as this request would; None where it cannot."""
+        if self._num_alternatives is not None:
+            return None
+        return self._sampler.plain(room=self._num_left)
+
+    def accept(self, data: bytes, *, stopped_by: Literal["eos", "length"] | None) -> None:
+        """Take note of bytes that the native decoder chose, and why there are no more; a stop string ends them."""
+        for byte in data:
+            self._num_left -= 1
+            self.new_bytes += self._watch.feed(bytes([byte]))
+            if self._watch.has_stopped:
+                self._stop("stop")
+                return
+        if stopped_by is not None:
+            self._stop(stopped_by)
 
     def fail(self, error: Exception) -> None:
         """End the request by an error; what has been written so far stays."""

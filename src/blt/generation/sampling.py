@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from blt.codec import BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 from blt.configuration import check
+from blt.decoder import PlainSampling
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.generation.constraint import constraint_of
 from blt.generation.random_numbers import RandomNumbers
@@ -222,6 +223,25 @@ class Sampler:
         if self._written is not None:
             self._written.read(byte)
 
+    def plain(self, *, room: int) -> PlainSampling | None:
+        """Return what the native decoder needs in order to choose in the same way; None where it cannot.
+
+        Args:
+            room: bytes that may still be written.
+        """
+        if any(one is not None for one in (self._constraint, self._repetition, self._written, self._bias)):
+            return None
+        config = self.config
+        return PlainSampling(
+            temperature=float(config.temperature),
+            top_k=None if config.top_k is None else min(config.top_k, VOCABULARY_SIZE),
+            top_p=None if config.top_p is None else float(config.top_p),
+            min_p=None if config.min_p is None else float(config.min_p),
+            random_state=self._random.state,
+            room=room,
+            utf8_state=None if self._utf8 is None else self._utf8.state,
+        )
+
     def fork(self) -> "Sampler":
         """Return an independent copy: same random numbers to come, and what it reads is its own."""
         copy = object.__new__(type(self))
@@ -282,9 +302,14 @@ def _bias(given: Mapping[int, float | int] | None) -> npt.NDArray[np.float64] | 
     return added
 
 
+def broken_logits(likeliest: float) -> ModelFolderError:
+    """Return the error of logits that nothing can be chosen from."""
+    return ModelFolderError(f"the likeliest byte has the logit {likeliest}: weights are broken, or need float32")
+
+
 def _finite(likeliest: float) -> float:
     if not math.isfinite(likeliest):
-        raise ModelFolderError(f"the likeliest byte has the logit {likeliest}: weights are broken, or need float32")
+        raise broken_logits(likeliest)
     return likeliest
 
 

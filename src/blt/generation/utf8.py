@@ -76,14 +76,15 @@ class Utf8State:
     def __init__(self, prompt: bytes = b"") -> None:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         decoder.decode(prompt)
-        self._state = _BETWEEN
+        self.state = _BETWEEN
+        """What has been read of a character, one of eight."""
         for byte in decoder.getstate()[0]:
             self.read(byte)
 
     @property
     def is_between_characters(self) -> bool:
         """Whether no character is unfinished, so that a text may end here."""
-        return self._state == _BETWEEN
+        return self.state == _BETWEEN
 
     def penalties(self, *, room: int | None = None) -> npt.NDArray[np.float64]:
         """Return what to add to the logits of all 260 ids: 0 where UTF-8 allows the id, −∞ elsewhere; read-only.
@@ -91,19 +92,19 @@ class Utf8State:
         Args:
             room: bytes left; no character begins that does not fit. Unset: any number.
         """
-        return _PENALTIES[self._state][LONGEST if room is None else max(0, min(room, LONGEST))]
+        return _PENALTIES[self.state][LONGEST if room is None else max(0, min(room, LONGEST))]
 
     def read(self, byte: int) -> None:
         """Take note of a byte; one that breaks UTF-8 begins anew, with itself if it can."""
-        following = _NEXT[self._state][byte]
+        following = _NEXT[self.state][byte]
         if following is None:
             following = _NEXT[_BETWEEN][byte]
-        self._state = _BETWEEN if following is None else following
+        self.state = _BETWEEN if following is None else following
 
     def fork(self) -> "Utf8State":
         """Return an independent copy."""
         copy = object.__new__(Utf8State)
-        copy._state = self._state
+        copy.state = self.state
         return copy
 
 

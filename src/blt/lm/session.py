@@ -7,7 +7,7 @@ import torch
 
 from blt.codec import BOS_ID
 from blt.configuration import check
-from blt.decoder import NativeDecoding, packed_model
+from blt.decoder import NativeDecoding, WritingRow, packed_model
 from blt.lm.language_model import LanguageModel
 from blt.lm.torch_decoding import TorchDecoding
 from blt.nn import HostInts
@@ -147,6 +147,28 @@ class DecodingSession:
         Only what was read at once can be taken back, at most `max_rollback` bytes, only once, and no BOS.
         """
         self._decoding.rewind(taken_back)
+
+    def write(
+        self, rows: Sequence[WritingRow], *, max_bytes: int, max_draft: int = 0, min_probability: float = 1.0
+    ) -> tuple[list[bytes], int]:
+        """Choose and read bytes of some rows within the native decoder, until one stops or `max_bytes` are written.
+
+        Args:
+            rows: which rows, and how their bytes are chosen; none is over.
+            max_bytes: of each row, at least 1.
+            max_draft: read so many bytes more per pass that the entropy model holds for likely; what is written does
+                not depend on it.
+            min_probability: the least that the entropy model must give a byte that is drafted.
+
+        Returns:
+            What each row wrote, and in how many passes of the model.
+
+        Raises:
+            ConfigurationError: PyTorch runs the rows (`is_native`).
+        """
+        check(isinstance(self._decoding, NativeDecoding), "rows write by themselves only within the native decoder")
+        assert isinstance(self._decoding, NativeDecoding)
+        return self._decoding.write(rows, max_bytes=max_bytes, max_draft=max_draft, min_probability=min_probability)
 
     def num_bytes(self) -> dict[str, int]:
         """Return the memory that the rows take, part by part; the weights are not counted."""

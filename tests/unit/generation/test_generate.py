@@ -24,7 +24,8 @@ def talker(tiny_lm, monkeypatch):
 
 
 def change_logits(monkeypatch, change):
-    """Let every session predict something else."""
+    """Let every session predict something else, which the host then chooses from."""
+    monkeypatch.setattr(DecodingSession, "is_native", property(lambda session: False))
     add, think, read = DecodingSession.add, DecodingSession.forward, DecodingSession.read
 
     def changed_add(session, prompts):
@@ -183,6 +184,16 @@ def test_a_prompt_costs_one_pass_and_a_byte_one_step(talker, monkeypatch):
     while engine.step():
         pass
     assert (len(passes), len(steps)) == (1, 29)  # the last byte is not read
+    assert engine.num_passes == 29
+
+
+def test_a_byte_costs_one_pass_within_the_native_decoder(tiny_lm):
+    request = Request("Tom had a red ball. " * 20, GenerationConfig(max_new_bytes=30, seed=0))
+    engine = Engine(tiny_lm)
+    engine.add([request])
+    while engine.step():
+        pass
+    assert engine.num_passes == len(request.new_bytes) - (request.stopped_by == "length")
 
 
 @pytest.mark.parametrize("name", ["generate", "stream", "stream_bytes", "generate_batch"])

@@ -77,6 +77,29 @@ typedef struct {
     int64_t num_rows, num_ids;
 } blt_reading;
 
+// A row that is continued: how its bytes are chosen, and how far that has come.
+typedef struct {
+    double temperature;        // 0: always the likeliest byte
+    double top_p, min_p;       // 0: among all bytes
+    int64_t top_k;             // 0: among all bytes
+    uint64_t random_state;
+    int64_t room;              // bytes that may still be written
+    int64_t chosen;            // written and not read yet; -1: the logits lead on
+    int64_t num_ahead;         // how many bytes are drafted at once, at most
+    int32_t keeps_utf8, utf8;  // whether only bytes may come that keep UTF-8, and what has been read of a character
+    int32_t stopped;           // 0 no, 1 by EOS, 2 by length, 3 by logits that are no numbers
+} blt_sampling;
+
+typedef struct {
+    const int64_t *rows;
+    blt_sampling *samplings;
+    float *logits;             // rows × vocabulary: of what follows the bytes that were read
+    uint8_t *bytes;            // rows × max_bytes
+    int64_t *counts;           // bytes written, of each row
+    int64_t num_rows, max_bytes, max_draft;
+    float min_probability;     // bytes are drafted while the entropy model holds them for at least so likely
+} blt_writing;
+
 typedef struct blt_model blt_model;
 typedef struct blt_decoder blt_decoder;
 
@@ -100,6 +123,8 @@ int32_t blt_decoder_forward(blt_decoder *decoder, int64_t num_ids, float *logits
 int32_t blt_decoder_draft(blt_decoder *decoder, const blt_reading *reading, float *logits);
 int32_t blt_decoder_discard_draft(blt_decoder *decoder);
 int32_t blt_decoder_rewind(blt_decoder *decoder, const int64_t *taken_back, int64_t num_rows);
+// Continues rows until one of them stops, or has written max_bytes; drafts change nothing but the number of passes.
+int32_t blt_decoder_write(blt_decoder *decoder, const blt_writing *writing, int64_t *num_passes);
 int32_t blt_decoder_memory(blt_decoder *decoder, int64_t *bytes);  // entropy model, encoder, global transformer, decoder
 int32_t blt_decoder_seconds(blt_decoder *decoder, double *seconds);  // spent so far, in the same order
 

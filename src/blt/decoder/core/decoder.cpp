@@ -4,8 +4,8 @@
 #include <exception>
 #include <string>
 
-#include "decoder_inline.h"
 #include "rates.h"
+#include "writing_inline.h"
 
 struct blt_model : blt::Model {};
 struct blt_decoder : blt::Decoder {
@@ -140,6 +140,25 @@ blt::Decoder::Reading checked(const blt_reading &from) {
     return found;
 }
 
+blt::Decoder::Writing row_to_write(const blt_writing &from, int64_t at, int64_t vocabulary) {
+    const blt_sampling &given = from.samplings[at];
+    const std::string name = "row " + std::to_string(from.rows[at]);
+    require(given.temperature >= 0 && std::isfinite(given.temperature), name + ": a temperature below 0, or none");
+    require(given.utf8 >= 0 && given.utf8 < int32_t(blt::Utf8::BROKEN), name + ": an unknown state of UTF-8");
+    require(given.stopped == 0 && given.room >= 1, name + ": it has been stopped");
+    require(given.chosen < vocabulary && (given.chosen < 0 || given.chosen >= blt::BYTE_OFFSET), name + ": its chosen id is no byte's");
+    blt::Sampling sampling;
+    sampling.temperature = given.temperature, sampling.top_p = given.top_p, sampling.min_p = given.min_p, sampling.top_k = given.top_k;
+    sampling.random_state = given.random_state, sampling.room = given.room;
+    sampling.keeps_utf8 = given.keeps_utf8 != 0, sampling.utf8 = blt::Utf8(given.utf8);
+    return {from.rows[at], sampling, given.chosen, std::max<int64_t>(1, given.num_ahead), from.logits + at * vocabulary, from.bytes + at * from.max_bytes};
+}
+
+void keep(const blt::Decoder::Writing &row, blt_sampling &to) {
+    to.random_state = row.sampling.random_state, to.room = row.sampling.room, to.utf8 = int32_t(row.sampling.utf8);
+    to.chosen = row.chosen, to.num_ahead = row.num_ahead, to.stopped = row.stopped;
+}
+
 template <class Run>
 int32_t locked(blt_decoder *decoder, Run &&run) {
     return guarded([&] {
@@ -246,6 +265,19 @@ int32_t blt_decoder_discard_draft(blt_decoder *decoder) {
 
 int32_t blt_decoder_rewind(blt_decoder *decoder, const int64_t *taken_back, int64_t num_rows) {
     return locked(decoder, [&] { decoder->rewind(taken_back, num_rows); });
+}
+
+int32_t blt_decoder_write(blt_decoder *decoder, const blt_writing *writing, int64_t *num_passes) {
+    return locked(decoder, [&] {
+        require(writing && num_passes, "there is nothing to write to");
+        require(writing->max_bytes >= 1 && writing->max_draft >= 0, "max_bytes: at least 1, and no negative draft");
+        const int64_t vocabulary = decoder->model().vocabulary();
+        require(vocabulary == blt::BYTE_OFFSET + 256, "a vocabulary that is not of bytes");
+        std::vector<blt::Decoder::Writing> rows;
+        for (int64_t at = 0; at < writing->num_rows; ++at) rows.push_back(row_to_write(*writing, at, vocabulary));
+        *num_passes = decoder->write(rows, writing->max_bytes, {writing->max_draft, writing->min_probability});
+        for (size_t at = 0; at < rows.size(); ++at) keep(rows[at], writing->samplings[at]), writing->counts[at] = rows[at].count;
+    });
 }
 
 int32_t blt_decoder_memory(blt_decoder *decoder, int64_t *bytes) {

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "row.h"
+#include "sampler.h"
 
 namespace blt {
 
@@ -45,6 +46,28 @@ class Decoder {
     void discard_draft();
     void rewind(const int64_t *taken_back, int64_t num_rows);
 
+    // A row that is continued: bytes are chosen from its logits and read.
+    struct Writing {
+        enum Stopped : int32_t { NOT = 0, EOS = 1, LENGTH = 2, BROKEN = 3 };  // BROKEN: the logits are no numbers
+
+        int64_t row;
+        Sampling sampling;
+        int64_t chosen;     // written and not read yet; −1: the logits lead on
+        int64_t num_ahead;  // how many bytes are drafted at once, at most: more after right drafts, fewer after wrong ones
+        float *logits;      // of what follows the bytes that were read
+        uint8_t *bytes;     // where to write
+        int64_t count = 0;  // bytes written
+        Stopped stopped = NOT;
+    };
+    // Bytes that the entropy model holds for likely are read together with the chosen one, and then checked.
+    struct Drafting {
+        int64_t max_draft;
+        float min_probability;
+    };
+    // Continues rows until one of them stops, or has written `max_bytes`; returns the number of passes. What is written does not
+    // depend on drafts: one is right only if it is what is chosen.
+    int64_t write(std::vector<Writing> &rows, int64_t max_bytes, Drafting drafting);
+
     int64_t num_bytes_heard() const;
     // Memory of the rows: entropy model, local encoder, global transformer, local decoder.
     void memory(int64_t *bytes) const;
@@ -56,8 +79,14 @@ class Decoder {
   private:
     enum class State { NOTHING, HEARD, READ };
 
+    void check_rows(const int64_t *rows, int64_t num_rows) const;
     void check(const Reading &reading) const;
+    void begin_reading(const int64_t *rows, int64_t num_rows);
+    void step_patchers(const Reading &reading, const uint8_t *given, float *entropy_logits, uint8_t *ends);
     void hear(const Reading &reading, float *logits);
+    void choose(Writing &one);
+    void draft_ahead(std::vector<Writing *> &rows, int64_t max_bytes, Drafting drafting);
+    int64_t check_drafts(Writing &one, const float *logits);
     void read(const std::vector<int64_t> &rows, const std::vector<const std::vector<int64_t> *> &ids,
               const std::vector<const std::vector<char> *> &ends, Wanted wanted, float *logits);
     void lay_out(Row &row, const std::vector<int64_t> &ids, const std::vector<char> &ends);
@@ -82,6 +111,8 @@ class Decoder {
     bool can_rewind_ = false;
     std::vector<std::pair<int64_t, RowPosition>> before_draft_;
     int64_t num_drafted_ = 0;
+    Sampler sampler_;
+    std::vector<float> written_logits_, draft_logits_;
 };
 
 }  // namespace blt

@@ -62,15 +62,22 @@ inline void Decoder::leave(const int64_t *numbers, int64_t count) {
     if (reading_.empty()) state_ = State::NOTHING;
 }
 
-inline void Decoder::check(const Reading &reading) const {
-    require(reading.num_rows >= 1, "rows: at least one must read");
+inline void Decoder::check_rows(const int64_t *rows, int64_t num_rows) const {
+    require(num_rows >= 1, "rows: at least one must read");
     std::vector<char> seen(rows_.size(), 0);
-    int64_t at = 0;
-    for (int64_t number = 0; number < reading.num_rows; ++number) {
-        const int64_t name = reading.rows[number], count = reading.counts[number];
+    for (int64_t number = 0; number < num_rows; ++number) {
+        const int64_t name = rows[number];
         require(name >= 0 && name < int64_t(rows_.size()) && rows_[size_t(name)]->is_active, "row " + std::to_string(name) + ": there is no such row");
         require(!seen[size_t(name)], "row " + std::to_string(name) + ": it is named twice");
         seen[size_t(name)] = 1;
+    }
+}
+
+inline void Decoder::check(const Reading &reading) const {
+    check_rows(reading.rows, reading.num_rows);
+    int64_t at = 0;
+    for (int64_t number = 0; number < reading.num_rows; ++number) {
+        const int64_t name = reading.rows[number], count = reading.counts[number];
         require(count >= 1, "row " + std::to_string(name) + ": it must read at least 1 byte, got " + std::to_string(count));
         for (int64_t byte = 0; byte < count; ++byte, ++at) {
             const int64_t id = reading.ids[at];
@@ -126,15 +133,23 @@ inline void Decoder::advance_patcher(const Reading &reading, const uint8_t *give
                     "the patcher reads at most " + std::to_string(max_rollback_) + " bytes ahead of the BLT");
         }
     } else {
-        reading_.assign(reading.rows, reading.rows + reading.num_rows);
-        for (int64_t name : reading_) {
-            Row &one = row(name);
-            one.pending.clear();
-            one.ends.clear();
-            one.patchers.assign(1, one.patcher);
-        }
-        state_ = State::HEARD;
+        begin_reading(reading.rows, reading.num_rows);
     }
+    step_patchers(reading, given, entropy_logits, ends);
+}
+
+inline void Decoder::begin_reading(const int64_t *rows, int64_t num_rows) {
+    reading_.assign(rows, rows + num_rows);
+    for (int64_t name : reading_) {
+        Row &one = row(name);
+        one.pending.clear();
+        one.ends.clear();
+        one.patchers.assign(1, one.patcher);
+    }
+    state_ = State::HEARD;
+}
+
+inline void Decoder::step_patchers(const Reading &reading, const uint8_t *given, float *entropy_logits, uint8_t *ends) {
     const bool uses_entropies = rule_.needs_entropies() && !given;
     if (uses_entropies) {
         hear(reading, entropy_logits);

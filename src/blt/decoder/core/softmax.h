@@ -25,6 +25,20 @@ inline float soften(float *scores, int64_t padded) {
     return sum(total);
 }
 
+// Of the distribution that logits describe: the probability of the one that is largest.
+inline float likeliest_probability(const float *logits, int64_t num) {
+    float top = NEVER;
+    for (int64_t at = 0; at < num; ++at) top = logits[at] > top ? logits[at] : top;
+    Floats total{};
+    for (int64_t at = 0; at < num; at += LANES) {
+        const int64_t count = num - at < LANES ? num - at : LANES;
+        Floats shifted = broadcast(NEVER);
+        for (int64_t lane = 0; lane < count; ++lane) shifted[lane] = logits[at + lane] - top;
+        total += shifted == NEVER ? Floats{} : exponential(shifted);
+    }
+    return 1 / sum(total);
+}
+
 // In nats: log Σ e^x − Σ x · e^x / Σ e^x, on logits that the largest one is taken off.
 inline float entropy(const float *logits, int64_t num) {
     Floats most = broadcast(NEVER);
