@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from blt.cli import main
-from blt.nn.native import build
+from blt.ops.native import build
 
 
 @pytest.fixture(autouse=True)

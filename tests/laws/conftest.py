@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import blt.decoder.library
-import blt.nn.native.build
-import blt.nn.native.fused
+import blt.ops.native.build
+import blt.ops.native.fused
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -19,6 +19,6 @@ def backend(request):
         pytest.skip("no compiler here")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "pytorch":
-            patch.setattr(blt.nn.native.fused, "load", lambda source: None)
+            patch.setattr(blt.ops.native.fused, "load", lambda source: None)
             patch.setattr(blt.decoder.library, "load", lambda *source, **options: None)
         yield request.param

@@ -11,14 +11,14 @@ import pytest
 import torch
 from rich.console import Console
 
-import blt.nn.native.fused
+import blt.ops.native.fused
 import blt.training.loop
 from blt.checkpoint import load_tensors
 from blt.data import EntropyStore, Shards, Windows
 from blt.distributed import World
 from blt.entropy import EntropyConfig, EntropyModel
 from blt.model import BLT, BLTConfig, HashConfig, LocalConfig, TransformerConfig
-from blt.nn.native.build import load
+from blt.ops.native.build import load
 from blt.patching import EntropyRule
 from blt.training import Stopped, checkpoints, curves
 from blt.training.checkpoints import Checkpoints
@@ -220,7 +220,7 @@ def test_fused_functions_give_the_losses_of_pytorch(tmp_path, monkeypatch, optim
     if load("training") is None:
         pytest.skip("no compiler here")
     new_trainer(tmp_path / "fused", stage="wide blt", optimizer=optimizer).run()
-    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
     new_trainer(tmp_path / "pytorch", stage="wide blt", optimizer=optimizer).run()
     found, wanted = (torch.tensor(losses(tmp_path / name)) for name in ("fused", "pytorch"))
     assert not torch.equal(found, wanted), "both ran the same functions"

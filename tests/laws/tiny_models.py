@@ -54,7 +54,7 @@ SHAPES = {
         decoder_cross_attention="first",
         tie_embeddings=False,
     ),
-    "as-wide-as-vectors": BLTConfig(  # what the fused functions of nn/native serve; the others are too narrow for them
+    "as-wide-as-vectors": BLTConfig(  # what the fused functions of ops/native serve; the others are too narrow for them
         local_encoder=LocalConfig(dim=64, num_layers=1, num_heads=2, window=7),
         global_transformer=TransformerConfig(dim=96, num_layers=2, num_heads=3),
         local_decoder=LocalConfig(dim=64, num_layers=2, num_heads=2, window=20),

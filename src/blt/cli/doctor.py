@@ -15,9 +15,9 @@ import torch
 from blt import __version__
 from blt.cli.options import json_option
 from blt.decoder import library as decoder
-from blt.nn.native import build
-from blt.nn.native.build import Outcome, cache_folder, try_again
-from blt.nn.native.compiler import CompileError, find_compiler
+from blt.ops.native import build
+from blt.ops.native.build import Outcome, cache_folder, try_again
+from blt.ops.native.compiler import CompileError, find_compiler
 
 LIBRARIES: dict[str, dict[str, Any]] = {
     "decoding": {"name": "decoder", "folder": decoder.CORE, "openmp": False},
@@ -94,7 +94,7 @@ def _kernels(purpose: str, found: Outcome, *, name: str, openmp: bool, **_: Any)
 
 
 def _bfloat16_products() -> str | None:
-    from blt.nn.native.fused import library
+    from blt.ops.native.fused import library
 
     functions = library()
     return None if functions is None else _PRODUCTS[functions.blt_bfloat16_products()]

@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 from blt.errors import ConfigurationError, ModelFolderError
-from blt.nn.native.build import load
+from blt.ops.native.build import load
 
 CORE = Path(__file__).parent / "core"
 

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from blt.nn.linear import Linear
-from blt.nn.native.fused import FusedAttention, fits
 from blt.nn.rotary import RotaryTable, rotate
 from blt.nn.segments import run_positions
+from blt.ops.native.fused import FusedAttention, fits
 from blt.shapes import Bool, Float, Int, Tensor
 
 Heads = Float[Tensor, "B T H E"]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from blt.nn.native.products import FusedLinear, multiplies
+from blt.ops.native.products import FusedLinear, multiplies
 from blt.shapes import Float, Tensor
 
 

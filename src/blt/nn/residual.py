@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from blt.nn.native.fused import FusedSum, fits
+from blt.ops.native.fused import FusedSum, fits
 from blt.shapes import Float, Tensor
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from blt.nn.native.fused import FusedRotation, fits
+from blt.ops.native.fused import FusedRotation, fits
 from blt.shapes import Float, Int, Tensor
 
 

@@ -5,7 +5,7 @@ The positions of a slot are contiguous; index P, one past the last slot, is a se
 
 import torch
 
-from blt.nn.native.fused import FusedBag, FusedCrossAttention, FusedMaximum, fits
+from blt.ops.native.fused import FusedBag, FusedCrossAttention, FusedMaximum, fits
 from blt.shapes import Bool, Float, Int, Tensor
 
 

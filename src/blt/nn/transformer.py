@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from blt.nn.attention import Attend, SelfAttention
 from blt.nn.configuration import TransformerConfig
 from blt.nn.linear import Linear
-from blt.nn.native.fused import FusedNorm, FusedSwiGLU, fits
 from blt.nn.residual import add
 from blt.nn.rotary import RotaryTable
+from blt.ops.native.fused import FusedNorm, FusedSwiGLU, fits
 from blt.shapes import Float, Tensor
 
 

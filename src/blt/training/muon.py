@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from blt.nn.native.products import multiplies, muon_step
+from blt.ops.native.products import multiplies, muon_step
 from blt.shapes import Float, Tensor
 from blt.training.precision import has_fast_bfloat16
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import blt.nn.native.fused
+import blt.ops.native.fused
 from blt.entropy import EntropyConfig
 from blt.model import BLT, BLTConfig, LocalConfig, TransformerConfig
 from blt.model.memory import decoding_memory, training_memory
@@ -69,7 +69,7 @@ def bytes_kept():
 
 def test_activations_are_estimated_within_a_fifth_of_what_pytorch_keeps(monkeypatch):
     fused = bytes_kept()
-    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
     memory = training_memory(SMALL, optimizer="adamw", batch_bytes=512, mean_patch_bytes=4.0)
     assert memory.activations == pytest.approx(bytes_kept(), rel=0.2)
     assert fused <= 1.01 * bytes_kept()

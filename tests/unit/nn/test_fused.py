@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import blt.nn.native.fused
+import blt.ops.native.fused
 from blt.nn import (
     CausalPattern,
     WindowPattern,
@@ -20,8 +20,8 @@ from blt.nn import (
     run_positions,
     segment_max,
 )
-from blt.nn.native.build import load
 from blt.nn.transformer import RMSNorm, swiglu
+from blt.ops.native.build import load
 
 pytestmark = pytest.mark.skipif(load("training") is None, reason="no compiler here")
 ROWS, LENGTH, HEADS, WIDTH, SLOTS, VECTORS = 3, 75, 2, 32, 9, 3
@@ -154,7 +154,7 @@ def test_results_and_gradients_are_those_of_pytorch(name, dtype, monkeypatch):
         if dtype == torch.bfloat16:
             return
     found = with_gradients(function, inputs)
-    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
     wanted = with_gradients(function, [part.detach().float() for part in inputs])
     tolerance = {"rtol": 1e-4, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 4e-2}
     for ours, theirs in zip(found, wanted, strict=True):
@@ -164,7 +164,7 @@ def test_results_and_gradients_are_those_of_pytorch(name, dtype, monkeypatch):
 def test_a_table_has_the_gradient_of_pytorch(monkeypatch):
     table = [randn(50, 32)]
     found = with_gradients(bag, table)
-    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
     for ours, theirs in zip(found, with_gradients(bag, table), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -178,7 +178,7 @@ def test_the_weight_of_a_norm_has_the_gradient_of_pytorch(monkeypatch):
         return layer.weight.grad
 
     found = gradient()
-    monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
     torch.testing.assert_close(found, gradient(), rtol=1e-4, atol=1e-3)
 
 
@@ -210,9 +210,9 @@ def test_gradients_do_not_hang_on_the_number_of_threads(dtype):
 
 
 def test_other_types_and_widths_are_left_to_pytorch():
-    assert not blt.nn.native.fused.fits(torch.zeros(3, 32, dtype=torch.float64), widths=(32,))
-    assert not blt.nn.native.fused.fits(torch.zeros(3, 24), widths=(24,))
-    assert not blt.nn.native.fused.fits(torch.zeros(3, 32), torch.zeros(3, 32, dtype=torch.bfloat16), widths=(32,))
+    assert not blt.ops.native.fused.fits(torch.zeros(3, 32, dtype=torch.float64), widths=(32,))
+    assert not blt.ops.native.fused.fits(torch.zeros(3, 24), widths=(24,))
+    assert not blt.ops.native.fused.fits(torch.zeros(3, 32), torch.zeros(3, 32, dtype=torch.bfloat16), widths=(32,))
     states = torch.randn(3, 24, dtype=torch.float64)
     assert torch.equal(swiglu(states, states), F.silu(states) * states)
 

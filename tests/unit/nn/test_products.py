@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from blt.nn import Linear
-from blt.nn.native.build import load
-from blt.nn.native.products import multiplies
+from blt.ops.native.build import load
+from blt.ops.native.products import multiplies
 from blt.training.muon import Muon, orthogonalise
 
 library = load("training")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import blt.nn.native.fused
+import blt.ops.native.fused
 from blt.model import LocalConfig
 from blt.nn import Transformer, WindowPattern, rotary_table
 from blt.nn.residual import add
@@ -15,7 +15,7 @@ SHAPE = (20, 133, 32)
 @pytest.fixture(params=[True, False], ids=["fused", "pytorch"])
 def _fused(request, monkeypatch):
     if not request.param:
-        monkeypatch.setattr(blt.nn.native.fused, "load", lambda source: None)
+        monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
 
 
 @pytest.mark.usefixtures("_fused")

@@ -6,7 +6,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from blt.nn.native.fused import Fused, call, library
+from blt.ops.native.fused import Fused, call, library
 from blt.shapes import Float, Tensor
 
 _SIDE = 32

@@ -23,9 +23,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from blt.errors import one_line
-from blt.nn.native import library_cache
-from blt.nn.native.compiler import TIME_LIMIT, CompileError, Compiler, RefusedError, find_compiler, flag_sets
-from blt.nn.native.library_cache import Built, CacheFolder
+from blt.ops.native import library_cache
+from blt.ops.native.compiler import TIME_LIMIT, CompileError, Compiler, RefusedError, find_compiler, flag_sets
+from blt.ops.native.library_cache import Built, CacheFolder
 
 FOLDER = Path(__file__).parent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blt.nn.native import build
+from blt.ops.native import build
 
 SOURCES = sorted(build.FOLDER.glob("*.cpp"))
 PROCESSORS = ["x86-64", "x86-64-v3", "x86-64-v4", "sapphirerapids"]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from blt.nn.native.abi import call as call_function
-from blt.nn.native.abi import declare
-from blt.nn.native.build import load
+from blt.ops.native.abi import call as call_function
+from blt.ops.native.abi import declare
+from blt.ops.native.build import load
 from blt.shapes import Float, Int, Tensor
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def call(name: str, *arguments: Tensor | torch.dtype | int | float | None) -> None:
-    """Call a function of `training.cpp`; see `blt.nn.native.abi.call`."""
+    """Call a function of `training.cpp`; see `blt.ops.native.abi.call`."""
     functions = library()
     assert functions is not None, "only called where this is known"
     call_function(functions, f"blt_{name}", arguments)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from blt.nn import attend_to_slots, attend_within_slots, embedding_bag, segment_max
-from blt.nn.native import abi, build, fused
-from blt.nn.native.fused import FusedAttention, FusedBag, FusedRotation, FusedSum, FusedSwiGLU
-from blt.nn.native.products import multiplies, muon_step
 from blt.nn.rotary import rotary_table
 from blt.nn.transformer import Layer, RMSNorm, TransformerConfig
+from blt.ops.native import abi, build, fused
+from blt.ops.native.fused import FusedAttention, FusedBag, FusedRotation, FusedSum, FusedSwiGLU
+from blt.ops.native.products import multiplies, muon_step
 
 pytestmark = pytest.mark.skipif(build.load("training") is None, reason="no compiler here")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blt.nn.native import build, compiler, library_cache
+from blt.ops.native import build, compiler, library_cache
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no compiler here")
 SOURCE = '#include "answer.h"\nextern "C" int answer() { return ANSWER; }\n'
@@ -282,7 +282,7 @@ def test_without_a_cache_folder_a_private_temporary_one_serves(folder, tmp_path,
 
 def test_where_nothing_serves_a_library_lives_as_long_as_its_process(folder, tmp_path):
     program = (
-        "import tempfile, pathlib; from blt.nn.native import build, library_cache\n"
+        "import tempfile, pathlib; from blt.ops.native import build, library_cache\n"
         f"tempfile.tempdir = {str(tmp_path)!r}\n"
         "def refuse(folder): raise OSError('closed')\n"
         "library_cache._make_private = refuse\n"
@@ -304,7 +304,7 @@ def test_two_processes_at_once_compile_once(folder, tmp_path, monkeypatch):
     slow = counting(tmp_path / "slow-c++", 'sleep 0.5; exec c++ "$@"')
     monkeypatch.setenv("CXX", str(slow))
     program = (
-        "import pathlib; from blt.nn.native import build\n"
+        "import pathlib; from blt.ops.native import build\n"
         f"found = build.outcome('small', folder=pathlib.Path({str(folder)!r}), openmp=False)\n"
         "print(found.library.answer(), found.is_new)\n"
     )

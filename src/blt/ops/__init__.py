@@ -1,0 +1,1 @@
+"""Numeric operations, and the native kernels that compute them on a CPU."""
