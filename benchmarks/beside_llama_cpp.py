@@ -27,8 +27,7 @@ from blt.cli.bench import PROMPTS, _model
 from blt.codec import encode
 from blt.decoder import kernels
 from blt.generation import DraftConfig, Drafter
-from blt.generation.sampling import Sampler, SamplingConfig
-from blt.generation.speed import TEXT, measure_drafting
+from blt.generation.speed import TEXT, Limits, Speed, measure_decoding, measure_drafting, measure_limits_of
 from blt.lm import DecodingSession
 from blt.patching import calibrate
 
@@ -37,6 +36,11 @@ BYTES_PER_TOKEN = 4
 PEERS = {"float32": "f32", "bfloat16": "bf16", "int8": "q8_0", "int4": "q4_0"}
 REFERENCE, BUNDLED = "11:640", "6:384"
 PROMPT, PREFILL = 17, 2048
+DRAFTERS = {
+    "one byte a pass": None,
+    "entropy model drafts": DraftConfig(by="entropy", max_draft=2),
+    "decoder drafts": DraftConfig(by="decoder"),
+}
 
 
 class Peer:
@@ -72,22 +76,11 @@ def at_patches_of(lm: ByteLM, mean_patch_bytes: float) -> ByteLM:
     return lm
 
 
-def write_text(lm: ByteLM, *, num_bytes: int, batch: int = 1) -> tuple[float, float]:
-    """Return bytes per second of reading the sample text byte by byte, and bytes per patch."""
-    ids = encode((TEXT * 3).encode()[: PROMPT - 1 + num_bytes], bos=True)
-    session = DecodingSession(lm)
-    rows, logits = session.add([ids[:PROMPT]] * batch)
-    samplers = [Sampler(SamplingConfig(temperature=0)) for _ in range(batch)]
-    scores, ends = logits.numpy(), 0
-    start = time.perf_counter()
-    for byte_id in ids[PROMPT:]:
-        for sampler, row in zip(samplers, scores, strict=True):
-            sampler.choose(row)
-            sampler.read(int(byte_id))
-        scores = session.read(byte_id.expand(batch, 1), rows)[:, 0].numpy()
-        ends += int(session.ends[0, 0])
-    seconds = time.perf_counter() - start
-    return batch * num_bytes / seconds, num_bytes / max(1, ends)
+def write_text(lm: ByteLM, limits: Limits, *, num_bytes: int, batch: int = 1) -> Speed:
+    """Read the sample text byte by byte, once, while choosing each byte."""
+    return measure_decoding(
+        lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=batch, repeats=1, after=PROMPT
+    )
 
 
 def read_prompt(lm: ByteLM) -> float:
@@ -107,31 +100,35 @@ def measure(peer: Peer, *, rounds: int, num_bytes: int, types: list[str]) -> dic
         for name, lm in ours.items()
         for mean in (4.4, 6.0)
     }
+    limits = {name: measure_limits_of(lm) for name, lm in ours.items()}
     found: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds + 1):  # the first warms up
         for name in types:
             for mean in (4.4, 6.0):
                 ours[name].patch_rule = rules[name, mean]
-                rate, patch = write_text(ours[name], num_bytes=num_bytes)
-                found[f"write, {name}, blt tinystories-55m at {mean} bytes per patch"].append(rate)
-                found[f"bytes per patch read, {name} at {mean}"].append(patch)
+                speed = write_text(ours[name], limits[name], num_bytes=num_bytes)
+                found[f"write, {name}, blt tinystories-55m at {mean} bytes per patch"].append(speed.bytes_per_second)
+                found[f"bytes per patch read, {name} at {mean}"].append(speed.mean_patch_bytes)
+                found[f"share of the limit, {name} at {mean}"].append(speed.roofline_share)
                 llama = peer.seconds(f"{PEERS[name]}:{REFERENCE}", "generate", num_bytes // BYTES_PER_TOKEN)
                 found[f"write, {name}, llama.cpp {PEERS[name]}"].append(num_bytes / llama)
             ours[name].patch_rule = rules[name, 4.4]
             found[f"prompt, {name}, blt tinystories-55m"].append(read_prompt(ours[name]))
             llama = peer.seconds(f"{PEERS[name]}:{REFERENCE}", "prefill", PREFILL // BYTES_PER_TOKEN)
             found[f"prompt, {name}, llama.cpp {PEERS[name]}"].append(PREFILL / llama)
-            found[f"write, {name}, blt bundled"].append(write_text(bundled[name], num_bytes=num_bytes)[0])
+            speed = write_text(bundled[name], limits[name], num_bytes=num_bytes)
+            found[f"write, {name}, blt bundled"].append(speed.bytes_per_second)
             llama = peer.seconds(f"{PEERS[name]}:{BUNDLED}", "generate", num_bytes // BYTES_PER_TOKEN)
             found[f"write, {name}, llama.cpp {PEERS[name]} 6x384"].append(num_bytes / llama)
             if number % 3 == 1 and name in ("float32", "bfloat16"):
-                found[f"32 texts, {name}, blt tinystories-55m"].append(
-                    write_text(ours[name], num_bytes=48, batch=32)[0]
-                )
-            for drafter in (None, Drafter(DraftConfig())):
-                speed = measure_drafting(bundled[name], drafter=drafter, prompts=PROMPTS[:1], num_bytes=num_bytes)
-                what = "one byte a pass" if drafter is None else "decoder drafts"
+                speed = write_text(ours[name], limits[name], num_bytes=48, batch=32)
+                found[f"32 texts, {name}, blt tinystories-55m"].append(speed.bytes_per_second)
+            for what, drafter in DRAFTERS.items():
+                drafts = None if drafter is None else Drafter(drafter)
+                speed = measure_drafting(bundled[name], drafter=drafts, prompts=PROMPTS, num_bytes=num_bytes)
                 found[f"generate, {name}, blt bundled, {what}"].append(speed.bytes_per_second)
+                if speed.bytes_per_step is not None:
+                    found[f"bytes per pass, {name}, blt bundled, {what}"].append(speed.bytes_per_step)
         if number == 0:
             found.clear()
     return {

@@ -171,9 +171,22 @@ class NativeDecoding:
         self._call("blt_decoder_rewind", self._handle, taken_back.ctypes.data, len(taken_back))
 
     def write(
-        self, rows: Sequence[WritingRow], *, max_bytes: int, max_draft: int, min_probability: float
+        self,
+        rows: Sequence[WritingRow],
+        *,
+        max_bytes: int,
+        max_draft: int,
+        min_probability: float,
+        instead: bytes | None = None,
     ) -> tuple[list[bytes], int]:
         """Continue rows until one of them stops, or has written `max_bytes`.
+
+        Args:
+            rows: which.
+            max_bytes: of each row.
+            max_draft: draft at most so many bytes at once.
+            min_probability: of a byte that is drafted.
+            instead: `max_bytes` bytes that every row reads in place of what is chosen.
 
         Returns:
             What each row wrote, and in how many passes.
@@ -182,11 +195,12 @@ class NativeDecoding:
         samplings = (c.Sampling * len(rows))(*[row.sampling for row in rows])
         logits = np.stack([row.logits for row in rows])
         written = np.empty((len(rows), max_bytes), dtype=np.uint8)
+        forced = None if instead is None else np.frombuffer(instead * len(rows), dtype=np.uint8)
         counts, num_passes = np.empty(len(rows), dtype=np.int64), c.Size()
         writing = c.Writing(
             numbers.ctypes.data,
             samplings,
-            *(array.ctypes.data for array in (logits, written, counts)),
+            *(None if array is None else array.ctypes.data for array in (logits, written, counts, forced)),
             *(len(rows), max_bytes, max_draft),
             min_probability,
         )

@@ -129,7 +129,7 @@ class Writing(ctypes.Structure):
     _fields_ = (
         ("rows", Pointer),
         ("samplings", ctypes.POINTER(Sampling)),
-        *((name, Pointer) for name in ("logits", "bytes", "counts")),
+        *((name, Pointer) for name in ("logits", "bytes", "counts", "instead")),
         *((name, Size) for name in ("num_rows", "max_bytes", "max_draft")),
         ("min_probability", ctypes.c_float),
     )

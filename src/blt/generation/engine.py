@@ -22,6 +22,11 @@ BYTES_PER_STEP = 16
 Enough for the host's time per step to be small beside it, and few enough for requests to join and leave at once."""
 
 
+def bytes_per_step(num_rows: int) -> int:
+    """Return how many bytes the native decoder writes of each of so many rows per step, at most."""
+    return max(1, BYTES_PER_STEP // num_rows)
+
+
 class Engine:
     """Continues requests, each as it would be continued alone.
 
@@ -159,7 +164,7 @@ class Engine:
         config = None if self.drafter is None else self.drafter.config
         written, num_passes = self.session.write(
             rows,
-            max_bytes=max(1, BYTES_PER_STEP // len(rows)),
+            max_bytes=bytes_per_step(len(rows)),
             max_draft=0 if config is None else config.max_draft,
             min_probability=1.0 if config is None else config.least_probability,
         )

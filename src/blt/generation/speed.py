@@ -7,20 +7,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
 from blt.codec import encode
-from blt.decoder import packed_model, product_rate, reading_rate, serves
+from blt.decoder import WritingRow, packed_model, product_rate, reading_rate, serves
 from blt.generation.drafting import Drafter
-from blt.generation.engine import Engine
+from blt.generation.engine import Engine, bytes_per_step
 from blt.generation.request import GenerationConfig, Request
 from blt.generation.sampling import Sampler, SamplingConfig
 from blt.lm import DecodingSession, LanguageModel, require_finite
 from blt.lm.torch_decoding import TorchDecoding
 from blt.model.cost import Cost, cost_of
-from blt.nn import QuantizedLinear
+from blt.nn import HostInts, QuantizedLinear
 from blt.patching import count_text
+from blt.shapes import Int, Tensor
 
 TEXT = (
     "Once upon a time there was a little girl named Lily. She loved to play in the park with her red ball, and one day "
@@ -28,6 +31,8 @@ TEXT = (
     "they went home and ate warm soup.\n"
 )
 """What is read where no text is given."""
+_Logits = npt.NDArray[np.float32]
+"""`R V`."""
 PER_PATCH = "global transformer"
 """The part whose weights are read once per patch; those of the others are counted as read for every byte."""
 
@@ -130,26 +135,17 @@ def measure_decoding(
         repeats: runs to take the median of.
         after: bytes of prompt.
     """
-    ids = encode((text * (1 + (after + num_bytes) // len(text)))[: after + num_bytes], bos=True)
-    prompt, rest = ids[:after], ids[after : after + num_bytes].to(lm.device)
+    data = (text * (1 + (after + num_bytes) // len(text)))[: after + num_bytes - 1]
+    prompt, rest = encode(data[: after - 1], bos=True), data[after - 1 :]
     seconds: list[float] = []
     parts: dict[str, float] = {}
+    num_ends = _read_by_host(*_joined(lm, prompt, 1), rest)
     for number in range(repeats + 2):  # the first warms up, the last is timed part by part
-        session = DecodingSession(lm)
-        rows, logits = session.add([prompt] * batch)
-        samplers = [Sampler(SamplingConfig(temperature=0)) for _ in range(batch)]
-        ends = []
+        session, rows, logits = _joined(lm, prompt, batch)
         with _timed_parts(session, parts if number > repeats else None):
             start = time.perf_counter()
-            scores = logits.cpu().numpy()
-            for byte_id in rest:
-                for sampler, row in zip(samplers, scores, strict=True):
-                    sampler.choose(row)
-                    sampler.read(int(byte_id))
-                scores = session.read(byte_id.expand(batch, 1), rows)[:, 0].cpu().numpy()
-                ends.append(session.ends[0, 0])
+            (_read_natively if session.is_native else _read_by_host)(session, rows, logits, rest)
             seconds.append(time.perf_counter() - start)
-    num_ends = int(torch.stack(ends).sum())
     mean_patch = num_bytes / max(1, num_ends)
     rate = batch * num_bytes / statistics.median(seconds[1:-1])
     return Speed(
@@ -158,6 +154,36 @@ def measure_decoding(
         roofline_share=rate / _limit(lm, limits, mean_patch=mean_patch, batch=batch, context=after + num_bytes),
         seconds_per_byte={part: spent / (num_bytes * batch) for part, spent in parts.items()},
     )
+
+
+def _joined(lm: LanguageModel, prompt: Int[Tensor, " _"], batch: int) -> tuple[DecodingSession, HostInts, _Logits]:
+    """Let rows read a prompt."""
+    session = DecodingSession(lm)
+    rows, logits = session.add([prompt] * batch)
+    return session, rows, logits.cpu().numpy()
+
+
+def _read_by_host(session: DecodingSession, rows: HostInts, logits: _Logits, text: bytes) -> int:
+    """Choose bytes, and read the text's in their place; return how many patches ended in the first row."""
+    samplers, num_ends = [Sampler(SamplingConfig(temperature=0)) for _ in rows], 0
+    for byte_id in encode(text).to(session.lm.device):
+        for sampler, scores in zip(samplers, logits, strict=True):
+            sampler.choose(scores)
+            sampler.read(int(byte_id))
+        logits = session.read(byte_id.expand(len(rows), 1), rows)[:, 0].cpu().numpy()
+        num_ends += int(session.ends[0, 0])
+    return num_ends
+
+
+def _read_natively(session: DecodingSession, rows: HostInts, logits: _Logits, text: bytes) -> None:
+    """Let the native decoder do the same, as many bytes per step as an engine lets it write."""
+    sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=len(text) + 1)
+    assert sampling is not None
+    writing = [WritingRow(row, scores, sampling) for row, scores in zip(rows.tolist(), logits, strict=True)]
+    step = bytes_per_step(len(writing))
+    for start in range(0, len(text), step):
+        part = text[start : start + step]
+        session.write(writing, max_bytes=len(part), instead=part)
 
 
 def measure_drafting(
@@ -169,15 +195,15 @@ def measure_drafting(
         request = Request(prompt, GenerationConfig(max_new_bytes=num_bytes, seed=seed, **options))
         engine = Engine(lm, drafter=drafter)
         engine.add([request])
-        start, num = time.perf_counter(), 0
+        start = time.perf_counter()
         while engine.step():
-            num += 1
+            pass
         if request.error is not None:
             raise request.error
         if prompt != "warm up" or len(prompts) == 0:
             seconds, steps, written = (
                 seconds + time.perf_counter() - start,
-                steps + num,
+                steps + engine.num_passes,
                 written + len(request.new_bytes),
             )
             row = encode(request.generation().data, bos=True)[None].to(lm.device)

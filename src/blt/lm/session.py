@@ -149,7 +149,13 @@ class DecodingSession:
         self._decoding.rewind(taken_back)
 
     def write(
-        self, rows: Sequence[WritingRow], *, max_bytes: int, max_draft: int = 0, min_probability: float = 1.0
+        self,
+        rows: Sequence[WritingRow],
+        *,
+        max_bytes: int,
+        max_draft: int = 0,
+        min_probability: float = 1.0,
+        instead: bytes | None = None,
     ) -> tuple[list[bytes], int]:
         """Choose and read bytes of some rows within the native decoder, until one stops or `max_bytes` are written.
 
@@ -159,6 +165,7 @@ class DecodingSession:
             max_draft: read so many bytes more per pass that the entropy model holds for likely; what is written does
                 not depend on it.
             min_probability: the least that the entropy model must give a byte that is drafted.
+            instead: `max_bytes` bytes that every row reads in place of what is chosen; for measurements.
 
         Returns:
             What each row wrote, and in how many passes of the model.
@@ -168,7 +175,10 @@ class DecodingSession:
         """
         check(isinstance(self._decoding, NativeDecoding), "rows write by themselves only within the native decoder")
         assert isinstance(self._decoding, NativeDecoding)
-        return self._decoding.write(rows, max_bytes=max_bytes, max_draft=max_draft, min_probability=min_probability)
+        check(instead is None or len(instead) == max_bytes, f"instead: expected {max_bytes} bytes")
+        return self._decoding.write(
+            rows, max_bytes=max_bytes, max_draft=max_draft, min_probability=min_probability, instead=instead
+        )
 
     def num_bytes(self) -> dict[str, int]:
         """Return the memory that the rows take, part by part; the weights are not counted."""

@@ -96,6 +96,7 @@ typedef struct {
     float *logits;             // rows × vocabulary: of what follows the bytes that were read
     uint8_t *bytes;            // rows × max_bytes
     int64_t *counts;           // bytes written, of each row
+    const uint8_t *instead;    // rows × max_bytes, or null; these are read in place of what is chosen: for measurements
     int64_t num_rows, max_bytes, max_draft;
     float min_probability;     // bytes are drafted while the entropy model holds them for at least so likely
 } blt_writing;

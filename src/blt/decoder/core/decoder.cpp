@@ -151,7 +151,8 @@ blt::Decoder::Writing row_to_write(const blt_writing &from, int64_t at, int64_t 
     sampling.temperature = given.temperature, sampling.top_p = given.top_p, sampling.min_p = given.min_p, sampling.top_k = given.top_k;
     sampling.random_state = given.random_state, sampling.room = given.room;
     sampling.keeps_utf8 = given.keeps_utf8 != 0, sampling.utf8 = blt::Utf8(given.utf8);
-    return {from.rows[at], sampling, given.chosen, std::max<int64_t>(1, given.num_ahead), from.logits + at * vocabulary, from.bytes + at * from.max_bytes};
+    return {from.rows[at], sampling, given.chosen, std::max<int64_t>(1, given.num_ahead), from.logits + at * vocabulary, from.bytes + at * from.max_bytes,
+            from.instead ? from.instead + at * from.max_bytes : nullptr};
 }
 
 void keep(const blt::Decoder::Writing &row, blt_sampling &to) {

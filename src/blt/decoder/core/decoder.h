@@ -56,6 +56,7 @@ class Decoder {
         int64_t num_ahead;  // how many bytes are drafted at once, at most: more after right drafts, fewer after wrong ones
         float *logits;      // of what follows the bytes that were read
         uint8_t *bytes;     // where to write
+        const uint8_t *instead = nullptr;  // bytes to read in place of what is chosen, for measurements
         int64_t count = 0;  // bytes written
         Stopped stopped = NOT;
     };

@@ -5,7 +5,8 @@
 namespace blt {
 
 inline void Decoder::choose(Writing &one) {
-    const int64_t id = sampler_.choose(one.sampling, one.logits, model_.vocabulary());
+    int64_t id = sampler_.choose(one.sampling, one.logits, model_.vocabulary());
+    if (one.instead && id != Sampler::BROKEN) id = BYTE_OFFSET + one.instead[one.count];
     one.chosen = id;
     if (id == Sampler::BROKEN || id == EOS_ID) {
         one.chosen = -1;
