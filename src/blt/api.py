@@ -4,6 +4,7 @@ In: a folder or a name, and prompts. Out: `Generation`, text piece by piece, or 
 Next: `blt.evaluation`, `blt.training` and `blt.interop`, which measure and make such models.
 """
 
+import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from numbers import Integral
@@ -20,8 +21,8 @@ from blt.generation import Generation, GenerationOptions, generate, stream
 from blt.lm.card import CardFigure, write_card
 from blt.lm.folder import count_tensors, download, read_card, read_config, read_weights, write_lm
 from blt.lm.hub import upload
-from blt.lm.language_model import DTYPES, LanguageModel, check_loaded_as
-from blt.nn import QuantizedLinear
+from blt.lm.language_model import DTYPES, LOADED_AS, WEIGHT_TYPES, LanguageModel, check_loaded_as
+from blt.nn import quantized_as, requantize_weights_
 
 
 class ByteLM(LanguageModel):
@@ -66,7 +67,8 @@ class ByteLM(LanguageModel):
 
         Args:
             folder: replaced if it is a model folder of blt and holds nothing else.
-            dtype: of the stored weights; by default the one they have.
+            dtype: of the stored weights, by default the one they have: `float32`, `bfloat16`, or `int8` or `int4` for
+                the matrices of the BLT alone, whose embeddings are then bfloat16; see `to_type`.
             max_shard_bytes: the most that one file's tensors may have; more are divided into shards with an index.
 
         Raises:
@@ -78,23 +80,22 @@ class ByteLM(LanguageModel):
         self._write(Path(folder), card=self.card, dtype=dtype, max_shard_bytes=max_shard_bytes)
 
     def _write(self, folder: Path, *, card: str, dtype: str | None, max_shard_bytes: int) -> None:
-        check(dtype is None or dtype in DTYPES, f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
-        is_whole = not any(isinstance(part, QuantizedLinear) for part in self.blt.modules())
-        check(
-            is_whole,
-            "dtype: a model that was loaded as int8 or int4 has lost its weights; save the one it was loaded from",
-        )
+        check(dtype is None or dtype in LOADED_AS, f"dtype: {dtype!r} is none of {', '.join(LOADED_AS)}")
         given: object = max_shard_bytes  # callers are not held to the annotation
         is_count = isinstance(given, Integral) and not isinstance(given, bool)
         check(is_count, f"max_shard_bytes: expected a whole number, got {max_shard_bytes!r}")
         check(max_shard_bytes >= 1, f"max_shard_bytes: {max_shard_bytes}; at least 1")
+        blt = self.blt
+        if dtype is not None and (stored_as := WEIGHT_TYPES.get(dtype)) != quantized_as(blt):
+            blt = copy.deepcopy(blt)
+            requantize_weights_(blt, stored_as=stored_as)
         write_lm(
             folder,
             self.config,
-            blt=self.blt,
+            blt=blt,
             entropy_model=self.entropy_model,
             card=card,
-            dtype=None if dtype is None else DTYPES[dtype],
+            dtype=None if dtype is None else DTYPES.get(dtype),
             max_shard_bytes=int(max_shard_bytes),
         )
 

@@ -28,6 +28,17 @@ def test_a_model_goes_to_transformers_and_comes_back(tiny_folder, tmp_path, caps
     )
 
 
+def test_a_model_is_stored_in_fewer_bytes(tiny_folder, tmp_path, capsys):
+    assert run("convert", tiny_folder, "--dtype", "int8", "--out", tmp_path / "small") == 0
+    said = capsys.readouterr().out
+    assert "for blt" in said
+    assert "the same patches" in said
+    assert json.loads((tmp_path / "small" / "config.json").read_text())["stored_as"] == "int8"
+    assert run("generate", "--model", tmp_path / "small", "--dtype", "int8", "--max-new", "5", "--seed", "0") == 0
+    assert run("convert", tmp_path / "small", "--dtype", "bf16", "--out", tmp_path / "back") == 0
+    assert "stored_as" not in json.loads((tmp_path / "back" / "config.json").read_text())
+
+
 def test_what_cannot_be_converted_is_one_line(tiny_folder, tmp_path, capsys):
     def refusal(*arguments):
         assert run("convert", *arguments) == 2
@@ -38,6 +49,9 @@ def test_what_cannot_be_converted_is_one_line(tiny_folder, tmp_path, capsys):
 
     out = tmp_path / "out"
     assert "is in the form of blt already" in refusal(tiny_folder, "--out", out, "--to", "blt")
+    assert "--dtype: int8 is for models of blt" in refusal(
+        tiny_folder, "--out", out, "--to", "transformers", "--dtype", "int8"
+    )
     assert "is what is read; give another name" in refusal(tiny_folder, "--out", tiny_folder)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04K\x01.")
     assert "pickled weights are never loaded" in refusal(tmp_path / "pytorch_model.bin", "--out", out)

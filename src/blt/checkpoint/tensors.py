@@ -17,6 +17,8 @@ from blt.shapes import Tensor
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 MAX_SHARD_BYTES = 5 * 10**9
 """The largest file that is written unless asked otherwise; the Hub's usual limit."""
+QUANTIZED = {torch.int8: "I8", torch.uint8: "U8"}
+"""Types of quantised weights, with safetensors' names."""
 MAX_NAME_BYTES = 255
 """The longest name that file systems have."""
 
@@ -111,6 +113,8 @@ def load_weights(module: torch.nn.Module, path: Path, *, error: type[BLTError] =
             raise error(f"{path}: {name} has shape {found}, config.json says {expected}")
         if tensor.is_floating_point():
             require_floating_point(headers[name].dtype, name, where=path, error=error)
+        elif headers[name].dtype != QUANTIZED.get(tensor.dtype):
+            raise error(f"{path}: {name} holds {headers[name].dtype}, config.json says {QUANTIZED.get(tensor.dtype)}")
     tensors = load_tensors(path, error=error)
     if any(tensor.is_meta for tensor in wanted.values()):  # copies, since what was read may be a map of the file
         tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}

@@ -8,14 +8,15 @@ import torch
 
 from blt.api import ByteLM
 from blt.checkpoint import check_replaceable, load_headers, load_json
-from blt.cli.types import Name
+from blt.cli.types import Dtype, Name
 from blt.codec import encode
-from blt.errors import ModelFolderError
+from blt.errors import ConfigurationError, ModelFolderError
 from blt.inspection.sample import PARAGRAPH
 from blt.interop import last_byte_note, read_published, read_transformers, write_transformers
 from blt.interop.transformers_blt import TRANSFORMERS_FOLDER
 from blt.lm import require_finite_model
 from blt.lm.folder import FORMAT, MODEL_FOLDER, download
+from blt.lm.language_model import LOADED_AS
 
 FORMATS = ("blt", "transformers")
 
@@ -33,18 +34,26 @@ FORMATS = ("blt", "transformers")
 @click.option(
     "--entropy", type=Name(), metavar="FOLDER", help="Entropy model of a published model, such as facebook/blt-entropy."
 )
-def convert(source: str, out: str, target: str | None, entropy: str | None) -> None:
+@click.option(
+    "--dtype",
+    type=Dtype(*LOADED_AS),
+    metavar="|".join(LOADED_AS),
+    help="Of the weights that are written for blt; by default the one of SOURCE. int8 and int4: of the matrices alone.",
+)
+def convert(source: str, out: str, target: str | None, entropy: str | None, dtype: str | None) -> None:
     """Turn a model folder of other software into one of blt, or back.
 
     SOURCE is a folder or a name on the Hub: a transformers BltForCausalLM (config.json and safetensors), a model as
-    facebookresearch/blt publishes it, such as facebook/blt-1b, or a model of blt. What was written is read back, and
-    its logits and patches compared with those of SOURCE's weights.
+    facebookresearch/blt publishes it, such as facebook/blt-1b, or a model of blt, which --dtype stores otherwise. What
+    was written is read back, and its logits and patches compared with those of SOURCE's weights.
     """
     folder = download(source)
     entropy_folder = None if entropy is None else download(entropy)
     sources = [used for used in (folder, entropy_folder) if used is not None]
     found = _format_of(folder)
-    target = target or ("transformers" if found == "blt" else "blt")
+    target = target or ("transformers" if found == "blt" and dtype is None else "blt")
+    if dtype is not None and target != "blt":
+        raise ConfigurationError(f"--dtype: {dtype} is for models of blt; leave it out, or leave --to out")
     check_replaceable(out, MODEL_FOLDER if target == "blt" else TRANSFORMERS_FOLDER, sources=sources)
     if (found == "published") != (entropy is not None):
         raise ModelFolderError(
@@ -52,7 +61,7 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
             if entropy is None
             else f"{source}: is in the form of {found}, which has its entropy model within; leave --entropy out"
         )
-    if target == found:
+    if target == found and dtype is None:
         raise ModelFolderError(f"{source}: is in the form of {found} already; choose another with --to")
     told: list[str] = []
     if found == "blt":
@@ -67,8 +76,8 @@ def convert(source: str, out: str, target: str | None, entropy: str | None) -> N
         )
     require_finite_model(lm, PARAGRAPH)
     if target == "blt":
-        lm.save_pretrained(out)
-        lines, written = last_byte_note(lm.config), ByteLM.from_pretrained(out, dtype=_dtype(lm))
+        lm.save_pretrained(out, dtype=dtype)
+        lines, written = last_byte_note(lm.config), ByteLM.from_pretrained(out, dtype=dtype or _dtype(lm))
     else:
         lines, written = write_transformers(lm, out, sources=sources), read_transformers(out)
     click.echo(f"wrote        {out}, for {target}")

@@ -1,11 +1,12 @@
 """The model folder: `config.json`, `model.safetensors`, `entropy.safetensors`, `README.md`."""
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -30,6 +31,7 @@ from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.lm.hub import check_options, fetch, is_hub_name
 from blt.model import BLTConfig
+from blt.nn import quantized_as
 from blt.patching import PatchRule
 
 FORMAT = "blt-1"
@@ -68,6 +70,8 @@ class LMConfig:
     """Where patches end."""
     entropy_model: EntropyConfig | None = None
     """Shape of the entropy model, if there is one."""
+    stored_as: Literal["int8", "int4"] | None = None
+    """How the matrices of the BLT are stored, where they are quantised; embeddings are then bfloat16."""
 
     def __post_init__(self) -> None:
         is_served = self.entropy_model is not None or not self.patch_rule.needs_entropies
@@ -194,16 +198,27 @@ def write_lm(
         ModelFolderError: what is there may not be replaced; see `check_replaceable`.
         OutputError: it cannot be written.
     """
+    found = quantized_as(blt)
+    stored_as = None if found == "bfloat16" else found  # that is no code, and needs no scale
 
     def fill(unfinished: Path) -> None:
-        write_json(unfinished / "config.json", {"format": FORMAT} | to_dict(config))
+        plain = to_dict(dataclasses.replace(config, stored_as=stored_as))
+        write_json(unfinished / "config.json", {"format": FORMAT} | plain)
         for name, module in ((MODEL, blt), (ENTROPY, entropy_model)):
             if module is not None:
-                tensors = {key: tensor.to(dtype or tensor.dtype) for key, tensor in module.state_dict().items()}
-                save_shards(unfinished / name, tensors, max_bytes=max_shard_bytes)
+                save_shards(unfinished / name, _stored(module, dtype), max_bytes=max_shard_bytes)
         write_card_file(unfinished, card, before=folder)
 
     write_folder(folder, fill, kind=MODEL_FOLDER, sources=sources)
+
+
+def _stored(module: nn.Module, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """Return a module's tensors as they are stored; quantised matrices and their scales keep their types."""
+    tensors = module.state_dict()
+    if quantized_as(module) is None:
+        return {name: tensor.to(dtype or tensor.dtype) for name, tensor in tensors.items()}
+    tables = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
+    return {name: tensor.to(torch.bfloat16) if name in tables else tensor for name, tensor in tensors.items()}
 
 
 def write_card_file(unfinished: Path, card: str, *, before: Path) -> None:

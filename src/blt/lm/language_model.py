@@ -16,14 +16,16 @@ from blt.lm.initialisation import WithoutInitialisation
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
 from blt.model import BLT
-from blt.nn import quantize_weights_
+from blt.nn import WeightType, quantize_weights_, requantize_weights_
 from blt.patching import Patches, PatchRule, patch
 from blt.shapes import Float, Int, Tensor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Types that weights are stored in."""
-LOADED_AS = (*DTYPES, "int8", "int4")
-"""Types that weights are loaded as."""
+WEIGHT_TYPES: dict[str, WeightType] = {"int8": "int8", "int4": "int4"}
+"""Types of the matrices alone, which only scales turn into numbers."""
+LOADED_AS = (*DTYPES, *WEIGHT_TYPES)
+"""Types that a model is loaded or saved as."""
 
 
 Model = TypeVar("Model", bound="LanguageModel")
@@ -82,7 +84,10 @@ class LanguageModel(nn.Module):
             )
         try:
             with torch.device("meta"), WithoutInitialisation():
-                return cls.new(config)
+                lm = cls.new(config)
+                if config.stored_as is not None:
+                    quantize_weights_(lm.blt, stored_as=config.stored_as)
+                return lm
         except (RuntimeError, TypeError, OverflowError) as reason:
             raise ModelFolderError(f"{path}: sizes that no tensor can have ({reason})") from None
 
@@ -103,13 +108,12 @@ class LanguageModel(nn.Module):
         Args:
             dtype: `float32`; `bfloat16`; `int8`, with one scale per output, or `int4`, with one per output and 32
                 inputs, for the matrices of the BLT: embeddings, norms and the entropy model stay as they are, so that
-                patches do not change. `int8` and `int4` are for use only: such a model is neither trained nor saved.
+                patches do not change. `int8` and `int4` are for use only: such a model is not trained. Any other type
+                turns them back into floating-point numbers; what rounding took from them stays lost.
         """
         check_loaded_as(dtype)
-        if dtype in ("int8", "int4"):
-            quantize_weights_(self.blt, stored_as="int8" if dtype == "int8" else "int4")
-            return self
-        return self.to(DTYPES[dtype])
+        requantize_weights_(self.blt, stored_as=WEIGHT_TYPES.get(dtype))
+        return self if dtype in WEIGHT_TYPES else self.to(DTYPES[dtype])
 
     @torch.no_grad()
     def entropies(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"] | None:

@@ -20,7 +20,7 @@ from blt.nn.segments import (
 )
 from blt.nn.steps import StackSteps, dtype_of_states
 from blt.nn.transformer import FeedForward, Layer, Transformer, initialise
-from blt.nn.weights import QuantizedLinear, WeightType, quantize_weights_
+from blt.nn.weights import QuantizedLinear, WeightType, quantize_weights_, quantized_as, requantize_weights_
 
 __all__ = [
     "Attend",
@@ -50,6 +50,8 @@ __all__ = [
     "in_last_segment",
     "initialise",
     "quantize_weights_",
+    "quantized_as",
+    "requantize_weights_",
     "rotary_table",
     "rotate",
     "run_positions",

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from blt.shapes import Float, Tensor
 
 WeightType = Literal["bfloat16", "int8", "int4"]
+_STORED_AS: dict[torch.dtype, WeightType] = {torch.bfloat16: "bfloat16", torch.int8: "int8", torch.uint8: "int4"}
 BLOCK = 32
 """Inputs of an output that share a scale in int4."""
 
@@ -42,12 +43,23 @@ class QuantizedLinear(nn.Module):
             self.register_buffer("weight", weight.to(torch.bfloat16))
             self.register_buffer("scale", None)
 
+    @property
+    def stored_as(self) -> WeightType:
+        """How the weight is stored."""
+        return _STORED_AS[self.weight.dtype]
+
+    def whole_weight(self) -> Float[Tensor, "O I"]:
+        """Return the float32 matrix that the weight stands for."""
+        if self.scale is None:
+            return self.weight.float()
+        if self.weight.dtype == torch.uint8:
+            return unpack_int4(self.weight, self.scale, num_inputs=self.in_features)
+        return self.weight.float() * self.scale[:, None]
+
     def forward(self, states: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead O"]:
         """Multiply as if the weight had been rounded to what is stored."""
         if self.weight.dtype == torch.uint8:
-            assert self.scale is not None
-            whole = unpack_int4(self.weight, self.scale, num_inputs=self.in_features)
-            return F.linear(states, whole.to(states.dtype))
+            return F.linear(states, self.whole_weight().to(states.dtype))
         product = F.linear(states, self.weight.to(states.dtype))
         return product if self.scale is None else product * self.scale.to(states.dtype)
 
@@ -66,7 +78,7 @@ def pack_int4(weight: Float[Tensor, "O I"]) -> tuple[UInt8[Tensor, "O C"], Float
     largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
     best_scale = torch.zeros_like(largest)
     best_loss = torch.full_like(largest, torch.inf)
-    for share in torch.linspace(0.7, 1.0, 13).tolist():
+    for share in torch.linspace(0.7, 1.0, 13, device="cpu").tolist():
         scale = (share * largest / -8).to(torch.bfloat16).float()
         loss = (blocks - _levels(blocks, scale) * scale).square().sum(2, keepdim=True)
         best_scale, best_loss = torch.where(loss < best_loss, scale, best_scale), torch.minimum(loss, best_loss)
@@ -91,3 +103,31 @@ def quantize_weights_(module: nn.Module, *, stored_as: WeightType) -> None:
             setattr(module, name, QuantizedLinear(part, stored_as=stored_as))
         else:
             quantize_weights_(part, stored_as=stored_as)
+
+
+def requantize_weights_(module: nn.Module, *, stored_as: WeightType | None) -> None:
+    """Let every linear layer within be stored in some way, in place.
+
+    Args:
+        module: its embeddings and norms stay as they are.
+        stored_as: None for floating-point numbers: what rounding took from quantised weights stays lost.
+    """
+    if quantized_as(module) not in (None, stored_as):
+        _dequantize(module)
+    if stored_as is not None and quantized_as(module) is None:
+        quantize_weights_(module, stored_as=stored_as)
+
+
+def quantized_as(module: nn.Module) -> WeightType | None:
+    """Return how the linear layers within are stored; None where they are not quantised."""
+    return next((part.stored_as for part in module.modules() if isinstance(part, QuantizedLinear)), None)
+
+
+def _dequantize(module: nn.Module) -> None:
+    for name, part in list(module.named_children()):
+        if isinstance(part, QuantizedLinear):
+            linear = nn.Linear(part.in_features, part.out_features, bias=False, device="meta", dtype=torch.float32)
+            linear.weight = nn.Parameter(part.whole_weight())
+            setattr(module, name, linear)
+        else:
+            _dequantize(part)

@@ -12,6 +12,7 @@ from blt.api import ByteLM
 from blt.codec import encode
 from blt.errors import ModelFolderError
 from blt.lm import folder
+from blt.nn import QuantizedLinear
 
 IDS = encode("Zoë ate 3 crêpes.", bos=True)[None]
 HOSTILE = [None, True, 0, -1, 3, 10**9, 10**18, 10**30, 1e308, "x", "", [], [10**9], {}, {"dim": 16}]
@@ -55,6 +56,76 @@ def test_a_folder_of_shards_is_the_same_model(tiny_lm, tmp_path):
     sharded.save_pretrained(tmp_path / "sharded")
     assert not list((tmp_path / "sharded").glob("model-*"))
     assert torch.equal(ByteLM.from_pretrained(tmp_path / "sharded")(IDS), whole(IDS))
+
+
+def rounded_tables(lm):
+    """Round the embeddings as a folder of quantised weights does."""
+    for part in lm.blt.modules():
+        if isinstance(part, torch.nn.Embedding):
+            part.weight.data = part.weight.data.bfloat16().float()
+    return lm
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("max_shard_bytes", [10**9, 5_000])
+def test_quantised_weights_are_stored_as_such(tiny_lm, tmp_path, dtype, max_shard_bytes):
+    tiny_lm.save_pretrained(tmp_path / "whole")
+    tiny_lm.save_pretrained(tmp_path / "small", dtype=dtype, max_shard_bytes=max_shard_bytes)
+    found = ByteLM.from_pretrained(tmp_path / "small", dtype=dtype)
+    expected = rounded_tables(ByteLM.from_pretrained(tmp_path / "whole")).to_type(dtype)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    assert torch.equal(found(IDS), expected(IDS))
+    again = ByteLM.from_pretrained(tmp_path / "small", dtype=dtype)
+    again.save_pretrained(tmp_path / "again", max_shard_bytes=max_shard_bytes)
+    for file in (tmp_path / "small").glob("*.safetensors"):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+    assert all(weight.dtype == torch.float32 for weight in tiny_lm.parameters())  # saving changed nothing
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_quantised_weights_can_be_computed_with_in_any_type(tiny_lm, tmp_path, dtype):
+    tiny_lm.save_pretrained(tmp_path / "small", dtype=dtype)
+    quantised, whole = (ByteLM.from_pretrained(tmp_path / "small", dtype=name) for name in (dtype, "float32"))
+    assert torch.allclose(quantised(IDS), whole(IDS), atol=1e-5)
+    assert not [part for part in whole.blt.modules() if isinstance(part, QuantizedLinear)]
+    assert all(weight.requires_grad for weight in whole.blt.parameters())
+    for name in ("bfloat16", "int8", "int4"):
+        assert ByteLM.from_pretrained(tmp_path / "small", dtype=name)(IDS).isfinite().all()
+
+
+def test_quantised_weights_take_a_quarter_of_the_bytes(tmp_path):
+    lm = ByteLM.from_pretrained()
+    sizes = {}
+    for dtype in ("float32", "int8", "int4"):
+        lm.save_pretrained(tmp_path / dtype, dtype=dtype)
+        sizes[dtype] = (tmp_path / dtype / "model.safetensors").stat().st_size
+    assert sizes["int8"] < 0.4 * sizes["float32"]  # its embeddings take half of theirs
+    assert sizes["int4"] < 0.8 * sizes["int8"]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "message"),
+    [("int4", "holds I8"), (None, "left over"), ("int2", "stored_as"), ("bfloat16", "stored_as"), (8, "stored_as")],
+)
+def test_weights_that_are_not_stored_as_config_json_says_are_refused(tiny_lm, tmp_path, claimed, message):
+    tiny_lm.save_pretrained(tmp_path / "small", dtype="int8")
+    if claimed is None:
+        values = json.loads((tmp_path / "small" / "config.json").read_text())
+        del values["stored_as"]
+        (tmp_path / "small" / "config.json").write_text(json.dumps(values))
+    else:
+        change(tmp_path / "small", ("stored_as",), claimed)
+    assert message in refusal(tmp_path / "small")
+
+
+def test_codes_of_another_type_are_refused(tiny_lm, tmp_path):
+    tiny_lm.save_pretrained(tmp_path / "small", dtype="int8")
+    file = tmp_path / "small" / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.int8)
+    safetensors.torch.save_file(tensors | {name: tensors[name].float()}, file)
+    assert f"{name} holds F32" in refusal(tmp_path / "small")
 
 
 @pytest.mark.parametrize(

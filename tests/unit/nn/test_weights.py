@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from blt.api import ByteLM
-from blt.errors import ConfigurationError
 from blt.nn import QuantizedLinear, quantize_weights_
 from blt.nn.weights import pack_int4, unpack_int4
 
@@ -43,11 +42,9 @@ def test_every_linear_layer_within_is_replaced():
     assert not [part for part in module.modules() if isinstance(part, nn.Linear)]
 
 
-def test_a_model_in_int8_patches_alike_predicts_nearly_alike_and_is_not_saved(tiny_folder, tmp_path):
+def test_a_model_in_int8_patches_alike_and_predicts_nearly_alike(tiny_folder):
     whole, cheap = ByteLM.from_pretrained(tiny_folder), ByteLM.from_pretrained(tiny_folder, dtype="int8")
     text = "Tom had a red ball."
     assert [part.data for part in cheap.patch(text)] == [part.data for part in whole.patch(text)]
     assert cheap.score(text).bits_per_byte == pytest.approx(whole.score(text).bits_per_byte, rel=0.05)
     assert cheap.score(text).bits_per_byte != whole.score(text).bits_per_byte
-    with pytest.raises(ConfigurationError, match="lost its weights"):
-        cheap.save_pretrained(tmp_path / "out")
