@@ -16,9 +16,10 @@ from blt.cli.types import Count, Name, Number
 from blt.codec import to_bytes
 from blt.configuration import from_dict, tag_of, to_dict
 from blt.errors import ConfigurationError
-from blt.inspection import html_page, print_patches, view_patches
+from blt.inspection import html_page, print_patches, read, view_patches
 from blt.patching import PatchRule
 
+HEATS = ("entropy", "surprise")
 RULES = ("entropy", "entropy-rise", "entropy-and-rise", "space", "static", "byte")
 
 
@@ -31,6 +32,10 @@ RULES = ("entropy", "entropy-rise", "entropy-and-rise", "space", "static", "byte
 @click.option("--length", type=Count(min=None), metavar="BYTES", help="Bytes per patch, with --rule static.")
 @click.option("--max-length", type=Count(min=None), metavar="BYTES", help="Cut longer patches.")
 @click.option("--limit", type=Count(), default=65536, show_default=True, help="Bytes to read at most.")
+@click.option(
+    "--heat", type=click.Choice(HEATS), default="entropy", show_default=True,
+    help="What warms a character: uncertainty about the next byte, or the bits that the character itself costs.",
+)  # fmt: skip
 @click.option("--html", "html_file", type=Name(), metavar="OUT", help="Write a page for the browser.")
 @click.option("--show-spaces", is_flag=True, help="Show each space as ·.")
 @device_option
@@ -42,6 +47,7 @@ def patch(
     text: str,
     model: str | None,
     limit: int,
+    heat: str,
     html_file: str | None,
     show_spaces: bool,
     device: str,
@@ -51,8 +57,9 @@ def patch(
     """Show how a text falls into patches.
 
     TEXT|FILE is the file of that name if there is one, else the text itself; - reads standard input. Patches have two
-    colours by turns, and the warmer a character, the less sure the model is, having read it, what follows. Without
-    colours, as in a pipe, │ stands between patches.
+    colours by turns, and the warmer a character, the less sure the model is, having read it, what follows; or, with
+    --heat surprise, the more bits it costs. Without colours, as in a pipe, │ stands between patches. The page of --html
+    shows both, opens without a server, and lets the threshold be dragged.
     """
     as_text = not as_json and html_file is None
     refuse_unread(context, "show_spaces", unless=as_text, reason="only the text for a terminal has them; see --html")
@@ -61,9 +68,10 @@ def patch(
     data, title = read_text_or_file(text)
     lm = ByteLM.from_pretrained(model, device=device)
     lm.patch_rule = _rule(lm.patch_rule, {name: value for name, value in settings.items() if value is not None})
-    view = view_patches(lm, data, limit=limit)
+    view = view_patches(lm, data, limit=limit, with_surprise=heat == "surprise")
     if html_file is not None:
-        write_page(Path(html_file), html_page(view, title=title).encode(), sources=[Path(text)])
+        page = html_page(view, read(lm, data[:limit]), title=title, heat=heat)
+        write_page(Path(html_file), page.encode(), sources=[Path(text)])
     if as_json:
         click.echo(json.dumps(view.to_dict()))
     elif html_file is not None:

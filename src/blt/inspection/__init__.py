@@ -5,13 +5,14 @@ In: a `LanguageModel` and a text. Out: `LawReport`s, which say whether the laws 
 """
 
 from blt.inspection.deviation import LawReport
-from blt.inspection.patch_html import html_page
 from blt.inspection.patch_view import Glyph, PatchView, glyphs, print_patches, view_patches
 from blt.inspection.reading import Reading, flops_by_patch, read
 from blt.inspection.verify import LAWS, verify
+from blt.inspection.web_page import PAGE_POLICY, html_page, page_files
 
 __all__ = [
     "LAWS",
+    "PAGE_POLICY",
     "Glyph",
     "LawReport",
     "PatchView",
@@ -19,6 +20,7 @@ __all__ = [
     "flops_by_patch",
     "glyphs",
     "html_page",
+    "page_files",
     "print_patches",
     "read",
     "verify",

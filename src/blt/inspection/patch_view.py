@@ -1,7 +1,8 @@
 """How a text falls into patches, as a person reads it, and as the terminal shows it."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from rich.text import Text
 from blt.codec import encode, to_bytes
 from blt.configuration import to_dict
 from blt.errors import DataError
+from blt.inspection.reading import read
 from blt.lm import LanguageModel, ShownPatch, require_finite
 
 NAMED = {"\n": "⏎", "\t": "⇥"}
@@ -39,11 +41,6 @@ class Glyph:
     entropies: tuple[float, ...]
     """Uncertainty about the byte after each of its bytes, in nats; empty without an entropy model."""
 
-    @property
-    def highest(self) -> float:
-        """The highest of its entropies; 0 without an entropy model."""
-        return max(self.entropies, default=0.0)
-
 
 @dataclass(frozen=True)
 class PatchView:
@@ -57,6 +54,8 @@ class PatchView:
     """The patch rule, as `config.json` holds it."""
     num_bytes_left_out: int
     """Bytes of the text that were not read."""
+    surprise: tuple[float, ...] = ()
+    """Bits that each byte costs, given those before it; empty where it was not asked for."""
 
     @property
     def num_bytes(self) -> int:
@@ -73,20 +72,15 @@ class PatchView:
         """θ, in nats, where the rule has one."""
         return self.rule.get("threshold")
 
-    @property
-    def shown_threshold(self) -> float | None:
-        """The threshold, where entropies themselves are compared with it (and not their rise)."""
-        return self.threshold if str(self.rule["type"]) in ("entropy", "entropy-and-rise") else None
-
     @cached_property
     def entropies(self) -> list[float]:
         """After every byte of the text, in nats; empty without an entropy model."""
         return [value for patch in self.patches for value in patch.entropies]
 
-    @cached_property
-    def highest_entropy(self) -> float:
-        """The top of scales: the highest entropy or threshold, and at least a little."""
-        return max([*self.entropies, self.shown_threshold or 0.0, 1e-3])
+    @property
+    def heat(self) -> Sequence[float]:
+        """What colours each byte in the terminal: its surprise if there is one, else the entropy after it."""
+        return self.surprise or self.entropies
 
     def figures(self) -> dict[str, str]:
         """Describe the patches in words and figures, by name."""
@@ -101,12 +95,15 @@ class PatchView:
         if self.entropies:
             mean = math.fsum(self.entropies) / len(self.entropies)
             figures["entropy"] = f"mean {mean:.2f}, highest {max(self.entropies):.2f} nats"
+        if self.surprise:
+            figures["surprise"] = f"mean {math.fsum(self.surprise) / len(self.surprise):.2f} bits per byte"
         if self.num_bytes_left_out:
             figures["left out"] = f"the last {self.num_bytes_left_out:,} bytes"
         return figures
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `hex` holds the bytes as they are, `text` has U+FFFD for what is no UTF-8."""
+        starts = itertools.accumulate((len(patch.data) for patch in self.patches), initial=0)
         return {
             "num_bytes": self.num_bytes,
             "num_patches": len(self.patches),
@@ -122,18 +119,22 @@ class PatchView:
                     "entropies": list(patch.entropies),
                     "is_complete": patch.is_complete,
                 }
-                for patch in self.patches
+                | ({"surprise": list(self.surprise[start : start + len(patch.data)])} if self.surprise else {})
+                for start, patch in zip(starts, self.patches, strict=False)
             ],
         }
 
 
-def view_patches(lm: LanguageModel, text: str | bytes, *, limit: int | None = None) -> PatchView:
+def view_patches(
+    lm: LanguageModel, text: str | bytes, *, limit: int | None = None, with_surprise: bool = False
+) -> PatchView:
     """Divide a text into patches, as one document without its end.
 
     Args:
         lm: the model, with the patch rule to be shown.
         text: anything but nothing.
         limit: read this many bytes at most; None means all.
+        with_surprise: measure what each byte costs, too, which runs the whole model.
 
     Raises:
         DataError: the text is empty.
@@ -153,6 +154,7 @@ def view_patches(lm: LanguageModel, text: str | bytes, *, limit: int | None = No
         start_entropy=bos.entropies[0] if bos.entropies else None,
         rule=to_dict(lm.patch_rule),
         num_bytes_left_out=len(data) - len(kept),
+        surprise=read(lm, kept, num_alternatives=0).surprise if with_surprise else (),
     )
 
 
@@ -197,48 +199,51 @@ def _shown(character: str) -> str:
     return f"⟨{character.encode().hex()}⟩" if ord(character) < 0x80 else f"⟨U+{ord(character):04X}⟩"
 
 
-def heat(entropy: float, *, highest: float) -> tuple[int, int, int]:
-    """Return the colour of an uncertainty between 0 and the highest, red, green and blue."""
-    share = min(max(entropy / highest, 0.0), 1.0)
+def colour_of(share: float) -> tuple[int, int, int]:
+    """Return the colour of a heat between 0 and 1, red, green and blue."""
+    share = min(max(share, 0.0), 1.0)
     low, high, part = (COOL, WARM, share * 2) if share < 0.5 else (WARM, HOT, share * 2 - 1)
     red, green, blue = (round(a + (b - a) * part) for a, b in zip(low, high, strict=True))
     return red, green, blue
 
 
 def print_patches(view: PatchView, console: Console, *, show_spaces: bool = False) -> None:
-    """Show patches in alternating colours, each character as warm as the model is uncertain about what follows.
+    """Show patches in alternating colours, each character as warm as the view's heat says.
 
     Without colours, or with too few of them, a bar stands between patches.
     """
     has_colours = console.is_terminal and not console.no_color and console.color_system in ("256", "truecolor")
     shown = Text(overflow="fold", no_wrap=not console.is_terminal)
+    highest, start = max([*view.heat, 1e-3]), 0
     for number, patch in enumerate(view.patches):
         if number and not has_colours:
             shown.append(SEPARATOR)
         for glyph in glyphs(patch):
             text = "·" if show_spaces and glyph.data == b" " else glyph.text
-            shown.append(text, style=_style(view, number, glyph) if has_colours else None)
+            heat = max(view.heat[start : start + len(glyph.data)], default=0.0) / highest
+            shown.append(text, style=_style(heat, number, glyph) if has_colours else None)
+            start += len(glyph.data)
             if glyph.data == b"\n":
                 shown.append("\n")
     console.print(shown, soft_wrap=not console.is_terminal, highlight=False)
     console.print()
-    if has_colours and view.entropies:
-        console.print(_legend(view))
+    if has_colours and view.heat:
+        console.print(_legend(view, highest=highest))
     line = "; ".join(f"{name}: {value}" for name, value in view.figures().items())
     console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
-def _style(view: PatchView, number: int, glyph: Glyph) -> Style:
-    colour = heat(glyph.highest, highest=view.highest_entropy)
+def _style(heat: float, number: int, glyph: Glyph) -> Style:
+    red, green, blue = colour_of(heat)
     background = BACKGROUNDS[number % 2]
-    return Style(color=f"rgb({colour[0]},{colour[1]},{colour[2]})", bgcolor=background, dim=False, italic=glyph.is_sign)
+    return Style(color=f"rgb({red},{green},{blue})", bgcolor=background, dim=False, italic=glyph.is_sign)
 
 
-def _legend(view: PatchView) -> Text:
-    legend = Text("uncertain about the next byte: ")
+def _legend(view: PatchView, *, highest: float) -> Text:
+    legend = Text("surprise at the byte: " if view.surprise else "uncertain about the next byte: ")
     for step in range(9):
-        entropy = view.highest_entropy * step / 8
-        red, green, blue = heat(entropy, highest=view.highest_entropy)
-        legend.append(f" {entropy:.1f} ", style=Style(color=f"rgb({red},{green},{blue})", bgcolor=BACKGROUNDS[0]))
-    legend.append(" nats")
+        red, green, blue = colour_of(step / 8)
+        style = Style(color=f"rgb({red},{green},{blue})", bgcolor=BACKGROUNDS[0])
+        legend.append(f" {highest * step / 8:.1f} ", style=style)
+    legend.append(" bits" if view.surprise else " nats")
     return legend

@@ -19,13 +19,13 @@ NUM_ALTERNATIVES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class FlopsByPatch:
-    """Forward FLOPs per byte as a function of the mean patch length m: `per_byte + per_patch / m + per_pair / m²`."""
+    """Forward FLOPs per byte at any mean patch length m: `constant + per_patch / m + per_patch_squared / m²`."""
 
-    per_byte: float
+    constant: float
     """What every byte costs, the entropy model included."""
     per_patch: float
     """What every patch costs."""
-    per_pair: float
+    per_patch_squared: float
     """What grows with the square of the number of patches: attention of the global transformer."""
     context_bytes: int
     """Length of the document."""
@@ -53,10 +53,12 @@ class Reading:
 
         Entropies keep all digits of float32, in which patch rules compare; the others are for the eye.
         """
+        entropies = [float(f"{value:.9g}") for value in self.entropies]
         return {
             "hex": self.data.hex(),
             "rule": to_dict(self.rule),
-            "entropies": [float(f"{value:.9g}") for value in self.entropies],
+            "start_entropy": entropies[0] if entropies else None,
+            "entropies": entropies[1:] if entropies else None,
             "surprise": [round(value, 4) for value in self.surprise],
             "alternatives": [
                 [[byte, float(f"{probability:.4g}")] for byte, probability in likeliest]
@@ -119,10 +121,13 @@ def flops_by_patch(lm: LanguageModel, *, context_bytes: int) -> FlopsByPatch:
         ).flops_with_entropy_model
         for length in (1.0, 2.0, 4.0)
     )
-    per_pair = (at_1 - 3 * at_half + 2 * at_quarter) * 8 / 3
-    per_patch = 2 * (at_1 - at_half) - 1.5 * per_pair
+    per_patch_squared = (at_1 - 3 * at_half + 2 * at_quarter) * 8 / 3
+    per_patch = 2 * (at_1 - at_half) - 1.5 * per_patch_squared
     return FlopsByPatch(
-        per_byte=at_1 - per_patch - per_pair, per_patch=per_patch, per_pair=per_pair, context_bytes=context_bytes
+        constant=at_1 - per_patch - per_patch_squared,
+        per_patch=per_patch,
+        per_patch_squared=per_patch_squared,
+        context_bytes=context_bytes,
     )
 
 

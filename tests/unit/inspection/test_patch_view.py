@@ -9,7 +9,7 @@ from rich.console import Console
 from blt.api import ByteLM
 from blt.errors import ConfigurationError, DataError
 from blt.inspection import PatchView, glyphs, print_patches, view_patches
-from blt.inspection.patch_view import COOL, HOT, WARM, describe_rule, heat
+from blt.inspection.patch_view import COOL, HOT, WARM, colour_of, describe_rule
 from blt.lm import ShownPatch
 from blt.patching import ByteRule, EntropyRiseRule, EntropyRule, SpaceRule, StaticRule
 
@@ -118,9 +118,44 @@ def test_with_colours_patches_differ_in_background_and_show_a_legend():
 
 
 def test_a_warmer_character_is_one_with_more_uncertainty_after_it():
-    assert heat(0.0, highest=2.0) == COOL
-    assert heat(1.0, highest=2.0) == WARM
-    assert heat(2.0, highest=2.0) == heat(9.0, highest=2.0) == HOT
+    assert colour_of(0.0) == COOL
+    assert colour_of(0.5) == WARM
+    assert colour_of(1.0) == colour_of(4.5) == HOT
+
+
+def test_surprise_colours_each_byte_by_what_it_costs_itself():
+    view = PatchView(
+        view_of(b"ab", b"c").patches,
+        start_entropy=2.0,
+        rule={"type": "byte"},
+        num_bytes_left_out=0,
+        surprise=(0.0, 4.0, 8.0),
+    )
+    shown = printed(view, colours=True, width=200)
+    for character, colour in zip("abc", (COOL, WARM, HOT), strict=True):
+        assert f"38;2;{';'.join(map(str, colour))};" in shown[: shown.index(f"m{character}\x1b")].rsplit("\x1b[", 1)[1]
+    assert "surprise at the byte:" in shown
+    assert "8.0" in shown
+    assert " bits" in shown
+    assert "surprise: mean 4.00 bits per byte" in shown
+    assert json.loads(json.dumps(view.to_dict()))["patches"][1]["surprise"] == [8.0]
+
+
+def test_a_view_measures_surprise_where_asked(tiny_lm):
+    assert view_patches(tiny_lm, "Tom ate").surprise == ()
+    view = view_patches(tiny_lm, "Tom ate", with_surprise=True)
+    assert view.surprise == pytest.approx(tiny_lm.score("Tom ate").bits_by_byte[:-1].tolist(), abs=1e-4)
+    assert "surprise" not in view_patches(tiny_lm, "Tom ate").to_dict()["patches"][0]
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR", "none"])
+def test_no_color_in_the_environment_is_respected(monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    target = io.StringIO()
+    print_patches(view_of(b"ab", b"c"), Console(file=target, force_terminal=True))
+    assert ("38;" in target.getvalue()) == (variable == "none")
+    assert ("│" in target.getvalue()) == (variable == "NO_COLOR")
 
 
 def test_rules_are_named_with_their_settings():

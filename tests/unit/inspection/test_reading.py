@@ -27,7 +27,8 @@ def test_entropies_start_with_that_after_bos_and_are_those_of_the_patches(tiny_l
 def test_entropies_go_through_json_without_a_loss_in_float32(tiny_lm):
     reading = read(tiny_lm, TEXT)
     sent = json.loads(json.dumps(reading.to_dict()))
-    assert [np.float32(value) for value in sent["entropies"]] == [np.float32(value) for value in reading.entropies]
+    entropies = [sent["start_entropy"], *sent["entropies"]]
+    assert [np.float32(value) for value in entropies] == [np.float32(value) for value in reading.entropies]
     assert bytes.fromhex(sent["hex"]) == TEXT
 
 
@@ -75,5 +76,5 @@ def test_the_cost_at_any_mean_patch_is_that_of_the_accounting(tiny_lm, mean_patc
         context_bytes=context_bytes,
         entropy_model=tiny_lm.config.entropy_model,
     ).flops_with_entropy_model
-    found = flops.per_byte + flops.per_patch / mean_patch_bytes + flops.per_pair / mean_patch_bytes**2
+    found = flops.constant + flops.per_patch / mean_patch_bytes + flops.per_patch_squared / mean_patch_bytes**2
     assert found == pytest.approx(expected, rel=1e-9)
