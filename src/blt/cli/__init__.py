@@ -26,6 +26,7 @@ VERBS = {
     "train": "Train by a recipe: entropy model, threshold, BLT.",
     "evaluate": "Measure bits per byte on a file.",
     "bench": "Measure how fast a model writes, reads or trains here.",
+    "serve": "Answer by OpenAI's API over HTTP, and show a page.",
     "patch": "Show how a text falls into patches.",
     "verify": "Check the laws on a model.",
     "calibrate": "Find the threshold for a wanted mean patch length.",

@@ -22,8 +22,8 @@ class Alternative:
 class ByteLogprob:
     """A byte that was written, and what else could have come in its place."""
 
-    byte: int
-    """0 to 255."""
+    byte: int | None
+    """0 to 255; None: the end of the text."""
     logprob: float
     """Natural logarithm of its probability under the model, before temperature, masks and the rest of sampling."""
     top: tuple[Alternative, ...]
@@ -35,7 +35,7 @@ def byte_logprob(logits: npt.NDArray[np.float32], byte_id: int, *, num_top: int)
 
     Args:
         logits: of all 260 ids, as the model gave them.
-        byte_id: the byte that was chosen.
+        byte_id: the byte that was chosen, or EOS.
         num_top: how many of the likeliest to give.
     """
     logprobs = logits.astype(np.float64)
@@ -47,4 +47,5 @@ def byte_logprob(logits: npt.NDArray[np.float32], byte_id: int, *, num_top: int)
         Alternative(byte=None if index == EOS_ID else int(index) - BYTE_OFFSET, logprob=float(logprobs[index]))
         for index in likeliest
     )
-    return ByteLogprob(byte=byte_id - BYTE_OFFSET, logprob=float(logprobs[byte_id]), top=top)
+    byte = None if byte_id == EOS_ID else byte_id - BYTE_OFFSET
+    return ByteLogprob(byte=byte, logprob=float(logprobs[byte_id]), top=top)

@@ -130,9 +130,11 @@ class Request:
         """Why it is over; None while it is not."""
         self.error: Exception | None = None
         """What went wrong, where it is over by that."""
+        self.end_logprob: ByteLogprob | None = None
+        """How likely the end was, where the model chose it and log-probabilities were asked for."""
         self._sampler = Sampler(config, prompt=self.prompt)
         self._watch = StopWatch(config.stop_bytes)
-        self._num_left = config.max_new_bytes
+        self._max_new_bytes = self._num_left = config.max_new_bytes
         self._num_alternatives = config.logprobs
         self._logprobs: list[ByteLogprob] = []
         if self._num_left == 0:
@@ -142,6 +144,11 @@ class Request:
     def num_left(self) -> int:
         """How many bytes may still come."""
         return self._num_left
+
+    @property
+    def num_written(self) -> int:
+        """How many bytes the model has written, those of a stop string included."""
+        return self._max_new_bytes - self._num_left
 
     @property
     def stop_string(self) -> bytes | None:
@@ -160,11 +167,15 @@ class Request:
             return EOS_ID
         chosen = self._sampler.choose(logits, room=self._num_left)
         self._sampler.read(chosen)
+        told = None
+        if self._num_alternatives is not None:
+            told = byte_logprob(logits, chosen, num_top=self._num_alternatives)
         if chosen == EOS_ID:
+            self.end_logprob = told
             self._stop("eos")
             return chosen
-        if self._num_alternatives is not None:
-            self._logprobs.append(byte_logprob(logits, chosen, num_top=self._num_alternatives))
+        if told is not None:
+            self._logprobs.append(told)
         self._num_left -= 1
         self.new_bytes += self._watch.feed(bytes([chosen - BYTE_OFFSET]))
         if self._watch.has_stopped:

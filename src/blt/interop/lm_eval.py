@@ -23,11 +23,11 @@ from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
 from blt.configuration import check
 from blt.errors import BLTError, ConfigurationError, MissingExtraError, ModelFolderError
 from blt.evaluation import evaluate
-from blt.evaluation.entropies import MAX_IDS_PER_BATCH, entropies_of_rows
+from blt.evaluation.entropies import MAX_IDS_PER_BATCH
+from blt.evaluation.reading import next_byte_logits
 from blt.generation import generate_batch
 from blt.lm import require_finite
-from blt.patching import Patches, patch
-from blt.shapes import Float, Int, Tensor
+from blt.shapes import Int, Tensor
 
 try:
     from lm_eval.api.model import LM
@@ -200,7 +200,7 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         padded = torch.nn.utils.rnn.pad_sequence([row.byte_ids for row in rows], batch_first=True, padding_value=EOS_ID)
         positions = torch.arange(padded.shape[1])
         is_target = (positions[1:] >= given[:, None]) & (positions[1:] < lengths[:, None])  # B T-1
-        logits = self._logits(padded.to(self.device), lengths.to(self.device))[:, :-1].cpu()
+        logits = next_byte_logits(self.lm, padded.to(self.device), lengths.to(self.device))[:, :-1].cpu()
         require_finite(logits[is_target], "logits")
         targets = padded[:, 1:]
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
@@ -208,15 +208,6 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         logits[..., [special for special in range(BYTE_OFFSET) if special != EOS_ID]] = -math.inf  # never written
         is_greedy = ((logits.argmax(-1) == targets) | ~is_target).all(1)
         return zip(sums.tolist(), is_greedy.tolist(), strict=True)
-
-    def _logits(self, byte_ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T V"]:
-        """Run the model; what fills a row up is one open patch, which nobody reads."""
-        lm = self.lm
-        entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
-        entropies = None if entropy_model is None else entropies_of_rows(entropy_model, byte_ids)
-        is_read = torch.arange(byte_ids.shape[1], device=byte_ids.device) < lengths[:, None]
-        ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends & is_read
-        return lm.blt(byte_ids, Patches(ends=ends))
 
 
 def _number(name: str, value: Any) -> int | float:

@@ -1,0 +1,108 @@
+"""What a model expects at every byte of a text, which is read in one pass."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
+from blt.configuration import check
+from blt.evaluation.entropies import entropies_of_rows
+from blt.generation import Alternative
+from blt.lm import LanguageModel, require_finite
+from blt.patching import Patches, PatchRule, patch
+from blt.shapes import Float, Int, Tensor
+
+_WRITTEN = np.array([EOS_ID, *range(BYTE_OFFSET, BYTE_OFFSET + 256)])
+"""Ids that can come: the end, then every byte."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A text as a model reads it, as one document; index t is known once t bytes have been read."""
+
+    data: bytes
+    """The text."""
+    logprobs: npt.NDArray[np.float32]
+    """`T+1 V`: natural logarithm of the probability of each of the 260 ids to come next."""
+    ends: npt.NDArray[np.bool_]
+    """`T+1`: whether a patch is complete; the first, of BOS, always is."""
+    entropies: npt.NDArray[np.float32] | None
+    """`T+1`: uncertainty about the byte that follows, in nats; None without an entropy model."""
+
+    def byte_logprobs(self) -> npt.NDArray[np.float32]:
+        """Return the log-probability of each byte given those before it, and of the end after all of them: `T+1`."""
+        targets = np.append(np.frombuffer(self.data, np.uint8).astype(np.int64) + BYTE_OFFSET, EOS_ID)
+        return self.logprobs[np.arange(len(targets)), targets]
+
+    def bits_by_byte(self) -> npt.NDArray[np.float64]:
+        """Return the bits of each byte given those before it, and of the end after all of them: `T+1`."""
+        return -self.byte_logprobs().astype(np.float64) / np.log(2.0)
+
+    def alternatives(self, count: int) -> list[list[Alternative]]:
+        """Return the likeliest that could stand in place of each byte, and after the last, best first.
+
+        Args:
+            count: how many; at most 257, all bytes and the end.
+        """
+        return _likeliest(self.logprobs, count)
+
+    def alternatives_at(self, place: int, count: int) -> list[Alternative]:
+        """Return the likeliest at one place; -1 is after the last byte."""
+        return _likeliest(self.logprobs[place][None], count)[0]
+
+
+def _likeliest(logprobs: npt.NDArray[np.float32], count: int) -> list[list[Alternative]]:
+    among = logprobs[:, _WRITTEN]
+    order = np.argsort(-among, axis=1, kind="stable")[:, :count]
+    return [
+        [Alternative(byte=None if at == 0 else at - 1, logprob=float(scores[at])) for at in likeliest.tolist()]
+        for likeliest, scores in zip(order, among, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def read_text(lm: LanguageModel, text: str | bytes, *, rule: PatchRule | None = None) -> Reading:
+    """Return what a model expects at every byte of a text.
+
+    Args:
+        lm: the model.
+        text: read as one document, in one pass.
+        rule: where patches end; the model's own rule if not given.
+
+    Raises:
+        ConfigurationError: the rule needs an entropy model, and there is none.
+        ModelFolderError: the model's logits or entropies are no numbers.
+    """
+    rule = lm.patch_rule if rule is None else rule
+    has_entropies = lm.entropy_model is not None
+    check(has_entropies or not rule.needs_entropies, f"rule: {type(rule).__name__} needs an entropy model; use another")
+    byte_ids = encode(text, bos=True).to(lm.device)[None]
+    entropies = None if lm.entropy_model is None else entropies_of_rows(lm.entropy_model, byte_ids)
+    patches = patch(byte_ids, rule, entropies=entropies if rule.needs_entropies else None)
+    logits = lm.blt(byte_ids, patches)
+    require_finite(logits, "logits")
+    return Reading(
+        data=to_bytes(text),
+        logprobs=logits[0].log_softmax(-1).cpu().numpy(),
+        ends=patches.ends[0].cpu().numpy(),
+        entropies=None if entropies is None else entropies[0].float().cpu().numpy(),
+    )
+
+
+def next_byte_logits(
+    lm: LanguageModel, byte_ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+) -> Float[Tensor, "B T V"]:
+    """Return the logits of the byte that follows each, of rows of several lengths.
+
+    Args:
+        lm: the model.
+        byte_ids: rows, filled up with anything.
+        lengths: of each row; what fills it up is one open patch, which nobody reads.
+    """
+    entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
+    entropies = None if entropy_model is None else entropies_of_rows(entropy_model, byte_ids)
+    is_read = torch.arange(byte_ids.shape[1], device=byte_ids.device) < lengths[:, None]
+    ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends & is_read
+    return lm.blt(byte_ids, Patches(ends=ends))
