@@ -25,11 +25,13 @@ inline void score_pages(const float *const (&keys)[PAGES], const float *query, i
 
 // VECTORS vectors of the weighted sum of the values of slots [from, to) of a page; even and odd slots are summed apart.
 template <int VECTORS>
-inline void mix_page(const float *weights, const float *values, int64_t width, int64_t from, int64_t to, Floats (&sums)[2][VECTORS]) {
+inline void mix_page(const float *weights, const float *values, int64_t width, int64_t from, int64_t to,
+                     Floats (&sums)[2][VECTORS]) {
     int64_t slot = from;
     const auto add = [&](int64_t slot, Floats(&into)[VECTORS]) {
         const Floats weight = broadcast(weights[slot]);
-        for (int v = 0; v < VECTORS; ++v) into[v] = multiply_add(load(values + slot * width + v * LANES), weight, into[v]);
+        for (int v = 0; v < VECTORS; ++v)
+            into[v] = multiply_add(load(values + slot * width + v * LANES), weight, into[v]);
     };
     if (slot % 2 && slot < to) add(slot++, sums[1]);
     for (; slot + 2 <= to; slot += 2) {
@@ -92,8 +94,8 @@ inline void attend(const Seen &seen, const float *query, float *scores, float *o
 }
 
 // A query, not scaled, meets `num` keys and values that lie `stride` apart; `scores` has room for a vector more.
-inline void attend_few(const float *query, const float *keys, const float *values, int64_t num, int64_t stride, int64_t width,
-                       float *scores, float *out) {
+inline void attend_few(const float *query, const float *keys, const float *values, int64_t num, int64_t stride,
+                       int64_t width, float *scores, float *out) {
     const float scale = 1.0f / std::sqrt(float(width));
     for (int64_t at = 0; at < num; ++at) scores[at] = dot(query, keys + at * stride, width) * scale;
     for (int64_t at = num; at % LANES; ++at) scores[at] = NEVER;
@@ -101,7 +103,8 @@ inline void attend_few(const float *query, const float *keys, const float *value
     int64_t at = 0;
     for (; at + LANES <= width; at += LANES) {
         Floats total{};
-        for (int64_t key = 0; key < num; ++key) total = multiply_add(load(values + key * stride + at), broadcast(scores[key]), total);
+        for (int64_t key = 0; key < num; ++key)
+            total = multiply_add(load(values + key * stride + at), broadcast(scores[key]), total);
         store(out + at, total * whole);
     }
     for (; at < width; ++at) {

@@ -32,7 +32,9 @@ struct BLT {
     int64_t joined() const { return queries_per_patch * dim(); }
     // Of what a patch is read by: for each cross-attention and vector, key and value side by side.
     int64_t readable_size() const { return int64_t(reading.size()) * queries_per_patch * 2 * dim(); }
-    const float *readable(const float *page, int64_t cross) const { return page + cross * queries_per_patch * 2 * dim(); }
+    const float *readable(const float *page, int64_t cross) const {
+        return page + cross * queries_per_patch * 2 * dim();
+    }
 };
 
 // States of the bytes of a row's unfinished patch: position p lies in slot p mod the number of slots.
@@ -58,18 +60,18 @@ struct OpenPatch {
 struct ByteToRead {
     int64_t id, position;
     OpenPatch *open;
-    bool is_kept;               // whether its state enters the open patch
-    const float *patch;         // the page of the patch that it reads; null if there is none
-    int64_t ngrams;             // where its n-gram rows begin
+    bool is_kept;        // whether its state enters the open patch
+    const float *patch;  // the page of the patch that it reads; null if there is none
+    int64_t ngrams;      // where its n-gram rows begin
 };
 
 struct PatchToRun {
     OpenPatch *open;
-    int64_t first, last;   // positions of its bytes
-    int64_t row_start;     // position of the row's first byte in this pass, and its number in the pass
+    int64_t first, last;  // positions of its bytes
+    int64_t row_start;    // position of the row's first byte in this pass, and its number in the pass
     int64_t first_number;
-    int64_t bytes;         // where its bytes begin among those of all patches
-    float *page;           // where it becomes readable
+    int64_t bytes;  // where its bytes begin among those of all patches
+    float *page;    // where it becomes readable
 };
 
 // Where the time of passes goes, added up by the first thread.
@@ -78,7 +80,13 @@ class PartTimes {
     Clock::time_point since;
 
   public:
-    enum Part { ENTROPY_MODEL, ENCODER, PATCHES, DECODER, NUM_PARTS };
+    enum Part {
+        ENTROPY_MODEL,
+        ENCODER,
+        PATCHES,
+        DECODER,
+        NUM_PARTS
+    };
     double seconds[NUM_PARTS] = {};
 
     void begin(const Team &team) {
@@ -99,7 +107,8 @@ struct BLTPass {
     std::vector<PatchToRun> patches;
     std::vector<Place> encoder, decoder, global;
     int64_t num_patch_bytes = 0;
-    Buffer<float> states, patch_bytes, pooled, queries, key_values, gathered, asking, latents, vectors, patch_key_values, final_states;
+    Buffer<float> states, patch_bytes, pooled, queries, key_values, gathered, asking, latents, vectors,
+        patch_key_values, final_states;
 
     static int64_t most_seen(const Stack &stack, const std::vector<Place> &places) {
         int64_t seen = 0;
@@ -107,7 +116,8 @@ struct BLTPass {
         return seen;
     }
     void need(const BLT &model, Workspace &work) {
-        const int64_t num = int64_t(bytes.size()), dim = model.dim(), joined = model.joined(), count = int64_t(patches.size());
+        const int64_t num = int64_t(bytes.size()), dim = model.dim(), joined = model.joined(),
+                      count = int64_t(patches.size());
         work.need(model.encoder, num, most_seen(model.encoder, encoder));
         work.need(model.decoder, num, most_seen(model.decoder, decoder));
         work.need(model.global, count, most_seen(model.global, global));
@@ -142,7 +152,8 @@ inline void embed(const Team &team, const BLT &model, BLTPass &pass) {
         if (!tables) continue;
         float *ngrams = summed + at * dim;
         model.ngrams.put(pass.ngram_rows[size_t(byte.ngrams)], ngrams);
-        for (int64_t table = 1; table < tables; ++table) model.ngrams.add(pass.ngram_rows[size_t(byte.ngrams + table)], ngrams);
+        for (int64_t table = 1; table < tables; ++table)
+            model.ngrams.add(pass.ngram_rows[size_t(byte.ngrams + table)], ngrams);
         for (int64_t lane = 0; lane < dim; ++lane) state[lane] += ngrams[lane];
     }
 }
@@ -162,7 +173,8 @@ inline void pool(const Team &team, const BLT &model, BLTPass &pass) {
             float *to = pass.patch_bytes.data() + (patch.bytes + position - patch.first) * dim;
             std::memcpy(to, from, size_t(dim) * sizeof(float));
             for (int64_t lane = 0; lane < dim; ++lane)
-                if (position == patch.first || from[lane] > most[lane] || from[lane] != from[lane]) most[lane] = from[lane];
+                if (position == patch.first || from[lane] > most[lane] || from[lane] != from[lane])
+                    most[lane] = from[lane];
         }
     }
 }
@@ -173,13 +185,16 @@ inline void keep_open_bytes(const Team &team, const BLT &model, BLTPass &pass) {
     for (int64_t at = first; at < last; ++at) {
         const ByteToRead &byte = pass.bytes[size_t(at)];
         if (byte.is_kept)
-            std::memcpy(byte.open->at(byte.position, model.dim()), pass.states.data() + at * model.dim(), size_t(model.dim()) * sizeof(float));
+            std::memcpy(byte.open->at(byte.position, model.dim()), pass.states.data() + at * model.dim(),
+                        size_t(model.dim()) * sizeof(float));
     }
 }
 
-// Each patch's k queries meet the patch's own bytes; pass.latents then hold the states that enter the global transformer.
+// Each patch's k queries meet the patch's own bytes; pass.latents then hold the states that enter the global
+// transformer.
 inline void make_patches(const Team &team, const BLT &model, BLTPass &pass, Workspace &work) {
-    const int64_t count = int64_t(pass.patches.size()), k = model.queries_per_patch, dim = model.dim(), heads = model.encoder.heads;
+    const int64_t count = int64_t(pass.patches.size()), k = model.queries_per_patch, dim = model.dim(),
+                  heads = model.encoder.heads;
     const int64_t width = dim / heads;
     ThreadMemory &own = work.threads[size_t(team.index)];
     float *asking = pass.asking.data();
@@ -189,7 +204,8 @@ inline void make_patches(const Team &team, const BLT &model, BLTPass &pass, Work
     in = prepare(team, model.pooling.query, asking, dim, count * k, &model.pooling.query_norm, own.inputs, work.inputs);
     multiply(team, model.pooling.query, in, count * k, pass.queries.data(), dim);
     team.wait();
-    in = prepare(team, model.pooling.key_value, pass.patch_bytes.data(), dim, pass.num_patch_bytes, &model.pooling.source_norm, own.inputs, work.inputs);
+    in = prepare(team, model.pooling.key_value, pass.patch_bytes.data(), dim, pass.num_patch_bytes,
+                 &model.pooling.source_norm, own.inputs, work.inputs);
     multiply(team, model.pooling.key_value, in, pass.num_patch_bytes, pass.key_values.data(), 2 * dim);
     team.wait();
     int64_t first, last;
@@ -198,9 +214,10 @@ inline void make_patches(const Team &team, const BLT &model, BLTPass &pass, Work
         const int64_t vector = item / heads, head = item % heads;
         const PatchToRun &patch = pass.patches[size_t(vector / k)];
         const float *keys = pass.key_values.data() + patch.bytes * 2 * dim + head * width;
-        attend_few(pass.queries.data() + vector * dim + head * width, keys, keys + dim, patch.last - patch.first + 1, 2 * dim, width,
-                   own.scores.data(), pass.gathered.data() + vector * dim + head * width);
-        for (int64_t lane = head * width; lane < (head + 1) * width; ++lane) asking[vector * dim + lane] *= model.residual_scale;
+        attend_few(pass.queries.data() + vector * dim + head * width, keys, keys + dim, patch.last - patch.first + 1,
+                   2 * dim, width, own.scores.data(), pass.gathered.data() + vector * dim + head * width);
+        for (int64_t lane = head * width; lane < (head + 1) * width; ++lane)
+            asking[vector * dim + lane] *= model.residual_scale;
     }
     team.wait();
     in = prepare(team, model.pooling.output, pass.gathered.data(), dim, count * k, nullptr, own.inputs, work.inputs);
@@ -218,15 +235,19 @@ inline void make_patches(const Team &team, const BLT &model, BLTPass &pass, Work
 
 // Latents become keys and values in each patch's page, for every cross-attention of the decoder.
 inline void make_readable(const Team &team, const BLT &model, BLTPass &pass, Workspace &work) {
-    const int64_t count = int64_t(pass.patches.size()), k = model.queries_per_patch, dim = model.dim(), vectors = count * k;
+    const int64_t count = int64_t(pass.patches.size()), k = model.queries_per_patch, dim = model.dim(),
+                  vectors = count * k;
     InputMemory &own = work.threads[size_t(team.index)].inputs;
-    Inputs in = prepare(team, model.from_global, pass.latents.data(), model.global.dim, count, nullptr, own, work.inputs);
+    Inputs in =
+        prepare(team, model.from_global, pass.latents.data(), model.global.dim, count, nullptr, own, work.inputs);
     multiply(team, model.from_global, in, count, pass.vectors.data(), k * dim);
     team.wait();
     for (size_t cross = 0; cross < model.reading.size(); ++cross) {
         const CrossAttention &reading = model.reading[cross];
-        in = prepare(team, reading.key_value, pass.vectors.data(), dim, vectors, &reading.source_norm, own, work.inputs);
-        multiply(team, reading.key_value, in, vectors, pass.patch_key_values.data() + int64_t(cross) * vectors * 2 * dim, 2 * dim);
+        in =
+            prepare(team, reading.key_value, pass.vectors.data(), dim, vectors, &reading.source_norm, own, work.inputs);
+        multiply(team, reading.key_value, in, vectors,
+                 pass.patch_key_values.data() + int64_t(cross) * vectors * 2 * dim, 2 * dim);
         team.wait();
     }
     int64_t first, last;
@@ -235,7 +256,8 @@ inline void make_readable(const Team &team, const BLT &model, BLTPass &pass, Wor
     for (int64_t number = first; number < last; ++number)
         for (size_t cross = 0; cross < model.reading.size(); ++cross)
             std::memcpy(pass.patches[size_t(number)].page + int64_t(cross) * size,
-                        pass.patch_key_values.data() + (int64_t(cross) * count + number) * size, size_t(size) * sizeof(float));
+                        pass.patch_key_values.data() + (int64_t(cross) * count + number) * size,
+                        size_t(size) * sizeof(float));
     team.wait();
 }
 
@@ -254,7 +276,8 @@ inline void read_patches(const Team &team, const BLT &model, int64_t index, BLTP
         const int64_t at = item / heads, offset = at * dim + item % heads * width;
         if (const float *page = pass.bytes[size_t(at)].patch) {
             const float *keys = model.readable(page, index) + item % heads * width;
-            attend_few(pass.queries.data() + offset, keys, keys + dim, model.queries_per_patch, 2 * dim, width, own.scores.data(), gathered + offset);
+            attend_few(pass.queries.data() + offset, keys, keys + dim, model.queries_per_patch, 2 * dim, width,
+                       own.scores.data(), gathered + offset);
         } else {
             std::memset(gathered + offset, 0, size_t(width) * sizeof(float));
         }
@@ -268,7 +291,8 @@ inline void read_patches(const Team &team, const BLT &model, int64_t index, BLTP
 }
 
 // logits: one row per byte of pass.predicted.
-inline void run_blt(const Team &team, const BLT &model, BLTPass &pass, Workspace &work, float *logits, PartTimes &times) {
+inline void run_blt(const Team &team, const BLT &model, BLTPass &pass, Workspace &work, float *logits,
+                    PartTimes &times) {
     times.begin(team);
     embed(team, model, pass);
     team.wait();
@@ -293,9 +317,11 @@ inline void run_blt(const Team &team, const BLT &model, BLTPass &pass, Workspace
     int64_t first, last;
     team.share(num, first, last);
     for (int64_t at = first; at < last; ++at)
-        std::memcpy(pass.final_states.data() + at * dim, pass.states.data() + pass.predicted[size_t(at)] * dim, size_t(dim) * sizeof(float));
+        std::memcpy(pass.final_states.data() + at * dim, pass.states.data() + pass.predicted[size_t(at)] * dim,
+                    size_t(dim) * sizeof(float));
     team.wait();
-    const Inputs in = prepare(team, model.output, pass.final_states.data(), dim, num, &model.norm, work.threads[size_t(team.index)].inputs, work.inputs);
+    const Inputs in = prepare(team, model.output, pass.final_states.data(), dim, num, &model.norm,
+                              work.threads[size_t(team.index)].inputs, work.inputs);
     multiply(team, model.output, in, num, logits, model.output.outputs);
     times.end(team, PartTimes::DECODER);
 }

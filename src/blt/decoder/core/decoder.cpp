@@ -44,38 +44,47 @@ Source source(const blt_matrix &from, int64_t outputs, int64_t inputs, const std
     const std::string shape = std::to_string(from.outputs) + " × " + std::to_string(from.inputs);
     require(from.data && from.outputs == outputs && from.inputs == inputs,
             name + ": expected " + std::to_string(outputs) + " × " + std::to_string(inputs) + ", got " + shape);
-    require(from.stored >= BLT_FLOAT32 && from.stored <= BLT_INT4, name + ": stored as an unknown type, " + std::to_string(from.stored));
+    require(from.stored >= BLT_FLOAT32 && from.stored <= BLT_INT4,
+            name + ": stored as an unknown type, " + std::to_string(from.stored));
     require(from.stored != BLT_INT8 || from.scales, name + ": int8 without scales");
     require(from.stored != BLT_INT4 || from.block_scales, name + ": int4 without scales");
     return {from.data, from.scales, from.block_scales, from.outputs, from.inputs, blt::Stored(from.stored)};
 }
 
 blt::Norm norm(const blt_norm &from, int64_t width, const std::string &name) {
-    require(from.weight && from.width == width, name + ": expected " + std::to_string(width) + " weights, got " + std::to_string(from.width));
+    require(from.weight && from.width == width,
+            name + ": expected " + std::to_string(width) + " weights, got " + std::to_string(from.width));
     return {std::vector<float>(from.weight, from.weight + width), from.epsilon};
 }
 
 blt::Table table(const blt_matrix &from, int64_t rows, int64_t dim, const std::string &name) {
     const Source found = source(from, rows, dim, name);
-    require(found.stored == blt::Stored::FLOAT32 || found.stored == blt::Stored::BFLOAT16, name + ": tables are float32 or bfloat16");
+    require(found.stored == blt::Stored::FLOAT32 || found.stored == blt::Stored::BFLOAT16,
+            name + ": tables are float32 or bfloat16");
     return {found.data, found.stored, rows, dim};
 }
 
 blt::Stack stack(const blt_stack &from, int64_t dim, const std::string &name) {
     require(from.num_layers >= 1 && from.layers && from.frequencies, name + ": at least 1 layer");
-    require(from.num_heads >= 1 && dim % (2 * from.num_heads) == 0, name + ": width " + std::to_string(dim) + " is no multiple of 2 × " + std::to_string(from.num_heads) + " heads");
+    require(from.num_heads >= 1 && dim % (2 * from.num_heads) == 0, name + ": width " + std::to_string(dim) +
+                                                                        " is no multiple of 2 × " +
+                                                                        std::to_string(from.num_heads) + " heads");
     require(from.window >= 0, name + ": a negative window");
     blt::Stack found;
-    found.dim = dim, found.heads = from.num_heads, found.window = from.window, found.hidden = from.layers[0].gate.outputs;
+    found.dim = dim, found.heads = from.num_heads, found.window = from.window,
+    found.hidden = from.layers[0].gate.outputs;
     require(found.hidden >= 1, name + ": no hidden state");
     found.frequencies.assign(from.frequencies, from.frequencies + dim / from.num_heads / 2);
     for (int64_t index = 0; index < from.num_layers; ++index) {
         const blt_layer &layer = from.layers[index];
         const std::string here = name + ", layer " + std::to_string(index);
-        const Source query = source(layer.query, dim, dim, here), key = source(layer.key, dim, dim, here), value = source(layer.value, dim, dim, here);
-        found.layers.push_back({norm(layer.attention_norm, dim, here), norm(layer.feed_forward_norm, dim, here), blt::PackedMatrix({&query, &key, &value}),
+        const Source query = source(layer.query, dim, dim, here), key = source(layer.key, dim, dim, here),
+                     value = source(layer.value, dim, dim, here);
+        found.layers.push_back({norm(layer.attention_norm, dim, here), norm(layer.feed_forward_norm, dim, here),
+                                blt::PackedMatrix({&query, &key, &value}),
                                 blt::PackedMatrix(source(layer.output, dim, dim, here)),
-                                blt::Layer::interleave(source(layer.gate, found.hidden, dim, here), source(layer.up, found.hidden, dim, here)),
+                                blt::Layer::interleave(source(layer.gate, found.hidden, dim, here),
+                                                       source(layer.up, found.hidden, dim, here)),
                                 blt::PackedMatrix(source(layer.down, dim, found.hidden, here))});
     }
     return found;
@@ -83,12 +92,14 @@ blt::Stack stack(const blt_stack &from, int64_t dim, const std::string &name) {
 
 blt::CrossAttention cross_attention(const blt_cross_attention &from, int64_t dim, const std::string &name) {
     const Source key = source(from.key, dim, dim, name), value = source(from.value, dim, dim, name);
-    return {norm(from.query_norm, dim, name), norm(from.source_norm, dim, name), blt::PackedMatrix(source(from.query, dim, dim, name)),
-            blt::PackedMatrix({&key, &value}), blt::PackedMatrix(source(from.output, dim, dim, name))};
+    return {norm(from.query_norm, dim, name), norm(from.source_norm, dim, name),
+            blt::PackedMatrix(source(from.query, dim, dim, name)), blt::PackedMatrix({&key, &value}),
+            blt::PackedMatrix(source(from.output, dim, dim, name))};
 }
 
 blt::HashNgrams hash_ngrams(const blt_model_spec &spec) {
-    require(spec.num_ngram_sizes >= 0 && spec.num_functions >= 0 && spec.num_ngram_rows >= 1, "n-grams: a negative number, or tables without rows");
+    require(spec.num_ngram_sizes >= 0 && spec.num_functions >= 0 && spec.num_ngram_rows >= 1,
+            "n-grams: a negative number, or tables without rows");
     blt::HashNgrams found;
     found.sizes.assign(spec.ngram_sizes, spec.ngram_sizes + spec.num_ngram_sizes);
     found.primes.assign(spec.primes, spec.primes + spec.num_functions);
@@ -98,11 +109,13 @@ blt::HashNgrams hash_ngrams(const blt_model_spec &spec) {
 }
 
 void fill(blt::BLT &blt, const blt_model_spec &spec) {
-    const int64_t dim = spec.bytes.inputs, vocabulary = spec.bytes.outputs, k = spec.queries_per_patch, wide = spec.from_global.inputs;
+    const int64_t dim = spec.bytes.inputs, vocabulary = spec.bytes.outputs, k = spec.queries_per_patch,
+                  wide = spec.from_global.inputs;
     require(dim >= 1 && vocabulary >= 1 && k >= 1 && wide >= 1, "a model without width, vocabulary or queries");
     blt.bytes = table(spec.bytes, vocabulary, dim, "byte embedding");
     blt.hashes = hash_ngrams(spec);
-    if (blt.hashes.num_tables()) blt.ngrams = table(spec.ngrams, blt.hashes.num_tables() * blt.hashes.num_rows, dim, "n-gram embedding");
+    if (blt.hashes.num_tables())
+        blt.ngrams = table(spec.ngrams, blt.hashes.num_tables() * blt.hashes.num_rows, dim, "n-gram embedding");
     blt.queries_per_patch = k, blt.residual_scale = spec.residual_scale;
     blt.encoder = stack(spec.encoder, dim, "local encoder");
     blt.global = stack(spec.global, wide, "global transformer");
@@ -113,8 +126,10 @@ void fill(blt::BLT &blt, const blt_model_spec &spec) {
     require(blt.has_to_global || k * dim == wide, "to_global: missing, though patches are of another width");
     if (blt.has_to_global) blt.to_global = blt::PackedMatrix(source(spec.to_global, wide, k * dim, "to_global"));
     blt.from_global = blt::PackedMatrix(source(spec.from_global, k * dim, wide, "from_global"));
-    for (int64_t index = 0; index < spec.num_reading; ++index) blt.reading.push_back(cross_attention(spec.reading[index], dim, "decoder's cross-attention"));
-    require(int64_t(blt.reading.size()) <= int64_t(blt.decoder.layers.size()), "decoder: more cross-attentions than layers");
+    for (int64_t index = 0; index < spec.num_reading; ++index)
+        blt.reading.push_back(cross_attention(spec.reading[index], dim, "decoder's cross-attention"));
+    require(int64_t(blt.reading.size()) <= int64_t(blt.decoder.layers.size()),
+            "decoder: more cross-attentions than layers");
     blt.norm = norm(spec.norm, dim, "norm");
     blt.output = blt::PackedMatrix(source(spec.output, vocabulary, dim, "output"));
 }
@@ -129,14 +144,18 @@ void fill(blt::EntropyModel &entropy_model, const blt_entropy_spec &spec) {
 
 int64_t bytes_of(const blt::Stack &stack) {
     int64_t total = 0;
-    for (const blt::Layer &layer : stack.layers) total += layer.query_key_value.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+    for (const blt::Layer &layer : stack.layers)
+        total += layer.query_key_value.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
     return total;
 }
 
 blt::Decoder::Reading checked(const blt_reading &from) {
     const blt::Decoder::Reading found{from.rows, from.counts, from.ids, from.num_rows};
-    for (int64_t at = 0; at < from.num_rows; ++at) require(from.counts[at] >= 1, "counts: each row reads at least 1 byte");
-    require(found.num_bytes() == from.num_ids, "ids: " + std::to_string(from.num_ids) + " of them, while the counts add up to " + std::to_string(found.num_bytes()));
+    for (int64_t at = 0; at < from.num_rows; ++at)
+        require(from.counts[at] >= 1, "counts: each row reads at least 1 byte");
+    require(found.num_bytes() == from.num_ids, "ids: " + std::to_string(from.num_ids) +
+                                                   " of them, while the counts add up to " +
+                                                   std::to_string(found.num_bytes()));
     return found;
 }
 
@@ -146,12 +165,19 @@ blt::Decoder::Writing row_to_write(const blt_writing &from, int64_t at, int64_t 
     require(given.temperature >= 0 && std::isfinite(given.temperature), name + ": a temperature below 0, or none");
     require(given.utf8 >= 0 && given.utf8 < int32_t(blt::Utf8::BROKEN), name + ": an unknown state of UTF-8");
     require(given.stopped == 0 && given.room >= 1, name + ": it has been stopped");
-    require(given.chosen < vocabulary && (given.chosen < 0 || given.chosen >= blt::BYTE_OFFSET), name + ": its chosen id is no byte's");
+    require(given.chosen < vocabulary && (given.chosen < 0 || given.chosen >= blt::BYTE_OFFSET),
+            name + ": its chosen id is no byte's");
     blt::Sampling sampling;
-    sampling.temperature = given.temperature, sampling.top_p = given.top_p, sampling.min_p = given.min_p, sampling.top_k = given.top_k;
+    sampling.temperature = given.temperature, sampling.top_p = given.top_p, sampling.min_p = given.min_p,
+    sampling.top_k = given.top_k;
     sampling.random_state = given.random_state, sampling.room = given.room;
     sampling.keeps_utf8 = given.keeps_utf8 != 0, sampling.utf8 = blt::Utf8(given.utf8);
-    return {from.rows[at], sampling, given.chosen, std::max<int64_t>(1, given.num_ahead), from.logits + at * vocabulary, from.bytes + at * from.max_bytes,
+    return {from.rows[at],
+            sampling,
+            given.chosen,
+            std::max<int64_t>(1, given.num_ahead),
+            from.logits + at * vocabulary,
+            from.bytes + at * from.max_bytes,
             from.instead ? from.instead + at * from.max_bytes : nullptr};
 }
 
@@ -194,7 +220,8 @@ int32_t blt_model_new(const blt_model_spec *spec, blt_model **model) {
         fill(found->blt, *spec);
         found->has_entropy_model = spec->entropy_model != nullptr;
         if (spec->entropy_model) fill(found->entropy_model, *spec->entropy_model);
-        require(!spec->entropy_model || found->entropy_model.output.outputs == found->vocabulary(), "entropy model: another vocabulary");
+        require(!spec->entropy_model || found->entropy_model.output.outputs == found->vocabulary(),
+                "entropy model: another vocabulary");
         *model = found.release();
     });
 }
@@ -203,24 +230,28 @@ void blt_model_free(blt_model *model) { delete model; }
 
 void blt_model_bytes(const blt_model *model, int64_t *bytes) {
     const blt::BLT &blt = model->blt;
-    int64_t total = bytes_of(blt.encoder) + bytes_of(blt.global) + bytes_of(blt.decoder) + blt.output.bytes() + blt.to_queries.bytes() +
-                    blt.to_global.bytes() + blt.from_global.bytes();
+    int64_t total = bytes_of(blt.encoder) + bytes_of(blt.global) + bytes_of(blt.decoder) + blt.output.bytes() +
+                    blt.to_queries.bytes() + blt.to_global.bytes() + blt.from_global.bytes();
     std::vector<const blt::CrossAttention *> crosses{&blt.pooling};
     for (const blt::CrossAttention &cross : blt.reading) crosses.push_back(&cross);
-    for (const blt::CrossAttention *cross : crosses) total += cross->query.bytes() + cross->key_value.bytes() + cross->output.bytes();
+    for (const blt::CrossAttention *cross : crosses)
+        total += cross->query.bytes() + cross->key_value.bytes() + cross->output.bytes();
     bytes[0] = total;
     bytes[1] = bytes_of(model->entropy_model.stack) + model->entropy_model.output.bytes();
 }
 
-int32_t blt_decoder_new(const blt_model *model, const blt_rule *rule, int64_t max_rollback, int32_t num_threads, blt_decoder **decoder) {
+int32_t blt_decoder_new(const blt_model *model, const blt_rule *rule, int64_t max_rollback, int32_t num_threads,
+                        blt_decoder **decoder) {
     return guarded([&] {
         require(model && rule && decoder, "there is no model");
         require(max_rollback >= 1, "max_rollback: at least 1 byte, got " + std::to_string(max_rollback));
         require(num_threads >= 1 && num_threads <= 1024, "threads: from 1 to 1024, got " + std::to_string(num_threads));
         require(rule->kind >= 0 && rule->kind <= 5, "rule: an unknown one, " + std::to_string(rule->kind));
         require(rule->length >= 1 && rule->max_length >= 0, "rule: a length of less than 1 byte");
-        const blt::PatchRule found{blt::RuleKind(rule->kind), rule->threshold, rule->rise_threshold, rule->length, rule->max_length};
-        require(!found.needs_entropies() || model->has_entropy_model, "rule: it needs entropies, and there is no entropy model");
+        const blt::PatchRule found{blt::RuleKind(rule->kind), rule->threshold, rule->rise_threshold, rule->length,
+                                   rule->max_length};
+        require(!found.needs_entropies() || model->has_entropy_model,
+                "rule: it needs entropies, and there is no entropy model");
         *decoder = new blt_decoder(*model, found, max_rollback, num_threads);
     });
 }
@@ -235,7 +266,8 @@ int32_t blt_decoder_leave(blt_decoder *decoder, const int64_t *rows, int64_t cou
     return locked(decoder, [&] { decoder->leave(rows, count); });
 }
 
-int32_t blt_decoder_read(blt_decoder *decoder, const blt_reading *reading, int32_t wanted, int32_t gives_ends, uint8_t *ends, float *logits) {
+int32_t blt_decoder_read(blt_decoder *decoder, const blt_reading *reading, int32_t wanted, int32_t gives_ends,
+                         uint8_t *ends, float *logits) {
     return locked(decoder, [&] {
         require(wanted >= BLT_ALL && wanted <= BLT_NONE, "wanted: all, last or none");
         require(logits || wanted == BLT_NONE, "logits: no buffer to write them to");
@@ -245,13 +277,16 @@ int32_t blt_decoder_read(blt_decoder *decoder, const blt_reading *reading, int32
     });
 }
 
-int32_t blt_decoder_advance_patcher(blt_decoder *decoder, const blt_reading *reading, uint8_t *ends, float *entropy_logits) {
+int32_t blt_decoder_advance_patcher(blt_decoder *decoder, const blt_reading *reading, uint8_t *ends,
+                                    float *entropy_logits) {
     return locked(decoder, [&] { decoder->advance_patcher(checked(*reading), nullptr, entropy_logits, ends); });
 }
 
 int32_t blt_decoder_forward(blt_decoder *decoder, int64_t num_ids, float *logits) {
     return locked(decoder, [&] {
-        require(num_ids == decoder->num_bytes_heard(), "logits: the patcher has read " + std::to_string(decoder->num_bytes_heard()) + " bytes, not " + std::to_string(num_ids));
+        require(num_ids == decoder->num_bytes_heard(), "logits: the patcher has read " +
+                                                           std::to_string(decoder->num_bytes_heard()) + " bytes, not " +
+                                                           std::to_string(num_ids));
         decoder->forward(blt::Decoder::Wanted::ALL, logits);
     });
 }
@@ -277,7 +312,8 @@ int32_t blt_decoder_write(blt_decoder *decoder, const blt_writing *writing, int6
         std::vector<blt::Decoder::Writing> rows;
         for (int64_t at = 0; at < writing->num_rows; ++at) rows.push_back(row_to_write(*writing, at, vocabulary));
         *num_passes = decoder->write(rows, writing->max_bytes, {writing->max_draft, writing->min_probability});
-        for (size_t at = 0; at < rows.size(); ++at) keep(rows[at], writing->samplings[at]), writing->counts[at] = rows[at].count;
+        for (size_t at = 0; at < rows.size(); ++at)
+            keep(rows[at], writing->samplings[at]), writing->counts[at] = rows[at].count;
     });
 }
 
@@ -299,7 +335,8 @@ int32_t blt_reading_rate(int64_t num_bytes, int32_t num_threads, double *rate) {
 int32_t blt_product_rate(const blt_matrix *matrix, int32_t num_threads, double *rate) {
     return guarded([&] {
         require(matrix && num_threads >= 1, "rate: there is no matrix, or no thread");
-        *rate = blt::product_rate(blt::ThreadPool::shared(num_threads), source(*matrix, matrix->outputs, matrix->inputs, "matrix"));
+        *rate = blt::product_rate(blt::ThreadPool::shared(num_threads),
+                                  source(*matrix, matrix->outputs, matrix->inputs, "matrix"));
     });
 }
 

@@ -1,7 +1,7 @@
 // Rows that have each been read up to some byte, and can go on, each on its own.
 //
-// Entropy model and patcher read bytes first (does a patch end here?), then the BLT reads them (forward). What was read last
-// can be rewound; bytes can also be read as a draft, which ends no patch and is discarded again.
+// Entropy model and patcher read bytes first (does a patch end here?), then the BLT reads them (forward). What was read
+// last can be rewound; bytes can also be read as a draft, which ends no patch and is discarded again.
 #pragma once
 #include <mutex>
 
@@ -31,7 +31,11 @@ class Decoder {
             return total;
         }
     };
-    enum class Wanted { ALL, LAST, NONE };  // of which bytes logits are wanted
+    enum class Wanted {
+        ALL,
+        LAST,
+        NONE
+    };  // of which bytes logits are wanted
 
     Decoder(const Model &model, const PatchRule &rule, int64_t max_rollback, int num_threads);
 
@@ -48,16 +52,22 @@ class Decoder {
 
     // A row that is continued: bytes are chosen from its logits and read.
     struct Writing {
-        enum Stopped : int32_t { NOT = 0, EOS = 1, LENGTH = 2, BROKEN = 3 };  // BROKEN: the logits are no numbers
+        enum Stopped : int32_t {
+            NOT = 0,
+            EOS = 1,
+            LENGTH = 2,
+            BROKEN = 3
+        };  // BROKEN: the logits are no numbers
 
         int64_t row;
         Sampling sampling;
-        int64_t chosen;     // written and not read yet; −1: the logits lead on
-        int64_t num_ahead;  // how many bytes are drafted at once, at most: more after right drafts, fewer after wrong ones
-        float *logits;      // of what follows the bytes that were read
-        uint8_t *bytes;     // where to write
+        int64_t chosen;  // written and not read yet; −1: the logits lead on
+        int64_t
+            num_ahead;   // how many bytes are drafted at once, at most: more after right drafts, fewer after wrong ones
+        float *logits;   // of what follows the bytes that were read
+        uint8_t *bytes;  // where to write
         const uint8_t *instead = nullptr;  // bytes to read in place of what is chosen, for measurements
-        int64_t count = 0;  // bytes written
+        int64_t count = 0;                 // bytes written
         Stopped stopped = NOT;
     };
     // Bytes that the entropy model holds for likely are read together with the chosen one, and then checked.
@@ -65,8 +75,8 @@ class Decoder {
         int64_t max_draft;
         float min_probability;
     };
-    // Continues rows until one of them stops, or has written `max_bytes`; returns the number of passes. What is written does not
-    // depend on drafts: one is right only if it is what is chosen.
+    // Continues rows until one of them stops, or has written `max_bytes`; returns the number of passes. What is written
+    // does not depend on drafts: one is right only if it is what is chosen.
     int64_t write(std::vector<Writing> &rows, int64_t max_bytes, Drafting drafting);
 
     int64_t num_bytes_heard() const;
@@ -78,7 +88,11 @@ class Decoder {
     std::mutex &lock() { return lock_; }
 
   private:
-    enum class State { NOTHING, HEARD, READ };
+    enum class State {
+        NOTHING,
+        HEARD,
+        READ
+    };
 
     void check_rows(const int64_t *rows, int64_t num_rows) const;
     void check(const Reading &reading) const;

@@ -21,7 +21,10 @@ inline void require(bool holds, const std::string &otherwise) {
 }
 
 inline Decoder::Decoder(const Model &model, const PatchRule &rule, int64_t max_rollback, int num_threads)
-    : model_(model), rule_(rule), max_rollback_(max_rollback), pool_(ThreadPool::shared(num_threads)),
+    : model_(model),
+      rule_(rule),
+      max_rollback_(max_rollback),
+      pool_(ThreadPool::shared(num_threads)),
       pages_(model.blt, model.has_entropy_model ? &model.entropy_model : nullptr) {
     work_.threads.resize(size_t(num_threads));
 }
@@ -67,7 +70,8 @@ inline void Decoder::check_rows(const int64_t *rows, int64_t num_rows) const {
     std::vector<char> seen(rows_.size(), 0);
     for (int64_t number = 0; number < num_rows; ++number) {
         const int64_t name = rows[number];
-        require(name >= 0 && name < int64_t(rows_.size()) && rows_[size_t(name)]->is_active, "row " + std::to_string(name) + ": there is no such row");
+        require(name >= 0 && name < int64_t(rows_.size()) && rows_[size_t(name)]->is_active,
+                "row " + std::to_string(name) + ": there is no such row");
         require(!seen[size_t(name)], "row " + std::to_string(name) + ": it is named twice");
         seen[size_t(name)] = 1;
     }
@@ -78,11 +82,14 @@ inline void Decoder::check(const Reading &reading) const {
     int64_t at = 0;
     for (int64_t number = 0; number < reading.num_rows; ++number) {
         const int64_t name = reading.rows[number], count = reading.counts[number];
-        require(count >= 1, "row " + std::to_string(name) + ": it must read at least 1 byte, got " + std::to_string(count));
+        require(count >= 1,
+                "row " + std::to_string(name) + ": it must read at least 1 byte, got " + std::to_string(count));
         for (int64_t byte = 0; byte < count; ++byte, ++at) {
             const int64_t id = reading.ids[at];
-            require(id >= 0 && id < model_.vocabulary(), "id " + std::to_string(id) + ": not from 0 to " + std::to_string(model_.vocabulary() - 1));
-            require(id != BOS_ID || byte == 0, "row " + std::to_string(name) + ": a BOS may only be the first byte that it reads at once");
+            require(id >= 0 && id < model_.vocabulary(),
+                    "id " + std::to_string(id) + ": not from 0 to " + std::to_string(model_.vocabulary() - 1));
+            require(id != BOS_ID || byte == 0,
+                    "row " + std::to_string(name) + ": a BOS may only be the first byte that it reads at once");
         }
     }
 }
@@ -120,12 +127,14 @@ inline void Decoder::hear(const Reading &reading, float *logits) {
     if (logits) std::memcpy(logits, pass.logits.data(), size_t(at * entropy_model.output.outputs) * sizeof(float));
 }
 
-inline void Decoder::advance_patcher(const Reading &reading, const uint8_t *given, float *entropy_logits, uint8_t *ends) {
+inline void Decoder::advance_patcher(const Reading &reading, const uint8_t *given, float *entropy_logits,
+                                     uint8_t *ends) {
     check(reading);
     require(before_draft_.empty(), "discard the draft before rows read on");
     if (state_ == State::HEARD) {
-        require(int64_t(reading_.size()) == reading.num_rows && std::equal(reading_.begin(), reading_.end(), reading.rows),
-                "rows: the patcher has read bytes of other ones; forward them first");
+        require(
+            int64_t(reading_.size()) == reading.num_rows && std::equal(reading_.begin(), reading_.end(), reading.rows),
+            "rows: the patcher has read bytes of other ones; forward them first");
         int64_t at = 0;
         for (int64_t number = 0; number < reading.num_rows; at += reading.counts[number++]) {
             require(reading.ids[at] != BOS_ID, "a BOS may only be the first byte that a row reads at once");
@@ -162,9 +171,11 @@ inline void Decoder::step_patchers(const Reading &reading, const uint8_t *given,
     int64_t at = 0;
     for (int64_t number = 0; number < reading.num_rows; ++number) {
         Row &one = row(reading.rows[number]);
-        if (!uses_entropies) one.heard = reading.ids[at] == BOS_ID ? reading.counts[number] - 1 : one.heard + reading.counts[number];
+        if (!uses_entropies)
+            one.heard = reading.ids[at] == BOS_ID ? reading.counts[number] - 1 : one.heard + reading.counts[number];
         for (int64_t byte = 0; byte < reading.counts[number]; ++byte, ++at) {
-            const bool does_end = one.patcher.step(rule_, reading.ids[at], uses_entropies ? entropy_pass_.entropies[at] : 0.0f);
+            const bool does_end =
+                one.patcher.step(rule_, reading.ids[at], uses_entropies ? entropy_pass_.entropies[at] : 0.0f);
             one.pending.push_back(reading.ids[at]);
             one.ends.push_back(given ? char(given[at] != 0) : char(does_end));
             one.patchers.push_back(one.patcher);
@@ -181,13 +192,16 @@ inline void Decoder::lay_out_ngrams(Row &one, const std::vector<int64_t> &ids, i
         const int64_t position = start + byte;
         for (int64_t back = 0; back < longest; ++back) {
             const int64_t there = position - back;
-            preceding[back] = there < 0 ? BOE_ID : there >= start ? ids[size_t(there - start)] : one.ids[size_t(there % size)];
+            preceding[back] = there < 0        ? BOE_ID
+                              : there >= start ? ids[size_t(there - start)]
+                                               : one.ids[size_t(there % size)];
         }
         const size_t begin = pass_.ngram_rows.size();
         pass_.ngram_rows.resize(begin + size_t(tables));
         hashes.rows(preceding, pass_.ngram_rows.data() + begin);
     }
-    for (int64_t byte = 0; byte < int64_t(ids.size()); ++byte) one.ids[size_t((start + byte) % size)] = ids[size_t(byte)];
+    for (int64_t byte = 0; byte < int64_t(ids.size()); ++byte)
+        one.ids[size_t((start + byte) % size)] = ids[size_t(byte)];
 }
 
 inline void Decoder::lay_out(Row &one, const std::vector<int64_t> &ids, const std::vector<char> &ends) {
@@ -203,7 +217,8 @@ inline void Decoder::lay_out(Row &one, const std::vector<int64_t> &ids, const st
             const int64_t number = ++after.newest_patch;
             one.global.reach(number / PAGE, pages_.global);
             one.readable.reach(number, pages_.readable);
-            pass_.patches.push_back({&one.open, after.patch_start, position, start, first_number, pass_.num_patch_bytes, one.readable.page(number)});
+            pass_.patches.push_back({&one.open, after.patch_start, position, start, first_number, pass_.num_patch_bytes,
+                                     one.readable.page(number)});
             pass_.global.push_back({&one.global, number});
             pass_.num_patch_bytes += position - after.patch_start + 1;
             after.patch_start = position + 1;
@@ -218,7 +233,8 @@ inline void Decoder::lay_out(Row &one, const std::vector<int64_t> &ids, const st
     int64_t kept_from = one.progress.patch_start;
     if (count > max_rollback_) {  // too much to be taken back: only the patch that stays open is kept
         kept_from = after.patch_start;
-        for (int64_t byte = 0; byte < count; ++byte) pass_.bytes[size_t(first_number + byte)].is_kept = start + byte >= kept_from;
+        for (int64_t byte = 0; byte < count; ++byte)
+            pass_.bytes[size_t(first_number + byte)].is_kept = start + byte >= kept_from;
     }
     one.open.need(std::max<int64_t>(1, last - kept_from + 1), one.progress.patch_start, start, blt.dim());
     after.newest_byte = last;
@@ -237,7 +253,7 @@ inline void Decoder::release(Row &one) {
 }
 
 inline void Decoder::read(const std::vector<int64_t> &rows, const std::vector<const std::vector<int64_t> *> &ids,
-                   const std::vector<const std::vector<char> *> &ends, Wanted wanted, float *logits) {
+                          const std::vector<const std::vector<char> *> &ends, Wanted wanted, float *logits) {
     BLTPass &pass = pass_;
     pass.bytes.clear();
     pass.ngram_rows.clear();
@@ -254,7 +270,8 @@ inline void Decoder::read(const std::vector<int64_t> &rows, const std::vector<co
     if (wanted == Wanted::ALL)
         for (int64_t at = 0; at < int64_t(pass.bytes.size()); ++at) pass.predicted.push_back(at);
     pass.need(model_.blt, work_);
-    pool_.run(team_size(int64_t(pass.bytes.size())), [&](const Team &team) { run_blt(team, model_.blt, pass, work_, logits, times_); });
+    pool_.run(team_size(int64_t(pass.bytes.size())),
+              [&](const Team &team) { run_blt(team, model_.blt, pass, work_, logits, times_); });
     for (int64_t name : rows) release(row(name));
 }
 
@@ -291,14 +308,16 @@ inline void Decoder::draft(const Reading &reading, float *logits) {
     require(num_drafted_ + most <= max_rollback_, "at most " + std::to_string(max_rollback_) + " bytes can be drafted");
     for (int64_t name : rows) {
         const auto is_it = [&](const auto &pair) { return pair.first == name; };
-        if (std::none_of(before_draft_.begin(), before_draft_.end(), is_it)) before_draft_.emplace_back(name, row(name).progress);
+        if (std::none_of(before_draft_.begin(), before_draft_.end(), is_it))
+            before_draft_.emplace_back(name, row(name).progress);
     }
     num_drafted_ += most;
     std::vector<std::vector<char>> no_ends;
     for (const auto &one : ids) no_ends.emplace_back(one.size(), char(0));
     std::vector<const std::vector<int64_t> *> id_lists;
     std::vector<const std::vector<char> *> end_lists;
-    for (size_t number = 0; number < ids.size(); ++number) id_lists.push_back(&ids[number]), end_lists.push_back(&no_ends[number]);
+    for (size_t number = 0; number < ids.size(); ++number)
+        id_lists.push_back(&ids[number]), end_lists.push_back(&no_ends[number]);
     can_rewind_ = false;
     read(rows, id_lists, end_lists, Wanted::ALL, logits);
 }
@@ -311,13 +330,16 @@ inline void Decoder::discard_draft() {
 }
 
 inline void Decoder::rewind(const int64_t *taken_back, int64_t num_rows) {
-    require(state_ == State::READ && can_rewind_, "only what was read last can be taken back, once, and at most " + std::to_string(max_rollback_) + " bytes of it");
-    require(num_rows == int64_t(reading_.size()), "taken back: one number for each of the " + std::to_string(reading_.size()) + " rows that read");
+    require(state_ == State::READ && can_rewind_, "only what was read last can be taken back, once, and at most " +
+                                                      std::to_string(max_rollback_) + " bytes of it");
+    require(num_rows == int64_t(reading_.size()),
+            "taken back: one number for each of the " + std::to_string(reading_.size()) + " rows that read");
     for (int64_t number = 0; number < num_rows; ++number) {
         const Row &one = row(reading_[size_t(number)]);
         const int64_t count = int64_t(one.pending.size()), most = one.began_document ? count - 1 : count;
         require(taken_back[number] >= 0 && taken_back[number] <= most,
-                "row " + std::to_string(reading_[size_t(number)]) + ": can take back 0 to " + std::to_string(most) + " bytes, got " + std::to_string(taken_back[number]));
+                "row " + std::to_string(reading_[size_t(number)]) + ": can take back 0 to " + std::to_string(most) +
+                    " bytes, got " + std::to_string(taken_back[number]));
     }
     for (int64_t number = 0; number < num_rows; ++number) {
         Row &one = row(reading_[size_t(number)]);

@@ -1,7 +1,7 @@
 // Products of a packed matrix and some vectors, as fast as its weights can be read; the threads divide its panels.
 //
-// A GEMV is the case of one vector. Several vectors share each weight that is read, and the sum of an output is taken in
-// the same order for each, so that a vector's product does not depend on the others, nor on the number of threads.
+// A GEMV is the case of one vector. Several vectors share each weight that is read, and the sum of an output is taken
+// in the same order for each, so that a vector's product does not depend on the others, nor on the number of threads.
 #pragma once
 #include "norm.h"
 #include "packed_matrix.h"
@@ -35,7 +35,8 @@ struct InputMemory {
 
 constexpr int64_t FEW = 4096;  // inputs that each thread rather prepares by itself than waits for
 
-inline void convert(const PackedMatrix &matrix, const float *from, int64_t at, InputMemory &memory, const Inputs &inputs) {
+inline void convert(const PackedMatrix &matrix, const float *from, int64_t at, InputMemory &memory,
+                    const Inputs &inputs) {
     if (matrix.product == Product::BFLOAT16)
         to_pairs(from, matrix.inputs, memory.words.data() + at * inputs.stride);
     else
@@ -55,7 +56,8 @@ inline Inputs prepare(const Team &team, const PackedMatrix &matrix, const float 
     if (!by_itself) team.share(num, first, last);
     const Inputs floats{memory.floats.data(), nullptr, nullptr, nullptr, padded, 0};
     const int64_t words = matrix.product == Product::BFLOAT16 ? padded / 2 : padded / 4;
-    const Inputs converted{nullptr, memory.words.data(), memory.scales.data(), memory.sums.data(), words, padded / BLOCK};
+    const Inputs converted{nullptr, memory.words.data(), memory.scales.data(), memory.sums.data(),
+                           words,   padded / BLOCK};
     for (int64_t at = first; at < last; ++at) {
         const float *vector = from + at * stride;
         if (norm) {
@@ -70,18 +72,21 @@ inline Inputs prepare(const Team &team, const PackedMatrix &matrix, const float 
 
 // One panel times N vectors, from number `at` on.
 template <int N>
-inline void panel_float32(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Floats (&sums)[N][PANEL_VECTORS]) {
+inline void panel_float32(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at,
+                          Floats (&sums)[N][PANEL_VECTORS]) {
     const float *weights = reinterpret_cast<const float *>(matrix.panel(panel)), *x = in.floats + at * in.stride;
     for (int64_t k = 0; k < matrix.inputs; ++k, weights += PANEL)
         for (int n = 0; n < N; ++n) {
             const Floats input = broadcast(x[n * in.stride + k]);
-            for (int v = 0; v < PANEL_VECTORS; ++v) sums[n][v] = multiply_add(load(weights + v * LANES), input, sums[n][v]);
+            for (int v = 0; v < PANEL_VECTORS; ++v)
+                sums[n][v] = multiply_add(load(weights + v * LANES), input, sums[n][v]);
         }
 }
 
 // Inputs of even and of odd number are summed apart, so that no product waits for the one before it.
 template <int N>
-inline void panel_wide(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Floats (&sums)[N][PANEL_VECTORS]) {
+inline void panel_wide(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at,
+                       Floats (&sums)[N][PANEL_VECTORS]) {
     const uint32_t *weights = matrix.panel(panel);
     const float *x = in.floats + at * in.stride;
     Floats odd[N][PANEL_VECTORS] = {};
@@ -107,32 +112,37 @@ inline void panel_wide(const PackedMatrix &matrix, int64_t panel, const Inputs &
 
 #if defined(__AVX512BF16__)
 template <int N>
-inline void panel_bfloat16(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Floats (&sums)[N][PANEL_VECTORS]) {
+inline void panel_bfloat16(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at,
+                           Floats (&sums)[N][PANEL_VECTORS]) {
     const uint32_t *weights = matrix.panel(panel), *x = in.words + at * in.stride;
     const int64_t depth = matrix.depth();
     for (int64_t k = 0; k < depth; ++k, weights += PANEL)
         for (int n = 0; n < N; ++n) {
             const __m512i pair = _mm512_set1_epi32(int32_t(x[n * in.stride + k]));
             for (int v = 0; v < PANEL_VECTORS; ++v)
-                sums[n][v] = (Floats)_mm512_dpbf16_ps((__m512)sums[n][v], (__m512bh)_mm512_loadu_si512(weights + v * LANES), (__m512bh)pair);
+                sums[n][v] = (Floats)_mm512_dpbf16_ps(
+                    (__m512)sums[n][v], (__m512bh)_mm512_loadu_si512(weights + v * LANES), (__m512bh)pair);
         }
 }
 #endif
 
 template <int N>
-inline void panel_int8(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Floats (&sums)[N][PANEL_VECTORS]) {
+inline void panel_int8(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at,
+                       Floats (&sums)[N][PANEL_VECTORS]) {
     const uint32_t *weights = matrix.panel(panel), *x = in.words + at * in.stride;
     for (int64_t block = 0; block < matrix.blocks(); ++block, x += BLOCK / 4) {
         Ints whole[N][PANEL_VECTORS];
         for (int n = 0; n < N; ++n)
-            for (int v = 0; v < PANEL_VECTORS; ++v) whole[n][v] = Ints{} - INT8_OFFSET * in.sums[(at + n) * in.blocks + block];
+            for (int v = 0; v < PANEL_VECTORS; ++v)
+                whole[n][v] = Ints{} - INT8_OFFSET * in.sums[(at + n) * in.blocks + block];
         for (int64_t k = 0; k < BLOCK / 4; ++k, weights += PANEL)
             for (int n = 0; n < N; ++n)
                 for (int v = 0; v < PANEL_VECTORS; ++v)
                     whole[n][v] = dot4(whole[n][v], load_as<Words>(weights + v * LANES), int32_t(x[n * in.stride + k]));
         for (int n = 0; n < N; ++n) {
             const Floats scale = broadcast(in.scales[(at + n) * in.blocks + block]);
-            for (int v = 0; v < PANEL_VECTORS; ++v) sums[n][v] = multiply_add(to_floats(whole[n][v]), scale, sums[n][v]);
+            for (int v = 0; v < PANEL_VECTORS; ++v)
+                sums[n][v] = multiply_add(to_floats(whole[n][v]), scale, sums[n][v]);
         }
     }
     for (int v = 0; v < PANEL_VECTORS; ++v) {
@@ -142,13 +152,15 @@ inline void panel_int8(const PackedMatrix &matrix, int64_t panel, const Inputs &
 }
 
 template <int N>
-inline void panel_int4(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Floats (&sums)[N][PANEL_VECTORS]) {
+inline void panel_int4(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at,
+                       Floats (&sums)[N][PANEL_VECTORS]) {
     const uint32_t *weights = matrix.panel(panel), *x = in.words + at * in.stride;
     const uint16_t *scales = matrix.block_scales(panel);
     for (int64_t block = 0; block < matrix.blocks(); ++block, x += BLOCK / 4, scales += PANEL) {
         Ints whole[N][PANEL_VECTORS];
         for (int n = 0; n < N; ++n)
-            for (int v = 0; v < PANEL_VECTORS; ++v) whole[n][v] = Ints{} - INT4_OFFSET * in.sums[(at + n) * in.blocks + block];
+            for (int v = 0; v < PANEL_VECTORS; ++v)
+                whole[n][v] = Ints{} - INT4_OFFSET * in.sums[(at + n) * in.blocks + block];
         for (int64_t k = 0; k < BLOCK / 4; k += 2, weights += PANEL)
             for (int v = 0; v < PANEL_VECTORS; ++v) {
                 const Words both = load_as<Words>(weights + v * LANES);
@@ -169,7 +181,8 @@ inline void panel_int4(const PackedMatrix &matrix, int64_t panel, const Inputs &
 }
 
 template <Product PRODUCT, int N>
-inline void panel_times(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, float *out, int64_t stride, bool add) {
+inline void panel_times(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, float *out,
+                        int64_t stride, bool add) {
     Floats sums[N][PANEL_VECTORS] = {};
     if constexpr (PRODUCT == Product::FLOAT32) panel_float32<N>(matrix, panel, in, at, sums);
     if constexpr (PRODUCT == Product::WIDE_BFLOAT16) panel_wide<N>(matrix, panel, in, at, sums);
@@ -193,7 +206,8 @@ inline void panel_times(const PackedMatrix &matrix, int64_t panel, const Inputs 
 
 // The panels [first, last) times all vectors, at most MOST at once and nearly as many each time.
 template <Product PRODUCT, int MOST>
-inline void panels_times(const PackedMatrix &matrix, int64_t first, int64_t last, const Inputs &in, int64_t num, float *out, int64_t stride, bool add) {
+inline void panels_times(const PackedMatrix &matrix, int64_t first, int64_t last, const Inputs &in, int64_t num,
+                         float *out, int64_t stride, bool add) {
     const int64_t groups = (num + MOST - 1) / MOST;
     for (int64_t panel = first; panel < last; ++panel) {
         int64_t at = 0;
@@ -213,15 +227,21 @@ inline void panels_times(const PackedMatrix &matrix, int64_t first, int64_t last
 }
 
 // This thread's panels of out (num × stride) = inputs · matrixᵀ, or += if asked for.
-inline void multiply(const Team &team, const PackedMatrix &matrix, const Inputs &in, int64_t num, float *out, int64_t stride, bool add = false) {
+inline void multiply(const Team &team, const PackedMatrix &matrix, const Inputs &in, int64_t num, float *out,
+                     int64_t stride, bool add = false) {
     int64_t first, last;
     team.share(matrix.panels, first, last);
     switch (matrix.product) {
-        case Product::FLOAT32: return panels_times<Product::FLOAT32, 6>(matrix, first, last, in, num, out, stride, add);
-        case Product::WIDE_BFLOAT16: return panels_times<Product::WIDE_BFLOAT16, 3>(matrix, first, last, in, num, out, stride, add);
-        case Product::BFLOAT16: return panels_times<Product::BFLOAT16, 6>(matrix, first, last, in, num, out, stride, add);
-        case Product::INT8: return panels_times<Product::INT8, 3>(matrix, first, last, in, num, out, stride, add);
-        case Product::INT4: return panels_times<Product::INT4, 3>(matrix, first, last, in, num, out, stride, add);
+        case Product::FLOAT32:
+            return panels_times<Product::FLOAT32, 6>(matrix, first, last, in, num, out, stride, add);
+        case Product::WIDE_BFLOAT16:
+            return panels_times<Product::WIDE_BFLOAT16, 3>(matrix, first, last, in, num, out, stride, add);
+        case Product::BFLOAT16:
+            return panels_times<Product::BFLOAT16, 6>(matrix, first, last, in, num, out, stride, add);
+        case Product::INT8:
+            return panels_times<Product::INT8, 3>(matrix, first, last, in, num, out, stride, add);
+        case Product::INT4:
+            return panels_times<Product::INT4, 3>(matrix, first, last, in, num, out, stride, add);
     }
 }
 

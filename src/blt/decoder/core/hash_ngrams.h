@@ -6,7 +6,7 @@
 namespace blt {
 
 struct HashNgrams {
-    std::vector<int64_t> sizes;   // n of the n-grams
+    std::vector<int64_t> sizes;    // n of the n-grams
     std::vector<uint64_t> primes;  // base of each hash function
     int64_t num_rows = 1;
 

@@ -20,7 +20,8 @@ struct Layer {
         std::vector<Origin> rows;
         for (int64_t first = 0; first < gate.outputs; first += HALF)
             for (const Source *source : {&gate, &up})
-                for (int64_t row = first; row < first + HALF; ++row) rows.push_back({source, row < gate.outputs ? row : -1});
+                for (int64_t row = first; row < first + HALF; ++row)
+                    rows.push_back({source, row < gate.outputs ? row : -1});
         return PackedMatrix(rows, gate.inputs);
     }
 };
@@ -79,30 +80,38 @@ inline void turn(const Team &team, const Stack &stack, const std::vector<Place> 
     int64_t first, last;
     team.share(int64_t(places.size()), first, last);
     const int64_t width = stack.dim / stack.heads;
-    for (int64_t at = first; at < last; ++at) angles(places[size_t(at)].position, stack.frequencies.data(), width / 2, turns + at * width);
+    for (int64_t at = first; at < last; ++at)
+        angles(places[size_t(at)].position, stack.frequencies.data(), width / 2, turns + at * width);
 }
 
-inline void remember(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected, const float *turn,
-                     float *rotated) {
+inline void remember(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected,
+                     const float *turn, float *rotated) {
     const HeadLayout layout = stack.layout();
     float *page = place.table->page(place.position / PAGE);
     const int64_t slot = place.position % PAGE, width = layout.width, from = head * width;
     rotate(projected + stack.dim + from, turn, width / 2, 1.0f, rotated);
     write_key(rotated, width, slot, page + layout.keys(layer, head));
-    std::memcpy(page + layout.values(layer, head) + slot * width, projected + 2 * stack.dim + from, size_t(width) * sizeof(float));
+    std::memcpy(page + layout.values(layer, head) + slot * width, projected + 2 * stack.dim + from,
+                size_t(width) * sizeof(float));
 }
 
-inline void attend_head(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected, const float *turn,
-                        ThreadMemory &own, float *mixed) {
+inline void attend_head(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected,
+                        const float *turn, ThreadMemory &own, float *mixed) {
     const HeadLayout layout = stack.layout();
     const int64_t width = layout.width;
     rotate(projected + head * width, turn, width / 2, 1.0f / std::sqrt(float(width)), own.query.data());
-    const Seen seen{place.table, stack.first_seen(place.position), place.position, layout.keys(layer, head), layout.values(layer, head), width};
+    const Seen seen{place.table,
+                    stack.first_seen(place.position),
+                    place.position,
+                    layout.keys(layer, head),
+                    layout.values(layer, head),
+                    width};
     attend(seen, own.query.data(), own.scores.data(), mixed + head * width);
 }
 
 // Keys and values of all places enter the pages, and each place's query meets what it may see.
-inline void self_attention(const Team &team, const Stack &stack, int64_t layer, const std::vector<Place> &places, Workspace &work) {
+inline void self_attention(const Team &team, const Stack &stack, int64_t layer, const std::vector<Place> &places,
+                           Workspace &work) {
     ThreadMemory &own = work.threads[size_t(team.index)];
     const int64_t num = int64_t(places.size()), heads = stack.heads, width = stack.dim / heads;
     const bool by_heads = heads % team.size == 0;  // then a thread needs no other one's keys
@@ -117,17 +126,19 @@ inline void self_attention(const Team &team, const Stack &stack, int64_t layer, 
         }
     };
     each([&](int64_t at, int64_t head) {
-        remember(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim, work.turns.data() + at * width, own.query.data());
+        remember(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
+                 work.turns.data() + at * width, own.query.data());
     });
     if (!by_heads) team.wait();
     each([&](int64_t at, int64_t head) {
-        attend_head(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim, work.turns.data() + at * width, own,
-                    work.mixed.data() + at * stack.dim);
+        attend_head(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
+                    work.turns.data() + at * width, own, work.mixed.data() + at * stack.dim);
     });
 }
 
 // hidden = silu(gate) · up, in the panels that this thread has computed.
-inline void swiglu(const Team &team, const Stack &stack, const PackedMatrix &gate_up, int64_t num, const float *gates, float *hidden) {
+inline void swiglu(const Team &team, const Stack &stack, const PackedMatrix &gate_up, int64_t num, const float *gates,
+                   float *hidden) {
     constexpr int64_t HALF = PANEL / 2;
     int64_t first, last;
     team.share(gate_up.panels, first, last);
@@ -137,12 +148,15 @@ inline void swiglu(const Team &team, const Stack &stack, const PackedMatrix &gat
                 const float *from = gates + at * gate_up.outputs + panel * PANEL + lane;
                 const Floats gate = load(from), found = gate / (1.0f + exponential(-gate)) * load(from + HALF);
                 const int64_t to = panel * HALF + lane, count = stack.hidden - to;
-                if (count > 0) std::memcpy(hidden + at * stack.hidden + to, &found, size_t(count < LANES ? count : LANES) * sizeof(float));
+                if (count > 0)
+                    std::memcpy(hidden + at * stack.hidden + to, &found,
+                                size_t(count < LANES ? count : LANES) * sizeof(float));
             }
 }
 
 // states (num × dim) go through one layer, in place. All threads have them when it returns.
-inline void run_layer(const Team &team, const Stack &stack, int64_t index, const std::vector<Place> &places, float *states, Workspace &work) {
+inline void run_layer(const Team &team, const Stack &stack, int64_t index, const std::vector<Place> &places,
+                      float *states, Workspace &work) {
     const Layer &layer = stack.layers[size_t(index)];
     InputMemory &own = work.threads[size_t(team.index)].inputs;
     const int64_t num = int64_t(places.size()), dim = stack.dim;
@@ -163,9 +177,11 @@ inline void run_layer(const Team &team, const Stack &stack, int64_t index, const
     team.wait();
 }
 
-inline void run_stack(const Team &team, const Stack &stack, const std::vector<Place> &places, float *states, Workspace &work) {
+inline void run_stack(const Team &team, const Stack &stack, const std::vector<Place> &places, float *states,
+                      Workspace &work) {
     turn(team, stack, places, work.turns.data());
-    for (size_t index = 0; index < stack.layers.size(); ++index) run_layer(team, stack, int64_t(index), places, states, work);
+    for (size_t index = 0; index < stack.layers.size(); ++index)
+        run_layer(team, stack, int64_t(index), places, states, work);
 }
 
 }  // namespace blt

@@ -1,7 +1,7 @@
 // A matrix laid out for the products of gemv.h: panels of outputs, in which the lanes of a vector are outputs.
 //
-// A panel holds PANEL outputs, input by input, so that a product reads it from its first byte to its last, and the sum of
-// each output is taken in the order of its inputs, however many vectors are multiplied at once.
+// A panel holds PANEL outputs, input by input, so that a product reads it from its first byte to its last, and the sum
+// of each output is taken in the order of its inputs, however many vectors are multiplied at once.
 #pragma once
 #include <stdexcept>
 #include <vector>
@@ -14,7 +14,12 @@ namespace blt {
 
 constexpr int64_t PANEL = PANEL_VECTORS * LANES;
 
-enum class Stored : int32_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
+enum class Stored : int32_t {
+    FLOAT32 = 0,
+    BFLOAT16 = 1,
+    INT8 = 2,
+    INT4 = 3
+};
 
 // How a product reads its weights and inputs.
 enum class Product {
@@ -28,7 +33,7 @@ enum class Product {
 // A matrix as its owner has it, row by row: one row per output.
 struct Source {
     const void *data = nullptr;
-    const float *scales = nullptr;          // int8: one per output
+    const float *scales = nullptr;           // int8: one per output
     const uint16_t *block_scales = nullptr;  // int4: bfloat16, one per output and block of 32 inputs
     int64_t outputs = 0, inputs = 0;
     Stored stored = Stored::FLOAT32;
@@ -55,11 +60,15 @@ class PackedMatrix {
     // Words of 32 bits that an output takes.
     int64_t depth() const {
         switch (product) {
-            case Product::FLOAT32: return inputs;
+            case Product::FLOAT32:
+                return inputs;
             case Product::WIDE_BFLOAT16:
-            case Product::BFLOAT16: return (inputs + 1) / 2;
-            case Product::INT8: return blocks() * BLOCK / 4;
-            case Product::INT4: return blocks() * BLOCK / 8;
+            case Product::BFLOAT16:
+                return (inputs + 1) / 2;
+            case Product::INT8:
+                return blocks() * BLOCK / 4;
+            case Product::INT4:
+                return blocks() * BLOCK / 8;
         }
         return 0;
     }
@@ -102,7 +111,8 @@ class PackedMatrix {
             if (rows[size_t(output)].row >= 0) place(output, *rows[size_t(output)].source, rows[size_t(output)].row);
     }
 
-    // AMD multiplies pairs of bfloat16 twice as fast as float32; Intel's AVX-512 does not, and widening is more precise.
+    // AMD multiplies pairs of bfloat16 twice as fast as float32; Intel's AVX-512 does not, and widening is more
+    // precise.
     static bool has_fast_bfloat16() {
 #if defined(__AVX512BF16__)
         return __builtin_cpu_is("amd");
@@ -119,7 +129,8 @@ class PackedMatrix {
         }
         for (const Origin &origin : rows) {  // float32 that bfloat16 holds exactly takes half the memory
             if (origin.row < 0) continue;
-            const uint32_t *words = static_cast<const uint32_t *>(origin.source->data) + origin.row * origin.source->inputs;
+            const uint32_t *words =
+                static_cast<const uint32_t *>(origin.source->data) + origin.row * origin.source->inputs;
             uint32_t low = 0;
             for (int64_t at = 0; at < origin.source->inputs; ++at) low |= words[at] & 0xffff;
             if (low) return Product::FLOAT32;

@@ -37,8 +37,11 @@ struct PagePools {
     PagePool entropy, encoder, decoder, global, readable;
 
     PagePools(const BLT &blt, const EntropyModel *entropy_model)
-        : entropy(entropy_model ? entropy_model->stack.page_size() : 1), encoder(blt.encoder.page_size()),
-          decoder(blt.decoder.page_size()), global(blt.global.page_size()), readable(blt.readable_size()) {}
+        : entropy(entropy_model ? entropy_model->stack.page_size() : 1),
+          encoder(blt.encoder.page_size()),
+          decoder(blt.decoder.page_size()),
+          global(blt.global.page_size()),
+          readable(blt.readable_size()) {}
 
     void restart_blt(Row &row) {
         row.encoder.clear(encoder);

@@ -1,4 +1,5 @@
-// Choosing the next byte of one row from its logits, as `blt.generation.sampling` does: temperature, top k, top p, min p.
+// Choosing the next byte of one row from its logits, as `blt.generation.sampling` does: temperature, top k, top p, min
+// p.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -51,7 +52,9 @@ class Sampler {
     void keep_likeliest(int64_t top_k, double top_p) {
         order_.resize(weights_.size());
         for (size_t at = 0; at < order_.size(); ++at) order_[at] = int32_t(at);
-        const auto likelier = [&](int32_t one, int32_t other) { return weights_[size_t(one)] > weights_[size_t(other)]; };
+        const auto likelier = [&](int32_t one, int32_t other) {
+            return weights_[size_t(one)] > weights_[size_t(other)];
+        };
         std::stable_sort(order_.begin(), order_.end(), likelier);
         const size_t kept = top_k > 0 ? std::min(order_.size(), size_t(top_k)) : order_.size();
         double all = 0, reached = 0;
@@ -71,7 +74,8 @@ class Sampler {
   public:
     static constexpr int64_t BROKEN = -1;
 
-    // Returns the next id, a byte's or EOS; BROKEN if the logits are no numbers. Takes no note but of the random number.
+    // Returns the next id, a byte's or EOS; BROKEN if the logits are no numbers. Takes no note but of the random
+    // number.
     int64_t choose(Sampling &sampling, const float *logits, int64_t vocabulary) {
         constexpr double NEVER = -std::numeric_limits<double>::infinity(), LOWEST_TEMPERATURE = 1e-260;
         weights_.resize(size_t(vocabulary));
@@ -93,7 +97,8 @@ class Sampler {
         double total = 0;
         for (size_t at = 0; at < weights_.size(); ++at) cumulative_[at] = total += weights_[at];
         auto found = std::upper_bound(cumulative_.begin(), cumulative_.end(), draw(sampling.random_state) * total);
-        if (found == cumulative_.end()) found = std::lower_bound(cumulative_.begin(), cumulative_.end(), total);  // rounded up
+        if (found == cumulative_.end())
+            found = std::lower_bound(cumulative_.begin(), cumulative_.end(), total);  // rounded up
         return int64_t(found - cumulative_.begin());
     }
 };

@@ -1,4 +1,5 @@
-// Vectors of float32 and int32, as wide as the processor's registers: AVX-512, AVX2 or whatever the compiler makes of it.
+// Vectors of float32 and int32, as wide as the processor's registers: AVX-512, AVX2 or whatever the compiler makes of
+// it.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -100,7 +101,8 @@ inline Floats exponential(Floats x) {
     const Floats given = x;
     x = x < -87.0f ? broadcast(-87.0f) : x;
     x = x > 88.0f ? broadcast(88.0f) : x;
-    const Floats shifted = multiply_add(x, broadcast(1.44269504f), broadcast(12582912.0f));  // + 1.5 · 2^23 rounds to a whole number
+    const Floats shifted =
+        multiply_add(x, broadcast(1.44269504f), broadcast(12582912.0f));  // + 1.5 · 2^23 rounds to a whole number
     const Floats whole = shifted - 12582912.0f;
     Floats f = multiply_add(whole, broadcast(-0.693359375f), x);
     f = multiply_add(whole, broadcast(2.12194440e-4f), f);

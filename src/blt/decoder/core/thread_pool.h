@@ -26,7 +26,8 @@ inline void relax() {
 #endif
 }
 
-constexpr int FEW_SPINS = 100, SPINS = 2000;  // looks before a waiting thread counts its time, and before it lets others run
+constexpr int FEW_SPINS = 100,
+              SPINS = 2000;  // looks before a waiting thread counts its time, and before it lets others run
 
 // Threads wait here awake, since a layer takes less time than falling asleep; where cores are scarce they yield.
 class SpinBarrier {

@@ -35,14 +35,18 @@ inline void Decoder::draft_ahead(std::vector<Writing *> &rows, int64_t max_bytes
     std::vector<Writing *> going = rows;
     for (int64_t number = 0;; ++number) {
         draft_logits_.resize(going.size() * size_t(drafts ? vocabulary : 0));
-        step_patchers({names.data(), ones.data(), ids.data(), int64_t(names.size())}, nullptr, drafts ? draft_logits_.data() : nullptr, nullptr);
+        step_patchers({names.data(), ones.data(), ids.data(), int64_t(names.size())}, nullptr,
+                      drafts ? draft_logits_.data() : nullptr, nullptr);
         if (!drafts) return;
         std::vector<Writing *> next;
         names.clear(), ids.clear();
         for (size_t at = 0; at < going.size(); ++at) {
             Writing &one = *going[at];
-            const int64_t most = std::min({one.num_ahead, drafting.max_draft, max_rollback_ - 1, max_bytes - one.count, one.sampling.room - 1});
-            const int64_t id = number < most ? likely_byte(draft_logits_.data() + at * size_t(vocabulary), vocabulary, drafting.min_probability) : -1;
+            const int64_t most = std::min(
+                {one.num_ahead, drafting.max_draft, max_rollback_ - 1, max_bytes - one.count, one.sampling.room - 1});
+            const int64_t id = number < most ? likely_byte(draft_logits_.data() + at * size_t(vocabulary), vocabulary,
+                                                           drafting.min_probability)
+                                             : -1;
             if (id < 0) continue;
             next.push_back(&one), names.push_back(one.row), ids.push_back(id);
         }
@@ -70,7 +74,8 @@ inline int64_t Decoder::check_drafts(Writing &one, const float *logits) {
 
 inline int64_t Decoder::write(std::vector<Writing> &rows, int64_t max_bytes, Drafting drafting) {
     const int64_t vocabulary = model_.vocabulary();
-    require(num_bytes_heard() == 0 && before_draft_.empty(), "forward what the patcher has read, and discard the draft, before rows write");
+    require(num_bytes_heard() == 0 && before_draft_.empty(),
+            "forward what the patcher has read, and discard the draft, before rows write");
     std::vector<int64_t> names;
     for (const Writing &one : rows) names.push_back(one.row);
     check_rows(names.data(), int64_t(names.size()));
@@ -92,7 +97,8 @@ inline int64_t Decoder::write(std::vector<Writing> &rows, int64_t max_bytes, Dra
             taken_back.push_back(check_drafts(*one, logits));
             logits += int64_t(row(one->row).pending.size()) * vocabulary;
         }
-        if (std::any_of(taken_back.begin(), taken_back.end(), [](int64_t count) { return count > 0; })) rewind(taken_back.data(), int64_t(taken_back.size()));
+        if (std::any_of(taken_back.begin(), taken_back.end(), [](int64_t count) { return count > 0; }))
+            rewind(taken_back.data(), int64_t(taken_back.size()));
     }
 }
 
