@@ -103,7 +103,7 @@ class Worker:
         self._messages.put(_Join(answer.rows))
 
     def release(self, answer: Answer) -> None:
-        """Give the room of an answer's rows back; those that are not over leave before the next step."""
+        """Return the room of an answer's rows; those that are not over leave before the next step."""
         self._num_admitted -= len(answer.rows)
         if unfinished := [row for row in answer.rows if row.finish is None]:
             self._messages.put(_Leave(unfinished))
