@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,6 +59,7 @@ def serve_page(lm: ByteLM) -> Iterator[str]:
             try:
                 for piece in stream_bytes(lm, prompt, max_new_bytes=body["max_tokens"], **options):
                     self.event(piece.hex(), None)
+                    time.sleep(0.002)  # as a larger model would take, so that it can be stopped
                 self.event("", "length")
                 self.wfile.write(b"data: [DONE]\n\n")
             except (BrokenPipeError, ConnectionResetError):
