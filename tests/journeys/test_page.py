@@ -23,7 +23,7 @@ from blt.patching import (
     patch,
 )
 from browser import open_browser, open_page
-from page_server import serve_page
+from running_server import running
 from tiny_config import TINY_CONFIG
 
 TEXT = "Tom ate 3 crêpes. Then he went home, and the dog ran 😀."
@@ -47,8 +47,8 @@ def lm():
 
 @pytest.fixture(scope="module")
 def address(browser, lm):
-    with serve_page(lm) as address:
-        yield address
+    with running(lm) as server:
+        yield f"{server.url}/"
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_dragging_the_threshold_needs_no_server_and_everything_follows(page, lm)
     assert figure(page, "mean") == f"{mean:.2f} bytes"
     config = lm.config
     cost = cost_of(
-        config.blt, mean_patch_bytes=mean, context_bytes=len(TEXT.encode()) + 1, entropy_model=config.entropy_model
+        config.blt, mean_patch_bytes=mean, context_bytes=len(TEXT.encode()), entropy_model=config.entropy_model
     )
     shown = figure(page, "flops")
     assert shown.endswith(" kFLOPs")
@@ -310,15 +310,16 @@ def test_what_is_generated_is_what_the_model_writes_and_can_be_undone(page, lm):
     page.click("summary")
     page.fill("[name=max_tokens]", "40")
     page.fill("[name=seed]", "5")
-    expected = lm.generate(TEXT, max_new_bytes=40, temperature=0.7, top_p=1.0, seed=5).data
-    count = len(expected) - len(TEXT.encode())
+    generation = lm.generate(TEXT, max_new_bytes=40, temperature=0.7, top_p=1.0, seed=5)
+    expected, count = generation.data, len(generation.new_bytes)
+    why = {"length": "as many as asked for", "eos": "the text ends there"}[generation.stopped_by]
     assert count > 30
     page.click("#generate")
-    page.locator("#status", has_text=f"{count} bytes written: as many as asked for").wait_for(state="attached")
+    page.locator("#speed", has_text=why).wait_for()
     wait_until_read(page)
     assert bytes(page.evaluate("() => Array.from(app.bytes)")) == expected
     assert patches_shown(page) == patches_of(lm, expected)
-    assert re.fullmatch(rf"{count} bytes · \d+ bytes/s", page.inner_text("#speed"))
+    assert re.fullmatch(rf"{count} bytes · \d+ bytes/s · {why}", page.inner_text("#speed"))
     page.click("#undo")
     wait_until_read(page)
     assert page.input_value("#editor") == TEXT

@@ -8,11 +8,10 @@ from blt.inspection.deviation import LawReport
 from blt.inspection.patch_view import Glyph, PatchView, glyphs, print_patches, view_patches
 from blt.inspection.reading import Reading, flops_by_patch, read
 from blt.inspection.verify import LAWS, verify
-from blt.inspection.web_page import PAGE_POLICY, html_page, page_files
+from blt.inspection.web_page import html_page, page_files
 
 __all__ = [
     "LAWS",
-    "PAGE_POLICY",
     "Glyph",
     "LawReport",
     "PatchView",

@@ -100,7 +100,7 @@ def read(
         entropies=() if entropies is None else tuple(entropies[0].tolist()),
         surprise=tuple(surprise.tolist()),
         alternatives=_likeliest(logprobs, num_alternatives),
-        flops=flops_by_patch(lm, context_bytes=byte_ids.shape[1]),
+        flops=flops_by_patch(lm, context_bytes=max(1, len(data))),
     )
 
 

@@ -7,23 +7,23 @@
 | `GET /v1/models` | the model that is served |
 | `POST /tokenize`, `POST /detokenize`, `GET /tokenizer_info` | text ⇄ ids, as lm-eval's remote tokenizer reads them |
 | `GET /api/model`, `POST /api/patch`, `POST /api/alternatives` | what the page asks (`texts.py`) |
-| `GET /`, `GET /page/NAME` | the page, files of the folder `page` |
+| `GET /`, `GET /page/NAME` | the page, whose files are `blt.inspection`'s |
 | `GET /health`, `GET /metrics`, `GET /openapi.json` | for those who run the server |
 """
 
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from blt import __version__
 from blt.codec import BOS_ID, BYTE_OFFSET, VOCABULARY_SIZE, encode
+from blt.inspection import page_files
 from blt.lm import LanguageModel
 from blt.serving import texts
 from blt.serving.chat import TEMPLATE, chat, stream_chat
@@ -44,18 +44,6 @@ from blt.serving.state import State
 from blt.serving.streams import EventStream, unless_gone
 from blt.serving.tokens import BOS_NAME, EOS_NAME, SPECIAL_IDS
 from blt.serving.worker import Worker
-
-PAGE = Path(__file__).parent / "page"
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".ico": "image/x-icon",
-    ".woff2": "font/woff2",
-}
-"""Kinds of files that the page may have; no other is served."""
 
 _ERROR = {
     "type": "object",
@@ -230,11 +218,11 @@ def _add_page(app: FastAPI, state: State) -> None:
 
 def _file(name: str) -> Response:
     """Return a file of the page, if it is one: names come from a list, and never from a request."""
-    names: dict[str, Path] = {path.name: path for path in PAGE.iterdir()} if PAGE.is_dir() else {}
-    path = names.get(name)
-    if path is None or path.suffix not in _KINDS or not path.is_file():
+    file = page_files().get(name)
+    if file is None:
         raise APIError("the page has no such file; / is its start", status=404, code="unknown_path")
-    return FileResponse(path, media_type=_KINDS[path.suffix])
+    content_type, content = file
+    return Response(content, media_type=content_type)
 
 
 def _add_operation(app: FastAPI, state: State) -> None:

@@ -183,6 +183,7 @@ class App {
     this.#showGenerating(false);
     const why = { length: "as many as asked for", stop: "the text ends there", stopped: "stopped" }[reason] ?? reason;
     say(`${count} bytes written: ${why}.`);
+    if (count) element("speed").append(` · ${why}`);
     for (const pane of this.panes) {
       clearTimeout(pane.timer);
       pane.timer = null;
