@@ -24,7 +24,7 @@ from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID, encode
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
 from blt.generation.speed import TEXT
 from blt.lm import DecodingSession
-from blt.patching import ByteRule, EntropyRiseRule, PatchRule, SpaceRule, StaticRule
+from blt.patching import ByteRule, EntropyAndRiseRule, EntropyRiseRule, EntropyRule, PatchRule, SpaceRule, StaticRule
 
 CLAIM = "Greedy decoding with caches writes what the full forward pass would, and memory grows by global entries alone"
 NEVER_WRITTEN = [BOE_ID, BOS_ID, BPE_ID]
@@ -93,10 +93,12 @@ def main(num_bytes: int, long_bytes: int, threads: int, out: Path | None) -> Non
     with torch.no_grad():
         lm.blt.hash_embedding.bytes.weight[EOS_ID] = 0  # never the likeliest, so that no text ends early
     by_entropy = lm.patch_rule
+    assert isinstance(by_entropy, EntropyRule)
     rules: dict[str, PatchRule] = {
         "entropy": by_entropy,
         "entropy, at most 6 bytes": dataclasses.replace(by_entropy, max_length=6),
         "entropy-rise": EntropyRiseRule(threshold=0.0),
+        "entropy-and-rise": EntropyAndRiseRule(threshold=by_entropy.threshold, rise_threshold=0.0),
         "space": SpaceRule(),
         "static": StaticRule(length=4),
         "byte": ByteRule(),
@@ -108,8 +110,8 @@ def main(num_bytes: int, long_bytes: int, threads: int, out: Path | None) -> Non
             for draft_name, draft in DRAFTERS.items():
                 if draft_name == "drafting by entropy" and not rule.needs_entropies:
                     continue
-                if rule_name != "entropy" and (batch, draft) != (8, None):
-                    continue  # every way of writing by the default rule, every other rule in one way
+                if rule_name != "entropy" and draft is not None:
+                    continue  # drafts by the default rule alone
                 texts = write(lm, PROMPTS[:batch], num_bytes=num_bytes, draft=draft)
                 name = f"{rule_name}, {draft_name}, batch {batch}"
                 compared[name] = compare(lm, texts, PROMPTS[:batch])
