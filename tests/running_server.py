@@ -6,12 +6,15 @@ import json
 import socket
 import threading
 import time
+import weakref
 
 import httpx
 import openai
 import torch
 
 from blt.api import ByteLM
+from blt.codec import encode
+from blt.generation import Sampler
 from blt.serving import ServingConfig, create_app
 from blt.serving.server import server_of
 from tiny_config import TINY_CONFIG
@@ -89,3 +92,15 @@ def until(condition, *, seconds=20):
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
+
+
+def scripted(monkeypatch, text, *, eos=True):
+    """Let every text that is written from now on be this one, byte by byte, whatever the model expects."""
+    ids = encode(text, eos=eos).tolist()
+    written = weakref.WeakKeyDictionary()
+
+    def choose(sampler, logits, *, room=None):
+        return next(written.setdefault(sampler, iter(ids)))
+
+    monkeypatch.setattr(Sampler, "choose", choose)
+    monkeypatch.setattr(Sampler, "plain", lambda sampler, *, room: None)  # or the native decoder would choose

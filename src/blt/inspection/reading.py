@@ -47,6 +47,8 @@ class Reading:
     """After each position the likeliest next bytes, best first, with their probabilities; None is the end."""
     flops: FlopsByPatch
     """Cost at any mean patch length."""
+    ends: tuple[bool, ...]
+    """Whether a patch is complete after each position; BOS ends one of its own."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON.
@@ -90,7 +92,8 @@ def read(
     entropies = None if lm.entropy_model is None else lm.entropy_model.entropies(byte_ids)
     if entropies is not None:
         require_finite(entropies, "entropies")
-    logits = lm.blt(byte_ids, patch(byte_ids, rule, entropies=entropies))[0]
+    patches = patch(byte_ids, rule, entropies=entropies)
+    logits = lm.blt(byte_ids, patches)[0]
     require_finite(logits, "logits")
     logprobs = logits.double().log_softmax(-1)  # T+1 V
     surprise = -logprobs[:-1].gather(1, byte_ids[0, 1:, None])[:, 0] / math.log(2.0)
@@ -101,6 +104,7 @@ def read(
         surprise=tuple(surprise.tolist()),
         alternatives=_likeliest(logprobs, num_alternatives),
         flops=flops_by_patch(lm, context_bytes=max(1, len(data))),
+        ends=tuple(patches.ends[0].tolist()),
     )
 
 

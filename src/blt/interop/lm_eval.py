@@ -24,7 +24,7 @@ from blt.configuration import check
 from blt.errors import BLTError, ConfigurationError, MissingExtraError, ModelFolderError
 from blt.evaluation import evaluate
 from blt.evaluation.entropies import MAX_IDS_PER_BATCH
-from blt.evaluation.reading import next_byte_logits
+from blt.evaluation.expectations import next_byte_logits
 from blt.generation import generate_batch
 from blt.lm import require_finite
 from blt.shapes import Int, Tensor

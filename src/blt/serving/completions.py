@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from blt.codec import BOS_ID, Utf8Stream
-from blt.evaluation.reading import Reading, read_text
+from blt.evaluation.expectations import Expectations, expected_bytes
 from blt.generation import Alternative, ByteLogprob
 from blt.serving.errors import APIError
 from blt.serving.plan import Plan, plan_of
@@ -31,12 +31,12 @@ class LogprobList:
         self._top: list[dict[str, float] | None] = []
         self._places: list[int] = []
 
-    def add_prompt(self, prompt: Prompt, reading: Reading, *, num_top: int) -> None:
+    def add_prompt(self, prompt: Prompt, expected: Expectations, *, num_top: int) -> None:
         """Add an entry for each byte of a prompt; the first has no log-probability."""
         if prompt.names_bos:
             self._add(name_of_id(BOS_ID), None, None, 0)
-        own = reading.byte_logprobs()
-        for number, (byte, top) in enumerate(zip(prompt.data, reading.alternatives(num_top), strict=False)):
+        own = expected.byte_logprobs()
+        for number, (byte, top) in enumerate(zip(prompt.data, expected.alternatives(num_top), strict=False)):
             name, place = token_name(byte), self._offsets.feed(byte)
             if number == 0 and not prompt.names_bos:
                 self._add(name, None, None, place)
@@ -72,7 +72,7 @@ def _named(name: str, logprob: float, top: Sequence[Alternative]) -> dict[str, f
     return {token_name(one.byte): one.logprob for one in top} | {name: logprob}
 
 
-async def plan_completion(state: State, body: CompletionRequest) -> tuple[Plan, dict[bytes, Reading]]:
+async def plan_completion(state: State, body: CompletionRequest) -> tuple[Plan, dict[bytes, Expectations]]:
     """Return what is to be continued, and how the model reads prompts that are scored.
 
     Raises:
@@ -86,26 +86,26 @@ async def plan_completion(state: State, body: CompletionRequest) -> tuple[Plan, 
         logprobs=body.logprobs,
         best_of=body.best_of,
     )
-    readings: dict[bytes, Reading] = {}
+    expected: dict[bytes, Expectations] = {}
     if body.echo and body.logprobs is not None:
         longest, limit = max(map(len, plan.prompts)), state.config.max_read_bytes
         if longest > limit:
             message = f"prompt: {longest} bytes, of which this server scores {limit}; leave echo or logprobs out"
             raise APIError(message, param="prompt", code="context_length_exceeded")
         for data in set(plan.prompts):
-            readings[data] = await state.worker.call(partial(read_text, state.lm, data))
-    return plan, readings
+            expected[data] = await state.worker.call(partial(expected_bytes, state.lm, data))
+    return plan, expected
 
 
 async def complete(state: State, body: CompletionRequest) -> dict[str, Any]:
     """Return a whole answer."""
-    plan, readings = await plan_completion(state, body)
+    plan, expected = await plan_completion(state, body)
     found = await state.continued(plan)
     choices: list[dict[str, Any]] = []
     for number, prompt in enumerate(body.prompt):
         candidates = found[number * plan.num_candidates : (number + 1) * plan.num_candidates]
         for news in _best(candidates, plan.num_choices):
-            writer = _Writer(body, prompt, readings.get(prompt.data))
+            writer = _Writer(body, prompt, expected.get(prompt.data))
             choices.append(writer.whole(len(choices), news))
     finishes = [news.finish for news in found if news.finish is not None]
     head = state.head("text_completion", "cmpl")
@@ -119,10 +119,10 @@ async def stream_completion(state: State, body: CompletionRequest) -> tuple[Answ
         APIError: there is no room for it.
     """
     start = time.perf_counter()
-    plan, readings = await plan_completion(state, body)
+    plan, expected = await plan_completion(state, body)
     answer = await state.submitted(plan, is_streamed=True)
     writers = [
-        _Writer(body, prompt, readings.get(prompt.data)) for prompt in body.prompt for _ in range(plan.num_choices)
+        _Writer(body, prompt, expected.get(prompt.data)) for prompt in body.prompt for _ in range(plan.num_choices)
     ]
     return answer, _pieces(state, body, plan, answer, writers, start)
 
@@ -153,18 +153,18 @@ class _Writer:
     Args:
         body: what was asked for.
         prompt: what is continued.
-        reading: how the model reads the prompt, where it is scored.
+        expected: how the model reads the prompt, where it is scored.
     """
 
-    def __init__(self, body: CompletionRequest, prompt: Prompt, reading: Reading | None) -> None:
+    def __init__(self, body: CompletionRequest, prompt: Prompt, expected: Expectations | None) -> None:
         self._echoed = prompt.data if body.echo else b""
         self._returns_bytes = bool(body.return_bytes)
         self._utf8 = Utf8Stream()
         self._logprobs: LogprobList | None = None
         if body.logprobs is not None:
             self._logprobs = LogprobList()
-            if reading is not None:
-                self._logprobs.add_prompt(prompt, reading, num_top=body.logprobs)
+            if expected is not None:
+                self._logprobs.add_prompt(prompt, expected, num_top=body.logprobs)
 
     def whole(self, number: int, news: News) -> dict[str, Any]:
         """Return the one choice of a whole answer."""

@@ -326,7 +326,6 @@ class PatchRequest(TextFields):
     """Show how a text falls into patches."""
 
     alternatives: int = Field(default=0, ge=0, le=257, description="The so many likeliest in place of each byte.")
-    context_bytes: int | None = Field(default=None, ge=1, le=2**31 - 1, description="For the FLOPs; the text's own.")
 
 
 class AlternativesRequest(TextFields):

@@ -19,26 +19,18 @@ _WRITTEN = np.array([EOS_ID, *range(BYTE_OFFSET, BYTE_OFFSET + 256)])
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """A text as a model reads it, as one document; index t is known once t bytes have been read."""
+class Expectations:
+    """What a model expects to follow each byte of a document; index t is known once t bytes have been read."""
 
     data: bytes
     """The text."""
     logprobs: npt.NDArray[np.float32]
     """`T+1 V`: natural logarithm of the probability of each of the 260 ids to come next."""
-    ends: npt.NDArray[np.bool_]
-    """`T+1`: whether a patch is complete; the first, of BOS, always is."""
-    entropies: npt.NDArray[np.float32] | None
-    """`T+1`: uncertainty about the byte that follows, in nats; None without an entropy model."""
 
     def byte_logprobs(self) -> npt.NDArray[np.float32]:
         """Return the log-probability of each byte given those before it, and of the end after all of them: `T+1`."""
         targets = np.append(np.frombuffer(self.data, np.uint8).astype(np.int64) + BYTE_OFFSET, EOS_ID)
         return self.logprobs[np.arange(len(targets)), targets]
-
-    def bits_by_byte(self) -> npt.NDArray[np.float64]:
-        """Return the bits of each byte given those before it, and of the end after all of them: `T+1`."""
-        return -self.byte_logprobs().astype(np.float64) / np.log(2.0)
 
     def alternatives(self, count: int) -> list[list[Alternative]]:
         """Return the likeliest that could stand in place of each byte, and after the last, best first.
@@ -63,7 +55,7 @@ def _likeliest(logprobs: npt.NDArray[np.float32], count: int) -> list[list[Alter
 
 
 @torch.inference_mode()
-def read_text(lm: LanguageModel, text: str | bytes, *, rule: PatchRule | None = None) -> Reading:
+def expected_bytes(lm: LanguageModel, text: str | bytes, *, rule: PatchRule | None = None) -> Expectations:
     """Return what a model expects at every byte of a text.
 
     Args:
@@ -75,24 +67,17 @@ def read_text(lm: LanguageModel, text: str | bytes, *, rule: PatchRule | None = 
         ConfigurationError: the rule needs an entropy model, and there is none.
         ModelFolderError: the model's logits or entropies are no numbers.
     """
-    rule = lm.patch_rule if rule is None else rule
-    has_entropies = lm.entropy_model is not None
-    check(has_entropies or not rule.needs_entropies, f"rule: {type(rule).__name__} needs an entropy model; use another")
     byte_ids = encode(text, bos=True).to(lm.device)[None]
-    entropies = None if lm.entropy_model is None else entropies_of_rows(lm.entropy_model, byte_ids)
-    patches = patch(byte_ids, rule, entropies=entropies if rule.needs_entropies else None)
-    logits = lm.blt(byte_ids, patches)
+    logits = next_byte_logits(lm, byte_ids, torch.tensor([byte_ids.shape[1]], device=lm.device), rule=rule)
     require_finite(logits, "logits")
-    return Reading(
+    return Expectations(
         data=to_bytes(text),
         logprobs=logits[0].log_softmax(-1).cpu().numpy(),
-        ends=patches.ends[0].cpu().numpy(),
-        entropies=None if entropies is None else entropies[0].float().cpu().numpy(),
     )
 
 
 def next_byte_logits(
-    lm: LanguageModel, byte_ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+    lm: LanguageModel, byte_ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"], *, rule: PatchRule | None = None
 ) -> Float[Tensor, "B T V"]:
     """Return the logits of the byte that follows each, of rows of several lengths.
 
@@ -100,9 +85,16 @@ def next_byte_logits(
         lm: the model.
         byte_ids: rows, filled up with anything.
         lengths: of each row; what fills it up is one open patch, which nobody reads.
+        rule: where patches end; the model's own rule if not given.
+
+    Raises:
+        ConfigurationError: the rule needs an entropy model, and there is none.
     """
-    entropy_model = lm.entropy_model if lm.patch_rule.needs_entropies else None
+    rule = lm.patch_rule if rule is None else rule
+    has_entropies = lm.entropy_model is not None
+    check(has_entropies or not rule.needs_entropies, f"rule: {type(rule).__name__} needs an entropy model; use another")
+    entropy_model = lm.entropy_model if rule.needs_entropies else None
     entropies = None if entropy_model is None else entropies_of_rows(entropy_model, byte_ids)
     is_read = torch.arange(byte_ids.shape[1], device=byte_ids.device) < lengths[:, None]
-    ends = patch(byte_ids, lm.patch_rule, entropies=entropies).ends & is_read
+    ends = patch(byte_ids, rule, entropies=entropies).ends & is_read
     return lm.blt(byte_ids, Patches(ends=ends))
