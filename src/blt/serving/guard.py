@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from blt.inspection import PAGE_POLICY
 from blt.serving.config import ServingConfig
 from blt.serving.errors import APIError, api_error
 from blt.serving.metrics import Metrics
@@ -22,7 +21,8 @@ OPEN_PATHS = ("/health",)
 """Paths that ask for no key."""
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": PAGE_POLICY,
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
