@@ -38,6 +38,7 @@ class Running:
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.server = server_of(self.app, host="127.0.0.1", port=self.port, drain_seconds=5)
+        self.http = httpx.Client(base_url=self.url, timeout=30)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
@@ -52,15 +53,16 @@ class Running:
         self._thread.join(timeout=20)
         assert not self._thread.is_alive()
         self._socket.close()
+        self.http.close()
 
     def openai(self, **options):
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=30, **options)
 
     def post(self, path, body, **options):
-        return httpx.post(self.url + path, json=body, timeout=30, **options)
+        return self.http.post(path, json=body, **options)
 
     def get(self, path, **options):
-        return httpx.get(self.url + path, timeout=30, **options)
+        return self.http.get(path, **options)
 
     def events(self, path, body):
         """What a stream's events hold, in order; the last is `[DONE]`."""

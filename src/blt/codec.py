@@ -71,6 +71,11 @@ class Utf8Stream:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
+    @property
+    def num_held(self) -> int:
+        """How many bytes are held back."""
+        return len(self._decoder.getstate()[0])
+
     def feed(self, data: bytes) -> str:
         """Return the text that is complete once `data` is read (often the empty string)."""
         return self._decoder.decode(data)

@@ -132,9 +132,9 @@ class _Writer:
         found = []
         is_over = news.finish is not None
         if text or (self._body.return_bytes and news.new_bytes) or (is_over and self._entries):
-            choice = self._choice({"content": text}, self._entries, news.new_bytes)
-            self._entries = []
-            found.append(choice | _OPEN)
+            count = len(self._entries) - (0 if self._body.return_bytes else self._utf8.num_held)
+            found.append(self._choice({"content": text}, self._entries[:count], news.new_bytes) | _OPEN)
+            del self._entries[:count]
         if news.finish is not None:
             found.append(self._choice({}) | _finished(news.finish, self._body))
         return found

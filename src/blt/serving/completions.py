@@ -23,13 +23,7 @@ class LogprobList:
 
     def __init__(self) -> None:
         self._offsets = TextOffsets()
-        self._clear()
-
-    def _clear(self) -> None:
-        self._tokens: list[str] = []
-        self._logprobs: list[float | None] = []
-        self._top: list[dict[str, float] | None] = []
-        self._places: list[int] = []
+        self._entries: list[tuple[str, float | None, dict[str, float] | None, int]] = []
 
     def add_prompt(self, prompt: Prompt, expected: Expectations, *, num_top: int) -> None:
         """Add an entry for each byte of a prompt; the first has no log-probability."""
@@ -49,22 +43,15 @@ class LogprobList:
         place = self._offsets.end if entry.byte is None else self._offsets.feed(entry.byte)
         self._add(name, entry.logprob, _named(name, entry.logprob, entry.top), place)
 
-    def take(self) -> dict[str, Any]:
-        """Return what has been added since this was asked last."""
-        taken = {
-            "tokens": self._tokens,
-            "token_logprobs": self._logprobs,
-            "top_logprobs": self._top,
-            "text_offset": self._places,
-        }
-        self._clear()
-        return taken
+    def take(self, *, num_held: int = 0) -> dict[str, Any]:
+        """Return what has been added since this was asked last, but for the newest entries that are held back."""
+        count = len(self._entries) - num_held
+        taken, self._entries = self._entries[:count], self._entries[count:]
+        tokens, logprobs, top, places = (list(column) for column in zip(*taken, strict=True)) if taken else ([],) * 4
+        return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": places}
 
     def _add(self, name: str, logprob: float | None, top: dict[str, float] | None, place: int) -> None:
-        self._tokens.append(name)
-        self._logprobs.append(logprob)
-        self._top.append(top)
-        self._places.append(place)
+        self._entries.append((name, logprob, top, place))
 
 
 def _named(name: str, logprob: float, top: Sequence[Alternative]) -> dict[str, float]:
@@ -175,7 +162,7 @@ class _Writer:
 
     def opening(self, number: int) -> dict[str, Any]:
         """Return what is sent before anything has been written: the prompt, where it is wanted."""
-        return self._choice(number, self._utf8.feed(self._echoed), self._echoed) | _OPEN
+        return self._choice(number, self._utf8.feed(self._echoed), self._echoed, num_held=self._utf8.num_held) | _OPEN
 
     def choices(self, number: int, news: News) -> list[dict[str, Any]]:
         """Return what is sent of news: text, and its end as a choice of its own."""
@@ -186,7 +173,8 @@ class _Writer:
         found = []
         has_end = news.finish is not None and news.finish.end_logprob is not None
         if text or has_end or (self._returns_bytes and news.new_bytes):
-            found.append(self._choice(number, text, news.new_bytes) | _OPEN)
+            num_held = 0 if self._returns_bytes else self._utf8.num_held
+            found.append(self._choice(number, text, news.new_bytes, num_held=num_held) | _OPEN)
         if news.finish is not None:
             found.append(self._choice(number, "", b"", has_logprobs=False) | _finished(news.finish))
         return found
@@ -199,8 +187,10 @@ class _Writer:
         if news.finish is not None and news.finish.end_logprob is not None:
             self._logprobs.add(news.finish.end_logprob)
 
-    def _choice(self, number: int, text: str, data: bytes, *, has_logprobs: bool = True) -> dict[str, Any]:
-        logprobs = self._logprobs.take() if self._logprobs is not None and has_logprobs else None
+    def _choice(
+        self, number: int, text: str, data: bytes, *, num_held: int = 0, has_logprobs: bool = True
+    ) -> dict[str, Any]:
+        logprobs = self._logprobs.take(num_held=num_held) if self._logprobs is not None and has_logprobs else None
         choice: dict[str, Any] = {"index": number, "text": text, "logprobs": logprobs}
         return choice | {"hex": data.hex()} if self._returns_bytes else choice
 

@@ -74,7 +74,9 @@ def _of_http(error: HTTPException) -> APIError:
         return APIError("no such path; /openapi.json lists them all", status=404, code="unknown_path")
     if error.status_code == 405:
         return APIError("this path has no such method; /openapi.json lists them", status=405, code="unknown_method")
-    return APIError(str(error.detail), status=error.status_code)
+    if error.status_code == 413:
+        return APIError(str(error.detail), status=413, code="body_too_large")
+    return APIError(f"{error.detail}; send one JSON object in UTF-8", status=error.status_code, code="invalid_json")
 
 
 def _of_validation(found: Any) -> APIError:
@@ -83,11 +85,15 @@ def _of_validation(found: Any) -> APIError:
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
         return APIError(f"the body is not JSON ({reason}); send one JSON object", code="invalid_json")
+    if tuple(first["loc"]) == ("body",) and first["type"] == "missing":
+        return APIError("the body is empty; send one JSON object", code="invalid_json")
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     message = str(first["msg"]).removeprefix("Value error, ")
     if not place:
         named = message.partition(":")[0]
         return APIError(message, param=named if named.isidentifier() else None)
-    if first["type"] in ("value_error", "missing"):
-        return APIError(f"{place}: {message[:1].lower()}{message[1:]}", param=place)
+    if first["type"] == "value_error":  # of our own
+        return APIError(f"{place}: {message}", param=place)
+    if first["type"] == "missing":
+        return APIError(f"{place}: it is missing, and has to be given", param=place)
     return APIError(f"{place}: {message[:1].lower()}{message[1:]}, got {shown(first.get('input'))}", param=place)

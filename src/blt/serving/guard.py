@@ -10,6 +10,7 @@ import hmac
 import logging
 from collections.abc import Mapping, Sequence
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -108,7 +109,7 @@ class Guard:
             message = await receive()
             num_bytes += len(message.get("body", b""))
             if num_bytes > self.config.max_body_bytes:
-                raise self._too_large()
+                raise HTTPException(413, str(self._too_large()))  # the one error that FastAPI passes on from here
             return message
 
         return counted

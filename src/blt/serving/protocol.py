@@ -192,11 +192,12 @@ class _Prompt(BaseModel):
     @classmethod
     def of_ids(cls, ids: list[Any]) -> "_Prompt":
         """Return the prompt of ids."""
-        rest = ids[1:] if ids[:1] == [BOS_ID] else ids
+        names_bos = bool(ids) and type(ids[0]) is int and ids[0] == BOS_ID
+        rest = ids[1:] if names_bos else ids
         for one in rest:
             is_byte = type(one) is int and BYTE_OFFSET <= one < VOCABULARY_SIZE
             check(is_byte, f"{shown(one)} is no id of a byte (b + 4); BOS ({BOS_ID}) may stand first")
-        return cls.model_construct(data=bytes(one - BYTE_OFFSET for one in rest), names_bos=len(rest) < len(ids))
+        return cls.model_construct(data=bytes(one - BYTE_OFFSET for one in rest), names_bos=names_bos)
 
 
 Prompt = _Prompt
