@@ -45,6 +45,7 @@ class App {
     });
     element("panes").replaceChildren(...this.panes.map((pane) => pane.element));
     element("compare").setAttribute("aria-pressed", String(rules.length > 1));
+    this.panes[0].element.querySelector("h2").textContent = rules.length > 1 ? "Patches A" : "Patches";
     for (const pane of this.panes) {
       pane.show(this.#page());
       this.read(pane);
