@@ -96,6 +96,11 @@ COMMANDS = {
         out="out.html",
         before=blt("patch", "an old text", "--model", "model", "--html", "out.html"),
     ),
+    "plot": Command(
+        run=blt("plot", "Tom saw a dog.", "--model", "model", "--out", "out.svg"),
+        out="out.svg",
+        before=blt("plot", "an old text", "--model", "model", "--out", "out.svg"),
+    ),
     "train": Command(run=blt(*TRAIN), out="out", has_old=False, is_whole=False),
 }
 

@@ -4,7 +4,17 @@ In: tensors, or a path. Out: files, or tensors. Next: `blt.lm.folder`, `blt.trai
 """
 
 from blt.checkpoint.expected import require_floating_point, require_names
-from blt.checkpoint.files import check_page, named_failures, sync, write_file, write_json, write_page
+from blt.checkpoint.files import (
+    PICTURE,
+    check_output,
+    check_page,
+    named_failures,
+    sync,
+    write_file,
+    write_json,
+    write_output,
+    write_page,
+)
 from blt.checkpoint.folders import (
     FolderKind,
     beside,
@@ -32,9 +42,11 @@ from blt.checkpoint.tensors import (
 __all__ = [
     "MAX_SHARD_BYTES",
     "PICKLE_SUFFIXES",
+    "PICTURE",
     "FolderKind",
     "TensorHeader",
     "beside",
+    "check_output",
     "check_page",
     "check_replaceable",
     "index_of",
@@ -59,5 +71,6 @@ __all__ = [
     "write_file",
     "write_folder",
     "write_json",
+    "write_output",
     "write_page",
 ]

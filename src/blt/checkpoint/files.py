@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,41 +53,70 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_file(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
+@dataclass(frozen=True)
+class FileKind:
+    """What one of our writers writes, so that it is told apart from what is the user's."""
+
+    noun: str
+    """Such as `page`, for messages."""
+    suffixes: tuple[str, ...]
+    """Of the names of such files."""
+    start: bytes
+    """What such a file begins with, in lower case, whatever its name."""
+    example: str
+    """A name for one."""
+
+
+PAGE = FileKind("page", (".html", ".htm"), b"<!doctype html", "patches.html")
+PICTURE = FileKind("picture", (".png", ".svg"), b"\x89png", "curves.png")
+
+
 def check_page(path: Path, *, sources: Iterable[Path] = ()) -> None:
-    """Refuse a path for a page of HTML where something else would be lost.
+    """Refuse a path for a page of HTML where something else would be lost; see `check_output`."""
+    check_output(path, PAGE, sources=sources)
+
+
+def check_output(path: Path, kind: FileKind, *, sources: Iterable[Path] = ()) -> None:
+    """Refuse a path for output where something else would be lost.
 
     Links are followed; devices and pipes are written to as they are.
 
     Args:
-        path: where to write; a file there is replaced if it is a page or empty.
+        path: where to write; a file there is replaced if it is of the same kind, or empty.
+        kind: what is written.
         sources: what is read, and therefore stays.
 
     Raises:
         ConfigurationError: what is there may not be replaced.
     """
     if path.is_dir():
-        raise ConfigurationError(f"{path}: is a folder; name a file, such as {path / 'patches.html'}")
+        raise ConfigurationError(f"{path}: is a folder; name a file, such as {path / kind.example}")
     if not path.is_file():
         return
     for source in sources:
         if os.path.exists(source) and os.path.samefile(source, path):  # noqa: PTH110, PTH121 (for names of any length)
             raise ConfigurationError(f"{path}: is what is read; give another name")
-    if Path(os.path.realpath(path)).suffix.lower() in (".html", ".htm") or not path.stat().st_size:
+    if Path(os.path.realpath(path)).suffix.lower() in kind.suffixes or not path.stat().st_size:
         return
     with named_failures(path), path.open("rb") as file:
         start = file.read(64)
-    if not start.lower().startswith(b"<!doctype html"):
-        raise ConfigurationError(f"{path}: is there and is no page; give a name that ends in .html")
+    if not start.lower().startswith(kind.start):
+        raise ConfigurationError(f"{path}: is there and is no {kind.noun}; give a name that ends in {kind.suffixes[0]}")
 
 
 def write_page(path: Path, content: bytes, *, sources: Iterable[Path] = ()) -> None:
-    """Write a page where `check_page` allows it.
+    """Write a page where `check_page` allows it; see `write_output`."""
+    write_output(path, content, PAGE, sources=sources)
+
+
+def write_output(path: Path, content: bytes, kind: FileKind, *, sources: Iterable[Path] = ()) -> None:
+    """Write a file where `check_output` allows it.
 
     Raises:
         ConfigurationError: what is there may not be replaced.
         OutputError: it cannot be written.
     """
-    check_page(path, sources=sources)
+    check_output(path, kind, sources=sources)
     if path.exists() and not path.is_file():
         with named_failures(path), path.open("wb") as file:
             file.write(content)

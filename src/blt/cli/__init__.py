@@ -28,6 +28,7 @@ VERBS = {
     "bench": "Measure how fast a model writes, reads or trains here.",
     "serve": "Answer by OpenAI's API over HTTP, and show a page.",
     "patch": "Show how a text falls into patches.",
+    "plot": "Draw runs, or the patch lengths and entropies of texts, as a PNG or SVG.",
     "verify": "Check the laws on a model.",
     "calibrate": "Find the threshold for a wanted mean patch length.",
     "convert": "Turn a model folder of other software into one of blt, or back.",

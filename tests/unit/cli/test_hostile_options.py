@@ -63,6 +63,7 @@ BASE = {
     "evaluate": ["--data", "stories.txt", "--model", "model", "--bootstrap", "10"],
     "bench": ["--bytes", "8", "--repeats", "1", "--model", "model"],
     "patch": ["a text", "--model", "model"],
+    "plot": ["a text", "--out", "out.png", "--model", "model"],
     "verify": ["model"],
     "calibrate": ["--data", "stories.txt", "--mean-patch", "3", "--model", "model"],
     "convert": ["model", "--out", "converted"],
