@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from blt.data import NOT_PREDICTED, Batch, Windows
 from blt.model import BLT
 from blt.nn import attention
-from blt.nn.rotary import RotaryTable, rotate
+from blt.ops import RotaryTable, orthogonalise, rotate
 from blt.shapes import Tensor
 from blt.training import loop, muon, objectives
 from blt.training.optimizers import build_optimizers
@@ -109,7 +109,7 @@ class NorMuon(muon.Muon):
                 "steps": weight.new_zeros(()),
             }
         average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-        move = muon.orthogonalise(gradient.lerp(average, group["momentum"]), num_iterations=group["num_iterations"])
+        move = orthogonalise(gradient.lerp(average, group["momentum"]), num_iterations=group["num_iterations"])
         state["steps"] += 1
         state["second"].lerp_(move.square().mean(1, keepdim=True), 0.05)
         even = move / (state["second"] / (1 - 0.95 ** state["steps"])).sqrt().add(1e-8)

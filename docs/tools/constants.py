@@ -9,10 +9,10 @@ from blt.configuration import to_dict
 from blt.evaluation import WINDOW
 from blt.model import PRESETS, HashConfig
 from blt.model.cost import cost_of
-from blt.model.hash_embedding import PRIMES
 from blt.nn import TransformerConfig
 from blt.nn.configuration import FEED_FORWARD_MULTIPLE
-from blt.training.muon import COEFFICIENTS
+from blt.ops import PRIMES
+from blt.ops.muon import COEFFICIENTS
 from blt.training.optimizers import AdamWConfig, MuonConfig
 
 _CONSTANT = re.compile(r"\{\{ constants (\w+) \}\}")

@@ -13,7 +13,8 @@ import blt.model.cross_attention
 from blt.entropy import EntropyModel
 from blt.model import BLT
 from blt.model.layout import Layout, lay_out
-from blt.nn import WindowPattern, attend_within_slots, segment_max
+from blt.nn import WindowPattern
+from blt.ops import attend_within_slots, segment_max
 from blt.patching import Patches
 from blt.shapes import Float, Int, Tensor
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from rich.console import Console
 
-import blt.ops.native.fused
 import blt.training.loop
 from blt.checkpoint import load_tensors
 from blt.data import EntropyStore, Shards, Windows
 from blt.distributed import World
 from blt.entropy import EntropyConfig, EntropyModel
 from blt.model import BLT, BLTConfig, HashConfig, LocalConfig, TransformerConfig
+from blt.ops import only_references
 from blt.ops.native.build import load
 from blt.patching import EntropyRule
 from blt.training import Stopped, checkpoints, curves
@@ -216,12 +216,12 @@ def test_the_check_notices_that_other_positions_are_dropped(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_fused_functions_give_the_losses_of_pytorch(tmp_path, monkeypatch, optimizer):
+def test_native_kernels_give_the_losses_of_pytorch(tmp_path, optimizer):
     if load("training") is None:
         pytest.skip("no compiler here")
     new_trainer(tmp_path / "fused", stage="wide blt", optimizer=optimizer).run()
-    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
-    new_trainer(tmp_path / "pytorch", stage="wide blt", optimizer=optimizer).run()
+    with only_references():
+        new_trainer(tmp_path / "pytorch", stage="wide blt", optimizer=optimizer).run()
     found, wanted = (torch.tensor(losses(tmp_path / name)) for name in ("fused", "pytorch"))
     assert not torch.equal(found, wanted), "both ran the same functions"
     torch.testing.assert_close(found, wanted, rtol=5e-3 if optimizer == "muon" else 1e-4, atol=1e-4)

@@ -8,10 +8,11 @@ import torch
 from blt.codec import BOS_ID, encode
 from blt.model import PRESETS, HashConfig
 from blt.model.cost import cost_of
-from blt.model.hash_embedding import PRIMES, ngram_hashes
-from blt.nn.rotary import rotary_table, rotate
+from blt.model.hash_embedding import ngram_hashes
 from blt.nn.transformer import FeedForward, RMSNorm
-from blt.training.muon import COEFFICIENTS, Muon
+from blt.ops import PRIMES, rotary_table, rotate
+from blt.ops.muon import COEFFICIENTS
+from blt.training.muon import Muon
 from blt.training.schedules import CosineConfig, WSDConfig
 
 

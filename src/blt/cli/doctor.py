@@ -94,7 +94,7 @@ def _kernels(purpose: str, found: Outcome, *, name: str, openmp: bool, **_: Any)
 
 
 def _bfloat16_products() -> str | None:
-    from blt.ops.native.fused import library
+    from blt.ops.native.operators import library
 
     functions = library()
     return None if functions is None else _PRODUCTS[functions.blt_bfloat16_products()]

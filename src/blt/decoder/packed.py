@@ -12,10 +12,10 @@ from blt.decoder import library as c
 from blt.entropy import EntropyModel
 from blt.model import BLT
 from blt.model.cross_attention import CrossAttention
-from blt.model.hash_embedding import PRIMES, longest_ngram
+from blt.model.hash_embedding import longest_ngram
 from blt.nn import LocalConfig, QuantizedLinear, Transformer, TransformerConfig
-from blt.nn.rotary import rotary_frequencies
 from blt.nn.transformer import Layer, RMSNorm
+from blt.ops import PRIMES, rotary_frequencies
 from blt.shapes import Tensor
 
 _STORED = {torch.float32: c.FLOAT32, torch.bfloat16: c.BFLOAT16, torch.int8: c.INT8, torch.uint8: c.INT4}

@@ -5,18 +5,8 @@ import torch
 
 from blt.codec import BOS_ID
 from blt.entropy.model import EntropyModel
-from blt.nn import (
-    HostInts,
-    KeyValueCache,
-    KVRecorder,
-    StackSteps,
-    StepInputs,
-    WindowPattern,
-    dtype_of_states,
-    in_last_segment,
-    run_positions,
-    without_autocast,
-)
+from blt.nn import HostInts, KeyValueCache, KVRecorder, StackSteps, StepInputs, WindowPattern, dtype_of_states
+from blt.ops import in_last_segment, run_positions, without_autocast
 from blt.shapes import Float, Int, Tensor
 
 

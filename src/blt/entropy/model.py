@@ -8,9 +8,10 @@ from torch import nn
 
 from blt.codec import BOS_ID, VOCABULARY_SIZE
 from blt.configuration import check_range
-from blt.nn import Attend, Linear, LocalConfig, Transformer, WindowPattern, initialise, rotary_table, run_positions
+from blt.nn import Attend, Linear, LocalConfig, Transformer, WindowPattern, initialise
 from blt.nn.configuration import MAX_ROPE_THETA
 from blt.nn.transformer import RMSNorm
+from blt.ops import rotary_table, run_positions
 from blt.shapes import Float, Int, Tensor
 
 

@@ -20,7 +20,7 @@ from blt.errors import DataError
 from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.rows import Rows, document_rows, num_windows, window_rows
 from blt.lm import fingerprint, require_finite
-from blt.nn import computes_runs
+from blt.ops import attention_mask_bytes
 from blt.patching import Patches, count_text, patch
 from blt.shapes import Float, Int, Tensor
 
@@ -30,9 +30,6 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 Progress = Callable[[int, int], None]
 """Told the bytes of text predicted so far, and how many there are."""
-
-_BYTES_PER_PAIR_OF_PATCHES = 6
-"""Of the mask of the global transformer: as booleans, in the making, and as float32."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,9 +184,8 @@ def _check_memory(lm: ByteLM, patches: Patches) -> None:
 
     Where attention computes runs, no mask is made, and memory grows with the document alone.
     """
-    if computes_runs(lm.blt.hash_embedding.bytes.weight[None], head_dim=lm.blt.global_transformer.head_dim):
-        return
-    needed = _BYTES_PER_PAIR_OF_PATCHES * len(patches.ends) * patches.num_slots**2
+    weight, head_dim = lm.blt.hash_embedding.bytes.weight, lm.blt.global_transformer.head_dim
+    needed = attention_mask_bytes(weight, rows=len(patches.ends), length=patches.num_slots, head_dim=head_dim)
     try:
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not every system tells

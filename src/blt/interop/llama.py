@@ -22,7 +22,8 @@ from blt.errors import ConfigurationError, ModelFolderError
 from blt.interop.accounting import Arguments
 from blt.interop.gguf_file import GGUFFile, read_gguf
 from blt.interop.transformers_blt import load_shards
-from blt.nn import CausalPattern, Transformer, TransformerConfig, rotary_table, run_positions
+from blt.nn import CausalPattern, Transformer, TransformerConfig
+from blt.ops import rotary_table, run_positions
 from blt.shapes import Float, Int, Tensor
 
 _LAYER = {

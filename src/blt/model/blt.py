@@ -10,20 +10,9 @@ from blt.model.configuration import BLTConfig
 from blt.model.cross_attention import BytesReadPatch, PatchesReadBytes
 from blt.model.hash_embedding import HashEmbedding, ngram_hashes
 from blt.model.layout import Layout, lay_out
-from blt.nn import (
-    Attend,
-    CausalPattern,
-    Linear,
-    RotaryTable,
-    Transformer,
-    TransformerConfig,
-    WindowPattern,
-    computes_runs,
-    initialise,
-    rotary_table,
-    segment_max,
-)
+from blt.nn import Attend, CausalPattern, Linear, Transformer, TransformerConfig, WindowPattern, initialise
 from blt.nn.transformer import Layer, RMSNorm
+from blt.ops import RotaryTable, pack_rows, rotary_table, segment_max
 from blt.patching.patches import Patches
 from blt.shapes import Float, Int, Tensor
 
@@ -81,19 +70,11 @@ class GlobalTransformer(nn.Module):
         self, patch_states: Float[Tensor, "B P G"], layout: Layout, *, attend: Attend | None = None
     ) -> Float[Tensor, "B P G"]:
         """Run the layers over the patches; `attend` replaces the causal pattern."""
-        if attend is None and computes_runs(patch_states, head_dim=self.head_dim):
-            return self._packed(patch_states, layout)
-        causal = attend or CausalPattern(layout.patch_documents)
-        return self.layers(patch_states, self.angles(layout.patch_positions), causal)
-
-    def _packed(self, patch_states: Float[Tensor, "B P G"], layout: Layout) -> Float[Tensor, "B P G"]:
-        """Pack all rows' complete patches into one row, so that padding slots cost nothing."""
-        flat, held = patch_states.flatten(0, 1), layout.nonempty
-        if not len(held):
-            return torch.zeros_like(patch_states)
-        table = self.angles(layout.patch_positions.flatten()[None, held])
-        latents = self.layers(flat[None, held], table, CausalPattern(layout.nonempty_documents[None]))
-        return latents.new_zeros(flat.shape).index_copy(0, held, latents[0]).view(patch_states.shape)
+        segments, positions = layout.patch_documents, layout.patch_positions
+        if attend is not None:
+            return self.layers(patch_states, self.angles(positions), attend)
+        rows = pack_rows(patch_states, segments=segments, positions=positions, head_dim=self.head_dim)
+        return rows.unpack(self.layers(rows.states, self.angles(rows.positions), CausalPattern(rows.segments)))
 
     @property
     def head_dim(self) -> int:

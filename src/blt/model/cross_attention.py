@@ -5,8 +5,9 @@ from typing import Literal
 from torch import nn
 
 from blt.model.layout import Layout
-from blt.nn import Linear, TransformerConfig, attend_to_slots, attend_to_vectors, attend_within_slots
+from blt.nn import Linear, TransformerConfig
 from blt.nn.transformer import RMSNorm
+from blt.ops import attend_to_slots, attend_to_vectors, attend_within_slots
 from blt.shapes import Float, Tensor
 
 

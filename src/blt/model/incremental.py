@@ -8,7 +8,7 @@ import torch
 
 from blt.codec import BOE_ID, BOS_ID
 from blt.model.blt import BLT
-from blt.model.hash_embedding import NgramHashes, ngram_hashes
+from blt.model.hash_embedding import host_hashes, ngram_hashes
 from blt.model.layout import Layout, lay_out
 from blt.model.patch_memory import OpenPatches, ReadablePatches
 from blt.nn import (
@@ -22,10 +22,8 @@ from blt.nn import (
     TransformerConfig,
     WindowPattern,
     dtype_of_states,
-    in_last_segment,
-    take,
-    without_autocast,
 )
+from blt.ops import in_last_segment, take, without_autocast
 from blt.patching.patches import Patches
 from blt.shapes import Bool, Float, Int, Tensor
 
@@ -62,7 +60,7 @@ class BLTState:
         """See `RowPosition`, for these three."""
         self.newest_patch: HostInts = np.full(batch, -1)
         self.patch_start: HostInts = np.zeros(batch, dtype=np.int64)
-        self._hashes = NgramHashes(config.hash_embedding)
+        self._hashes = host_hashes(config.hash_embedding)
         self._ids: HostInts = np.zeros(
             (batch, self._hashes.longest + max_rollback), dtype=np.int64
         )  # a ring by position

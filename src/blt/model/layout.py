@@ -1,12 +1,11 @@
 """The byte ↔ patch index maps, computed once per forward pass."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
 from blt.codec import BOS_ID
-from blt.nn import run_positions
+from blt.ops import run_positions
 from blt.patching.patches import Patches
 from blt.shapes import Int, Tensor
 
@@ -32,17 +31,6 @@ class Layout:
     def num_slots(self) -> int:
         """P."""
         return self.patch_documents.shape[1]
-
-    @cached_property
-    def nonempty(self) -> Int[Tensor, " N"]:
-        """Flat indices, among all B·P slots, of those that hold a patch."""
-        return (self.patch_documents.flatten() >= 0).nonzero()[:, 0]
-
-    @cached_property
-    def nonempty_documents(self) -> Int[Tensor, " N"]:
-        """Document numbers of these patches, unique across rows."""
-        rows = torch.arange(len(self.documents), device=self.documents.device)[:, None]
-        return (self.patch_documents + rows * (self.documents.shape[1] + 1)).flatten()[self.nonempty]
 
 
 def lay_out(byte_ids: Int[Tensor, "B T"], patches: Patches) -> Layout:

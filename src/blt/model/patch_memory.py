@@ -5,7 +5,8 @@ import torch
 
 from blt.model.blt import LocalDecoder, LocalEncoder
 from blt.model.cross_attention import BytesReadPatch
-from blt.nn import HostInts, attend_within_slots, segment_max
+from blt.nn import HostInts
+from blt.ops import attend_within_slots, segment_max
 from blt.shapes import Float, Int, Tensor
 
 

@@ -1,9 +1,8 @@
 """Linear layers without bias."""
 
-import torch
 from torch import nn
 
-from blt.ops.native.products import FusedLinear, multiplies
+from blt.ops import linear
 from blt.shapes import Float, Tensor
 
 
@@ -15,7 +14,4 @@ class Linear(nn.Linear):
 
     def forward(self, states: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead O"]:
         """Multiply by the weight; under autocast, in its precision."""
-        is_bfloat16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        if is_bfloat16 and torch.is_grad_enabled() and multiplies(self.weight):
-            return FusedLinear.of(states, self.weight)
-        return super().forward(states)
+        return linear(states, self.weight)

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from blt.ops.native.fused import FusedSum, fits
+from blt.ops import residual_add
 from blt.shapes import Float, Tensor
 
 
@@ -25,6 +25,4 @@ def add(
         if dropout
         else None
     )
-    if states.dtype == torch.float32 and fits(states, widths=(states.shape[-1],)) and fits(update, widths=()):
-        return FusedSum.of(states, update, factors)
-    return states + (update if factors is None else (update * factors[..., None]).to(states.dtype))
+    return residual_add(states, update, factors)

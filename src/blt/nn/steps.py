@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from blt.nn.cache import KeyValueCache, StepInputs
-from blt.nn.rotary import RotaryTable, rotary_frequencies
 from blt.nn.transformer import Layer, Transformer
+from blt.ops import RotaryTable, rotary_frequencies
 from blt.shapes import Float, Tensor
 
 

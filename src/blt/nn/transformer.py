@@ -4,33 +4,25 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from blt.nn.attention import Attend, SelfAttention
 from blt.nn.configuration import TransformerConfig
 from blt.nn.linear import Linear
 from blt.nn.residual import add
-from blt.nn.rotary import RotaryTable
-from blt.ops.native.fused import FusedNorm, FusedSwiGLU, fits
+from blt.ops import RotaryTable, rms_norm, swiglu
 from blt.shapes import Float, Tensor
 
 
 class RMSNorm(nn.RMSNorm):
-    """RMSNorm (Zhang and Sennrich 2019), computed in its weight's precision even under autocast.
-
-    The output has the dtype of the matmuls that follow: the fused version returns autocast's dtype under autocast.
-    """
+    """RMSNorm (Zhang and Sennrich 2019), computed in its weight's precision even under autocast."""
 
     def __init__(self, dim: int, *, epsilon: float) -> None:
         super().__init__(dim, eps=epsilon)
 
     def forward(self, states: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """Normalise each state to mean square 1 and apply the weight."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-        is_served = self.weight.dtype == torch.float32 and dtype in (torch.float32, torch.bfloat16)
-        if is_served and fits(states, widths=(self.weight.numel(),)):
-            return FusedNorm.of(states, self.weight, self.eps, dtype)
-        return super().forward(states.to(self.weight.dtype))
+        assert self.eps is not None
+        return rms_norm(states, self.weight, epsilon=self.eps)
 
 
 class FeedForward(nn.Module):
@@ -45,13 +37,6 @@ class FeedForward(nn.Module):
     def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Apply the feed-forward layer to each position."""
         return self.down(swiglu(self.gate(states), self.up(states)))
-
-
-def swiglu(gate: Float[Tensor, "*lead D"], up: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
-    """Return silu(gate) × up."""
-    if fits(gate, up, widths=(gate.shape[-1],)):
-        return FusedSwiGLU.of(gate, up)
-    return F.silu(gate) * up
 
 
 class Layer(nn.Module):

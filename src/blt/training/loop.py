@@ -14,13 +14,13 @@ from blt.codec import BYTE_OFFSET
 from blt.data import NOT_PREDICTED, Batch, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
+from blt.ops import fast_matmul_dtype
 from blt.training.checkpoints import Checkpoints, Progress, require_finite
 from blt.training.gradients import clip_gradients
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective, to_device
 from blt.training.optimizers import build_optimizers
 from blt.training.parts import PartsConfig, freeze
-from blt.training.precision import has_fast_bfloat16
 from blt.training.recipe import LoopConfig
 from blt.training.stopping import Stopped
 
@@ -186,5 +186,5 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
 
 def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
     """Return the precision of matrix products: bfloat16 where asked for, or by itself where the hardware has it."""
-    by_itself = config.precision == "auto" and has_fast_bfloat16(device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=by_itself or config.precision == "bfloat16")
+    dtype = fast_matmul_dtype(device) if config.precision == "auto" else getattr(torch, config.precision)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

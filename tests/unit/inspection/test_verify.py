@@ -13,7 +13,8 @@ from blt.inspection.deviation import Witness
 from blt.inspection.sample import MAX_TEXT, PARAGRAPH, Sample
 from blt.lm import DecodingSession
 from blt.model import BLT
-from blt.nn import WindowPattern, segment_max
+from blt.nn import WindowPattern
+from blt.ops import segment_max
 from blt.patching import ByteRule, EntropyRiseRule, EntropyRule, Patches, SpaceRule, StaticRule, patch
 
 TEXT = b"Tom had a red ball, and Zo\xc3\xab had none."
@@ -78,7 +79,7 @@ def has_an_entropy_model_that_sees_both_ways(lm, monkeypatch):
     class BothWays(WindowPattern):
         def __init__(self, segments, *, window):
             super().__init__(segments, window=window)
-            self.visible = torch.ones_like(self.visible)
+            self.runs.blocks.mask = torch.ones_like(self.runs.blocks.mask)
 
     monkeypatch.setattr(blt.entropy.model, "WindowPattern", BothWays)
 

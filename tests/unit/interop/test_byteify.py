@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from blt.ops import rotary_table
+
 pytest.importorskip("gguf")
 pytest.importorskip("transformers")
 
@@ -13,7 +15,7 @@ from blt.interop.byteify import byteify
 from blt.interop.llama import read_llama
 from blt.model.hash_embedding import ngram_hashes
 from blt.model.layout import lay_out
-from blt.nn import CausalPattern, rotary_table
+from blt.nn import CausalPattern
 from llama_models import new_llama
 
 

@@ -3,22 +3,25 @@
 import pytest
 import torch
 
-import blt.ops.native.fused
 from blt.model import LocalConfig
-from blt.nn import Transformer, WindowPattern, rotary_table
+from blt.nn import Transformer, WindowPattern
 from blt.nn.residual import add
 from blt.nn.transformer import Layer
+from blt.ops import only_references, rotary_table
 
 SHAPE = (20, 133, 32)
 
 
-@pytest.fixture(params=[True, False], ids=["fused", "pytorch"])
-def _fused(request, monkeypatch):
-    if not request.param:
-        monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
+@pytest.fixture(params=["native", "pytorch"])
+def _backend(request):
+    if request.param == "native":
+        yield
+        return
+    with only_references():
+        yield
 
 
-@pytest.mark.usefixtures("_fused")
+@pytest.mark.usefixtures("_backend")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_some_positions_go_without_an_update_and_the_others_get_more(dtype):
     torch.manual_seed(0)
@@ -32,7 +35,7 @@ def test_some_positions_go_without_an_update_and_the_others_get_more(dtype):
     torch.testing.assert_close(of_update, torch.where(is_kept, above / 0.75, 0).to(dtype))
 
 
-@pytest.mark.usefixtures("_fused")
+@pytest.mark.usefixtures("_backend")
 def test_without_dropout_it_is_a_sum():
     states, update = torch.randn(SHAPE), torch.randn(SHAPE)
     assert torch.equal(add(states, update), states + update)

@@ -1,7 +1,8 @@
 import numpy as np
 import torch
 
-from blt.nn import KeyValueCache, LocalConfig, StackSteps, StepInputs, Transformer, rotary_table
+from blt.nn import KeyValueCache, LocalConfig, StackSteps, StepInputs, Transformer
+from blt.ops import rotary_table
 
 SHAPES = ((64, 500000.0), (128, 10000.0), (48, 777.0))
 ROUNDING = 1e-6

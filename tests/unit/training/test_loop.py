@@ -215,7 +215,9 @@ def test_validation_runs_in_evaluation_mode_and_training_does_not(new_trainer):
 def test_products_have_the_precision_asked_for_and_weights_stay_float32(
     new_trainer, precision, built_in, dtype, monkeypatch
 ):
-    monkeypatch.setattr(blt.training.loop, "has_fast_bfloat16", lambda device: built_in)
+    monkeypatch.setattr(
+        blt.training.loop, "fast_matmul_dtype", lambda device: torch.bfloat16 if built_in else torch.float32
+    )
     trainer = new_trainer(precision=precision)
     trainer.run()
     assert set(trainer.objective.seen_dtypes) == {dtype}

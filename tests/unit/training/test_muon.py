@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-import blt.training.muon
-from blt.training.muon import Muon, orthogonalise
+import blt.ops.muon
+from blt.ops import orthogonalise
+from blt.training.muon import Muon
 
 SHAPES = [(32, 32), (24, 80), (80, 24)]
 
@@ -17,7 +18,8 @@ def matrix(shape):
 @pytest.mark.parametrize("fast_bfloat16", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_singular_values_come_near_1_and_vectors_stay(shape, fast_bfloat16, monkeypatch):
-    monkeypatch.setattr(blt.training.muon, "has_fast_bfloat16", lambda device: fast_bfloat16)
+    dtype = torch.bfloat16 if fast_bfloat16 else torch.float32
+    monkeypatch.setattr(blt.ops.muon, "fast_matmul_dtype", lambda device: dtype)
     given = matrix(shape)
     left, _, right = torch.linalg.svd(given, full_matrices=False)
     found = orthogonalise(given, num_iterations=5)
@@ -32,7 +34,7 @@ def test_singular_values_come_near_1_and_vectors_stay(shape, fast_bfloat16, monk
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_step_moves_by_the_orthogonalised_nesterov_momentum(shape, monkeypatch):
-    monkeypatch.setattr(blt.training.muon, "has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(blt.ops.muon, "fast_matmul_dtype", lambda device: torch.float32)
     weight, gradients = torch.nn.Parameter(torch.randn(shape)), [matrix(shape), matrix(shape).flip(0)]
     optimizer = Muon([weight], lr=0.1, momentum=0.9, weight_decay=0.5)
     wanted, average = weight.detach().clone(), torch.zeros(shape)

@@ -6,12 +6,16 @@ import jaxtyping
 import pytest
 import torch
 
-from blt.nn import attend_to_slots, attend_within_slots, embedding_bag, segment_max
-from blt.nn.rotary import rotary_table
 from blt.nn.transformer import Layer, RMSNorm, TransformerConfig
-from blt.ops.native import abi, build, fused
-from blt.ops.native.fused import FusedAttention, FusedBag, FusedRotation, FusedSum, FusedSwiGLU
-from blt.ops.native.products import multiplies, muon_step
+from blt.ops import (
+    attend_to_slots,
+    attend_within_slots,
+    embedding_bag,
+    rotary_table,
+    segment_max,
+)
+from blt.ops.linear import fits_tiles
+from blt.ops.native import abi, build, operators
 
 pytestmark = pytest.mark.skipif(build.load("training") is None, reason="no compiler here")
 
@@ -108,9 +112,9 @@ def test_slots_of_another_type_or_shape_are_refused(function):
 )
 def test_runs_that_break_their_contract_are_refused(dtype, first, message):
     heads = [torch.randn(HEADS).to(dtype) for _ in range(3)]
-    FusedAttention.of(*heads, torch.tensor([[0, 0, 1, 1, 4, 5]] * 2))
+    torch.ops.blt.attend_to_runs(*heads, torch.tensor([[0, 0, 1, 1, 4, 5]] * 2))
     with pytest.raises(ValueError, match=message):
-        FusedAttention.of(*heads, torch.tensor(first))
+        torch.ops.blt.attend_to_runs(*heads, torch.tensor(first))
 
 
 def test_rows_of_a_table_are_checked_in_the_backward_pass_too():
@@ -120,22 +124,22 @@ def test_rows_of_a_table_are_checked_in_the_backward_pass_too():
     given = torch.ones(1, 32)
     for wrong in (-1, 4):
         with pytest.raises(ValueError, match="indices"):
-            fused.call("scatter_rows", given, torch.tensor([[0, wrong]]), 1, 2, 4, 32, torch.zeros(4, 32))
-    FusedBag.of(indices, table).sum().backward()
+            operators.call("scatter_rows", given, torch.tensor([[0, wrong]]), 1, 2, 4, 32, torch.zeros(4, 32))
+    torch.ops.blt.embedding_bag(indices, table).sum().backward()
     assert torch.equal(table.grad, torch.tensor([1.0, 1, 0, 0])[:, None].expand(4, 32))
 
 
 def test_shapes_that_do_not_fit_together_are_refused():
     with pytest.raises(ValueError, match="expected equal shapes"):
-        FusedSwiGLU.of(torch.randn(3, 32), torch.randn(2, 32))
+        torch.ops.blt.swiglu(torch.randn(3, 32), torch.randn(2, 32))
     with pytest.raises(ValueError, match="expected equal shapes"):
-        FusedSum.of(torch.randn(3, 32), torch.randn(2, 32), None)
+        torch.ops.blt.residual_add(torch.randn(3, 32), torch.randn(2, 32), None)
     with pytest.raises(ValueError, match="expected equal shapes"):
-        FusedSum.of(torch.randn(3, 32), torch.randn(3, 32), torch.ones(2))
+        torch.ops.blt.residual_add(torch.randn(3, 32), torch.randn(3, 32), torch.ones(2))
     with pytest.raises(ValueError, match=r"torch\.float64"):
-        FusedSum.of(torch.randn(3, 32), torch.randn(3, 32), torch.ones(3, dtype=torch.float64))
+        torch.ops.blt.residual_add(torch.randn(3, 32), torch.randn(3, 32), torch.ones(3, dtype=torch.float64))
     with pytest.raises(ValueError, match="expected equal shapes"):
-        FusedAttention.of(torch.randn(HEADS), torch.randn(HEADS), torch.randn(2, 5, 2, 32), RIGHT)
+        torch.ops.blt.attend_to_runs(torch.randn(HEADS), torch.randn(HEADS), torch.randn(2, 5, 2, 32), RIGHT)
 
 
 def test_angles_that_all_rows_share_are_taken_as_pytorch_takes_them():
@@ -144,25 +148,25 @@ def test_angles_that_all_rows_share_are_taken_as_pytorch_takes_them():
     cos, sin = table
     first, second = states.chunk(2, dim=-1)
     expected = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    torch.testing.assert_close(FusedRotation.of(states, cos, sin), expected)
+    torch.testing.assert_close(torch.ops.blt.rotate(states, cos, sin, 1.0), expected)
 
 
 def test_what_cannot_be_computed_is_an_error_and_not_nothing(monkeypatch):
-    fused.call("use_tiles", 0)
+    operators.call("use_tiles", 0)
     try:
         states = torch.zeros(4, 32, dtype=torch.bfloat16)
         with pytest.raises(RuntimeError, match="not supported on this processor"):
-            fused.call("weight_gradient", states, states, 4, 32, 32, torch.empty(32, 32))
+            operators.call("weight_gradient", states, states, 4, 32, 32, torch.empty(32, 32))
         square = torch.zeros(32, 32)
         with pytest.raises(RuntimeError, match="not supported"):
-            muon_step(square, square, square, momentum=0, rate=1, kept=1, coefficients=torch.zeros(5, 3))
+            torch.ops.blt.muon_step(square, square.clone(), square.clone(), 0.0, 1.0, 1.0, torch.zeros(5, 3))
     finally:
-        fused.call("use_tiles", 1)
+        operators.call("use_tiles", 1)
 
 
 def test_matrices_without_numbers_are_left_to_pytorch():
-    assert not multiplies(torch.zeros(0, 32))
-    assert not multiplies(torch.zeros(32, 0))
+    assert not fits_tiles(torch.zeros(0, 32))
+    assert not fits_tiles(torch.zeros(32, 0))
 
 
 def test_memory_that_there_is_not_is_an_error_and_no_crash():

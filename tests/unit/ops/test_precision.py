@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import blt.training.precision
-from blt.training.precision import has_fast_bfloat16
+import blt.ops.precision
+from blt.ops.precision import has_fast_bfloat16
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,13 @@ from blt.training.precision import has_fast_bfloat16
     ],
 )
 def test_a_cpu_is_fast_in_bfloat16_by_amx_or_by_dot_products_of_the_full_rate(units, is_intel, is_fast, monkeypatch):
-    monkeypatch.setattr(blt.training.precision, "_has", units.__contains__)
-    monkeypatch.setattr(blt.training.precision, "_is_intel", lambda: is_intel)
+    monkeypatch.setattr(blt.ops.precision, "_has", units.__contains__)
+    monkeypatch.setattr(blt.ops.precision, "_is_intel", lambda: is_intel)
     assert has_fast_bfloat16(torch.device("cpu")) is is_fast
 
 
 def test_a_unit_that_pytorch_knows_nothing_of_is_not_there():
-    assert not blt.training.precision._has("unit of another world")
+    assert not blt.ops.precision._has("unit of another world")
 
 
 def test_devices_of_other_kinds_are_not():

@@ -1,4 +1,4 @@
-"""The fused functions give what PyTorch gives, and the same gradients."""
+"""The native kernels give what the references give, and the same gradients."""
 
 import os
 import shutil
@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import blt.ops.native.fused
-from blt.nn import (
-    CausalPattern,
-    WindowPattern,
+from blt.nn import CausalPattern, WindowPattern
+from blt.nn.transformer import RMSNorm
+from blt.ops import (
     attend_to_slots,
     attend_within_slots,
     embedding_bag,
+    only_references,
     rotary_table,
     rotate,
     run_positions,
     segment_max,
+    swiglu,
 )
-from blt.nn.transformer import RMSNorm, swiglu
 from blt.ops.native.build import load
 
 pytestmark = pytest.mark.skipif(load("training") is None, reason="no compiler here")
@@ -128,7 +128,8 @@ def test_attention_in_bfloat16_is_that_of_pytorch_in_float32(pattern, width):
     torch.manual_seed(0)
     inputs = [torch.randn(2, length, 3, width).bfloat16() for _ in range(3)]
     found = with_gradients(attend, inputs)
-    wanted = with_gradients(attend.attend_masked, [part.detach().float() for part in inputs])
+    with only_references():
+        wanted = with_gradients(attend, [part.detach().float() for part in inputs])
     for ours, theirs in zip(found, wanted, strict=True):
         assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()
 
@@ -146,7 +147,7 @@ def test_bfloat16_is_multiplied_by_what_compiler_and_processor_have():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CASES)
-def test_results_and_gradients_are_those_of_pytorch(name, dtype, monkeypatch):
+def test_results_and_gradients_are_those_of_pytorch(name, dtype):
     function, make = CASES[name]
     inputs = make(dtype)
     if name == "largest":  # PyTorch divides the gradient among equals, of which bfloat16 has many
@@ -154,22 +155,23 @@ def test_results_and_gradients_are_those_of_pytorch(name, dtype, monkeypatch):
         if dtype == torch.bfloat16:
             return
     found = with_gradients(function, inputs)
-    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
-    wanted = with_gradients(function, [part.detach().float() for part in inputs])
+    with only_references():
+        wanted = with_gradients(function, [part.detach().float() for part in inputs])
     tolerance = {"rtol": 1e-4, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 4e-2}
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours.float(), theirs, **tolerance)
 
 
-def test_a_table_has_the_gradient_of_pytorch(monkeypatch):
+def test_a_table_has_the_gradient_of_pytorch():
     table = [randn(50, 32)]
     found = with_gradients(bag, table)
-    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
-    for ours, theirs in zip(found, with_gradients(bag, table), strict=True):
+    with only_references():
+        wanted = with_gradients(bag, table)
+    for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_the_weight_of_a_norm_has_the_gradient_of_pytorch(monkeypatch):
+def test_the_weight_of_a_norm_has_the_gradient_of_pytorch():
     def gradient():
         layer, states = RMSNorm(WIDTH, epsilon=1e-3), randn(700, WIDTH).detach()
         with torch.no_grad():
@@ -178,8 +180,9 @@ def test_the_weight_of_a_norm_has_the_gradient_of_pytorch(monkeypatch):
         return layer.weight.grad
 
     found = gradient()
-    monkeypatch.setattr(blt.ops.native.fused, "load", lambda source: None)
-    torch.testing.assert_close(found, gradient(), rtol=1e-4, atol=1e-3)
+    with only_references():
+        wanted = gradient()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_a_norm_gives_the_type_of_products_under_autocast():
@@ -210,9 +213,11 @@ def test_gradients_do_not_hang_on_the_number_of_threads(dtype):
 
 
 def test_other_types_and_widths_are_left_to_pytorch():
-    assert not blt.ops.native.fused.fits(torch.zeros(3, 32, dtype=torch.float64), widths=(32,))
-    assert not blt.ops.native.fused.fits(torch.zeros(3, 24), widths=(24,))
-    assert not blt.ops.native.fused.fits(torch.zeros(3, 32), torch.zeros(3, 32, dtype=torch.bfloat16), widths=(32,))
+    states = torch.zeros(3, 32)
+    assert swiglu.is_native(states, states)
+    assert not swiglu.is_native(states.double(), states.double())
+    assert not swiglu.is_native(states[:, :24], states[:, :24])
+    assert not swiglu.is_native(states, states.bfloat16())
     states = torch.randn(3, 24, dtype=torch.float64)
     assert torch.equal(swiglu(states, states), F.silu(states) * states)
 

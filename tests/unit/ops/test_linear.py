@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from blt.nn import Linear
+from blt.ops import orthogonalise
+from blt.ops.linear import fits_tiles
 from blt.ops.native.build import load
-from blt.ops.native.products import multiplies
-from blt.training.muon import Muon, orthogonalise
+from blt.training.muon import Muon
 
 library = load("training")
 pytestmark = pytest.mark.skipif(library is None or library.blt_bfloat16_products() != 2, reason="no AMX here")
@@ -27,7 +28,7 @@ def with_gradients(layer, states, above):
 def test_a_linear_map_and_its_gradients_are_those_of_pytorch(inputs, outputs, lead, dtype):
     torch.manual_seed(0)
     layer, states = Linear(inputs, outputs), torch.randn(*lead, inputs).to(dtype)
-    assert multiplies(layer.weight)
+    assert fits_tiles(layer.weight)
     above = torch.randn(*lead, outputs).bfloat16()
     out, of_states, of_weight = with_gradients(layer, states, above)
     rounded, matrix = states.bfloat16().double(), layer.weight.detach().bfloat16().double()
@@ -54,9 +55,9 @@ def test_gradients_do_not_hang_on_the_number_of_threads():
 
 
 def test_other_sizes_and_frozen_weights_are_left_to_pytorch():
-    assert not multiplies(torch.zeros(32, 48))
-    assert not multiplies(torch.zeros(32, 32, dtype=torch.float64))
-    assert not multiplies(torch.zeros(64, 32).T)
+    assert not fits_tiles(torch.zeros(32, 48))
+    assert not fits_tiles(torch.zeros(32, 32, dtype=torch.float64))
+    assert not fits_tiles(torch.zeros(64, 32).T)
     layer, states = Linear(32, 48), torch.randn(5, 32, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(states).dtype == torch.bfloat16

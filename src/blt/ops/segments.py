@@ -3,9 +3,12 @@
 The positions of a slot are contiguous; index P, one past the last slot, is a sentinel for "no slot".
 """
 
+from typing import Any
+
 import torch
 
-from blt.ops.native.fused import FusedBag, FusedCrossAttention, FusedMaximum, fits
+from blt.ops.native.operators import call, check_equal, define, differentiate, serves
+from blt.ops.registry import operator
 from blt.shapes import Bool, Float, Int, Tensor
 
 
@@ -28,13 +31,68 @@ def segment_sum(
     return summed[:, :num_slots].reshape(states.shape[0], num_slots, *states.shape[2:])
 
 
+def _max_kernel(states: Tensor, slots: Tensor, num_slots: int) -> tuple[Tensor, Tensor]:
+    check_equal("segment_max", states.shape[:2], slots.shape)
+    states, slots = states.contiguous(), slots.contiguous()
+    batch, length, dim = states.shape
+    out = states.new_zeros(batch, num_slots, dim)
+    places = states.new_full((batch, num_slots, dim), -1, dtype=torch.int64)
+    call("largest_forward", states.dtype, states, slots, batch, length, num_slots, dim, out, places)
+    return out, places
+
+
+def _max_fake(states: Tensor, slots: Tensor, num_slots: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    shape = (states.shape[0], num_slots, states.shape[2])
+    return states.new_empty(shape), states.new_empty(shape, dtype=torch.int64)
+
+
+def _max_backward(given: Tensor, places: Tensor, length: int) -> Tensor:
+    given, places, (batch, num_slots, dim) = given.contiguous(), places.contiguous(), given.shape
+    gradient = given.new_zeros(batch, length, dim)
+    call("largest_backward", given.dtype, given, places, batch, length, num_slots, dim, gradient)
+    return gradient
+
+
+_MAX = define(
+    "segment_max(Tensor states, Tensor slots, SymInt num_slots) -> (Tensor, Tensor)", _max_kernel, fake=_max_fake
+)
+_MAX_BACKWARD = define(
+    "segment_max_backward(Tensor given, Tensor places, SymInt length) -> Tensor",
+    _max_backward,
+    fake=lambda given, _, length: given.new_empty(given.shape[0], length, given.shape[2]),
+)
+
+
+def _max_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.length = inputs[0].shape[1]
+    ctx.save_for_backward(output[1])
+
+
+def _max_gradients(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+    return _MAX_BACKWARD(given, *ctx.saved_tensors, ctx.length), None, None
+
+
+differentiate(_MAX, _max_gradients, setup=_max_setup)
+
+
+def _max_serves(states: Tensor, slots: Tensor, *, num_slots: int) -> bool:  # noqa: ARG001
+    return serves(states)
+
+
+def _max_native(states: Tensor, slots: Tensor, *, num_slots: int) -> Tensor:
+    found: Tensor = _MAX(states.reshape(*states.shape[:2], -1), slots, num_slots)[0]
+    return found.view(len(states), num_slots, *states.shape[2:])
+
+
+@operator(native=_max_native, serves=_max_serves)
 def segment_max(
     states: Float[Tensor, "B T *rest"], slots: Int[Tensor, "B T"], *, num_slots: int
 ) -> Float[Tensor, "B P *rest"]:
-    """Return the maximum over each slot's positions, per feature; 0 for empty slots."""
+    """Return the maximum over each slot's positions, per feature; 0 for empty slots.
+
+    The native kernel gives the gradient to the first of equal positions, the reference divides it among them.
+    """
     flat = states.reshape(*states.shape[:2], -1)
-    if fits(flat, widths=()):
-        return FusedMaximum.of(flat, slots, num_slots).view(len(states), num_slots, *states.shape[2:])
     index = slots[:, :, None].expand_as(flat)
     start = flat.new_zeros(flat.shape[0], num_slots + 1, flat.shape[2])
     largest = start.scatter_reduce(1, index, flat, reduce="amax", include_self=False)
@@ -52,43 +110,6 @@ def segment_softmax(
     return weights / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
-def attend_within_slots(
-    queries: Float[Tensor, "B P K H E"],
-    keys: Float[Tensor, "B T H E"],
-    values: Float[Tensor, "B T H E"],
-    slots: Int[Tensor, "B T"],
-) -> Float[Tensor, "B P K H E"]:
-    """Attend from each slot's k queries, already scaled, to the positions of that slot; zeros for empty slots."""
-    num_slots = queries.shape[1]
-    if fits(queries, keys, values, widths=(queries.shape[-1],)):
-        return FusedCrossAttention.of(queries, keys, values, slots)
-    own = take(queries, slots)  # B T K H E: the queries of each position's own slot
-    scores = (own * keys[:, :, None]).sum(-1).float()  # B T K H
-    weights = segment_softmax(scores, slots, num_slots=num_slots).to(values.dtype)
-    return segment_sum(weights[..., None] * values[:, :, None], slots, num_slots=num_slots)
-
-
-def attend_to_slots(
-    queries: Float[Tensor, "B T H E"],
-    keys: Float[Tensor, "B P K H E"],
-    values: Float[Tensor, "B P K H E"],
-    slots: Int[Tensor, "B T"],
-) -> Float[Tensor, "B T H E"]:
-    """Attend from each position's query, already scaled, to the k vectors of its slot; zeros for the sentinel P."""
-    if fits(queries, keys, values, widths=(queries.shape[-1],)):
-        return FusedCrossAttention.of(queries, keys, values, slots)
-    return attend_to_vectors(queries, take(keys, slots), take(values, slots))
-
-
-def attend_to_vectors(
-    queries: Float[Tensor, "B T H E"], keys: Float[Tensor, "B T K H E"], values: Float[Tensor, "B T K H E"]
-) -> Float[Tensor, "B T H E"]:
-    """Attend from each position's query, already scaled, to k vectors of its own."""
-    scores = (queries[:, :, None] * keys).sum(-1)  # B T K H
-    weights = torch.softmax(scores.float(), dim=2).to(values.dtype)
-    return (weights[..., None] * values).sum(2)
-
-
 def run_positions(segments: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Return each position's index within its run of equal segment numbers, from 0."""
     index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
@@ -101,14 +122,3 @@ def in_last_segment(segments: Int[Tensor, "B T"], *, lengths: Int[Tensor, " B"])
     """Return which of the first `lengths[b]` positions of each row b are in the same segment as the last of them."""
     times = torch.arange(segments.shape[1], device=segments.device)
     return (times < lengths[:, None]) & (segments == segments.gather(1, lengths[:, None] - 1))
-
-
-def embedding_bag(
-    indices: Int[Tensor, "Z N"], table: Float[Tensor, "R D"], *, sparse: bool = False
-) -> Float[Tensor, "Z D"]:
-    """Sum table rows per position; with `sparse`, the table's gradient holds only the rows that were read."""
-    if sparse:
-        return torch.nn.functional.embedding_bag(indices, table, mode="sum", sparse=True)
-    if table.dtype == torch.float32 and fits(table, widths=(table.shape[1],)):
-        return FusedBag.of(indices, table)
-    return torch.nn.functional.embedding_bag(indices, table, mode="sum")
