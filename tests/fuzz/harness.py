@@ -24,6 +24,8 @@ from blt.errors import BLTError
 
 MEMORY_BYTES = 2 << 30
 SECONDS_PER_INPUT = 20
+_TICKS = 20
+_POLL_SECONDS = 0.02
 SHRINK_SECONDS = 60
 SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None  # in memory, where there is such a folder
 FAILURES = Path(__file__).parent / "failures"
@@ -114,7 +116,9 @@ def execute(check: Check, value: Value, folder: Path) -> None:
     """Return a fuzzer one input, and pass on only what it must not do."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_INPUT)
+    tick = SECONDS_PER_INPUT / _TICKS
+    signal.signal(signal.SIGALRM, _Ticks())
+    signal.setitimer(signal.ITIMER_REAL, tick, tick)
     try:
         check(value, folder)
     except BLTError as error:
@@ -129,6 +133,21 @@ def execute(check: Check, value: Value, folder: Path) -> None:
 
 class _TooLongError(BaseException):
     """An input takes too long; no `except Exception` may swallow it."""
+
+
+class _Ticks:
+    """Answers each tick of the clock, and stops an input at the last one.
+
+    Ticks are counted, not time, since a process that is stopped for a while (SIGSTOP) gets one at most meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._left = _TICKS
+
+    def __call__(self, signum: int, frame: object) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            raise _TooLongError(f"longer than {SECONDS_PER_INPUT} s")
 
 
 def _try_seeds(fuzzer: Fuzzer, folder: Path) -> None:
@@ -237,7 +256,6 @@ def _in_child(work: Callable[[], None], seconds: float = 240) -> int:
             limit = _mapped_bytes() + MEMORY_BYTES  # beside what a large parent, such as the whole suite, has mapped
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            signal.signal(signal.SIGALRM, _raise_too_long)
             logging.disable()
             faulthandler.disable()
             work()
@@ -246,18 +264,13 @@ def _in_child(work: Callable[[], None], seconds: float = 240) -> int:
             traceback.print_exc()
         finally:
             os._exit(status)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    for _ in range(int(seconds / _POLL_SECONDS)):  # counted, since this process may be stopped for a while too
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status
-        time.sleep(0.02)
+        time.sleep(_POLL_SECONDS)
     os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]
-
-
-def _raise_too_long(signum: int, frame: object) -> None:
-    raise _TooLongError(f"longer than {SECONDS_PER_INPUT} s")
 
 
 def _describe(status: int) -> str:

@@ -80,3 +80,14 @@ def test_a_failing_file_of_a_folder_is_kept_with_the_folder(tmp_path):
 def test_memory_status_silence_and_time_are_failures(tmp_path, monkeypatch, check, failure):
     monkeypatch.setattr("tests.fuzz.harness.SECONDS_PER_INPUT", 0.5)
     assert run_on(check, [b"a"], tmp_path).failure == failure
+
+
+def test_time_for_which_a_process_is_stopped_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.fuzz.harness.SECONDS_PER_INPUT", 1)
+
+    def check(data, folder):
+        if data == b"a":
+            going_on = f"kill -STOP {os.getpid()}; sleep 2; kill -CONT {os.getpid()}"
+            subprocess.run(["sh", "-c", going_on], check=True)
+
+    assert run_on(check, [b"a"], tmp_path, seconds=0).failure is None
