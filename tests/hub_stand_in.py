@@ -14,7 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+try:
+    from huggingface_hub.utils import close_session
+except ImportError:  # before huggingface_hub 1.0
+    from huggingface_hub.utils import reset_sessions as close_session
 
 LFS_FROM = 10_000
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
@@ -85,7 +90,7 @@ def the_only_hub(monkeypatch, folder):
     set_endpoint(monkeypatch, stand_in.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(folder / "no-tokens"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(folder / "no-tokens"), raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "no_proxy"):

@@ -19,7 +19,7 @@ from blt.configuration import check
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.generation import Generation, GenerationOptions, generate, stream
 from blt.lm.card import CardFigure, write_card
-from blt.lm.folder import count_tensors, download, read_card, read_config, read_weights, write_lm
+from blt.lm.folder import MODEL_FOLDER, count_tensors, download, read_card, read_config, read_weights, write_lm
 from blt.lm.hub import upload
 from blt.lm.language_model import DTYPES, LOADED_AS, WEIGHT_TYPES, LanguageModel, check_loaded_as
 from blt.nn import quantized_as, requantize_weights_
@@ -103,6 +103,7 @@ class ByteLM(LanguageModel):
         self,
         name: str,
         *,
+        replace: bool = False,
         private: bool | None = None,
         token: str | bool | None = None,
         revision: str | None = None,
@@ -116,7 +117,8 @@ class ByteLM(LanguageModel):
         """Upload the model folder to the Hugging Face Hub, in one commit.
 
         Args:
-            name: owner/model; made if it is not there.
+            name: owner/model; made if it is not there, replaced if it is a model of blt.
+            replace: whether a model of other software, or other files, may be replaced too.
             private: only for a new model; by default as the owner's settings are.
             token: of the Hub; by default the one that is logged in.
             revision: branch, made if it is not there; by default the main one.
@@ -131,7 +133,7 @@ class ByteLM(LanguageModel):
             The address of the commit.
 
         Raises:
-            ModelFolderError: not allowed, or no way to the Hub.
+            ModelFolderError: the name holds something else, not allowed, or no way to the Hub.
         """
         check(
             not self.card or (license is None and not figures),
@@ -151,6 +153,8 @@ class ByteLM(LanguageModel):
             return upload(
                 folder,
                 name,
+                kind=MODEL_FOLDER,
+                replace=replace,
                 message=commit_message,
                 private=private,
                 token=token,

@@ -5,16 +5,20 @@ Cache, tokens, mirrors and working offline are those of `huggingface_hub`, with 
 """
 
 import inspect
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blt.checkpoint import FolderKind
 from blt.configuration import check
 from blt.errors import ModelFolderError
 
 WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "entropy_model/params.json", "README.md")
 """What is downloaded: what some reader of this package reads."""
 LIBRARY = "blt"
+MADE_BY_THE_HUB = ".gitattributes"
+"""What a new model on the Hub holds."""
 LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token"
 
 
@@ -66,6 +70,8 @@ def upload(
     folder: Path,
     name: str,
     *,
+    kind: FolderKind,
+    replace: bool,
     message: str,
     private: bool | None,
     token: str | bool | None,
@@ -74,11 +80,14 @@ def upload(
 ) -> str:
     """Make a model on the Hub what a folder is, in one commit.
 
-    Weights of an earlier version that the folder does not have, such as other shards, are deleted.
+    The rule is that of `check_replaceable`: only an absent model, an empty one, or one of the same kind is replaced.
+    Weights of an earlier version that the folder does not have, such as other shards, are deleted; no other files are.
 
     Args:
         folder: what is uploaded.
         name: owner/model, or a model of one's own; made if it is not there.
+        kind: what the folder is.
+        replace: whether what is there may be of any kind.
         message: of the commit.
         private: only for a new model; None: as the owner's settings are.
         token: of the Hub; None: the one that is logged in.
@@ -89,7 +98,7 @@ def upload(
         The address of the commit.
 
     Raises:
-        ModelFolderError: not allowed, or no way to the Hub.
+        ModelFolderError: something else is there, not allowed, or no way to the Hub.
     """
     import huggingface_hub
 
@@ -98,13 +107,33 @@ def upload(
         name = hub.create_repo(name, private=private, exist_ok=True).repo_id
         if revision is not None:
             hub.create_branch(name, branch=revision, exist_ok=True)
+        held = hub.list_repo_files(name, revision=revision)
+        if not replace:
+            _check_replaceable(hub, name, held, kind=kind, revision=revision)
         files = {path.name: path for path in sorted(folder.iterdir())}
-        stale = [path for path in hub.list_repo_files(name, revision=revision) if _is_weights(path)]
+        stale = [path for path in held if _is_weights(path)]
         operations: list[Any] = [huggingface_hub.CommitOperationDelete(path) for path in stale if path not in files]
         operations += [huggingface_hub.CommitOperationAdd(file, path) for file, path in files.items()]
         return str(hub.create_commit(name, operations, commit_message=message, revision=revision).commit_url)
+    except ModelFolderError:
+        raise
     except Exception as error:
         raise ModelFolderError(f"{name}: not uploaded: {_why(error, revision=revision)}") from error
+
+
+def _check_replaceable(hub: Any, name: str, held: list[str], *, kind: FolderKind, revision: str | None) -> None:
+    """Refuse a model on the Hub that holds files, unless its `config.json` is of the same kind."""
+    if not set(held) - {MADE_BY_THE_HUB}:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        if "config.json" in held:
+            hub.hf_hub_download(name, "config.json", revision=revision, local_dir=scratch)
+        if not kind.is_own(Path(scratch)):
+            shown = ", ".join(sorted(set(held) - {MADE_BY_THE_HUB})[:3])
+            raise kind.error(
+                f"{name}: holds {shown} on the Hub, and is no {kind.noun}; give another name, or replace=True to put "
+                "this model in its place"
+            )
 
 
 def _is_weights(path: str) -> bool:

@@ -196,6 +196,29 @@ def test_an_upload_leaves_no_weights_of_an_earlier_one_and_nothing_else_is_touch
 
 
 @pytest.mark.usefixtures("logged_in")
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"theirs"},
+        {"config.json": b"[" * 100_000, "pytorch_model.bin": b"theirs"},
+        {"README.md": b"# Written by hand"},
+    ],
+    ids=["another model", "no JSON", "a card alone"],
+)
+def test_an_upload_replaces_only_a_model_of_ours_unless_it_is_asked_to(hub, tiny_lm, tmp_path, theirs):
+    for name, content in theirs.items():
+        (tmp_path / name).write_bytes(content)
+    repository = hub.add("me/theirs", tmp_path)
+    before = dict(repository.branches)
+    said = refusal(tiny_lm.push_to_hub, "me/theirs")
+    assert said.startswith(f"me/theirs: holds {', '.join(sorted(theirs))} on the Hub")
+    assert "replace=True" in said
+    assert repository.branches == before
+    tiny_lm.push_to_hub("me/theirs", replace=True)
+    assert torch.equal(load("me/theirs")(IDS), tiny_lm(IDS))
+
+
+@pytest.mark.usefixtures("logged_in")
 def test_an_upload_may_go_to_a_branch(hub, tiny_lm):
     tiny_lm.push_to_hub("me/tiny", revision="trial")
     tiny_lm.push_to_hub("me/tiny", revision="trial")
