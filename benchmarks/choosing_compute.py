@@ -25,8 +25,8 @@ from blt.generation.speed import TEXT, measure_decoding, measure_drafting, measu
 
 CLAIM = "Speed of decoding against bits per byte, by threshold and by type of the weights, on the bundled model"
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-TYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-GUESSES = (0.4, 0.6, 0.8)
+TYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8", "int4": "int4"}
+PROBABILITIES = (0.4, 0.6, 0.8)
 
 
 @click.command()
@@ -55,7 +55,7 @@ def main(text: str, limit: int, rounds: int, num_bytes: int, threads: int, model
         results[name] = {"threshold": lm.patch_rule.threshold, "bits_per_byte": found.bits_per_byte}
         results[name]["mean_patch_bytes"] = found.mean_patch_bytes
     limits, rates = measure_limits(torch.device("cpu")), {name: [] for name in sides}
-    plain, drafting = [], {(by, least): [] for by in ("entropy", "decoder") for least in GUESSES}
+    plain, drafting = [], {(by, least): [] for by in ("entropy", "decoder") for least in PROBABILITIES}
     for _ in range(rounds):
         for name, lm in sides.items():
             speed = measure_decoding(lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=1, repeats=1)

@@ -150,11 +150,28 @@ def drafting(link: Callable[[str], str]) -> str:
             _speed(each["bytes_per_second"]),
             f"{each.get('speed_up', 1):.2f}×",
         ]
-        for name, each in load("choosing-compute-cpu")["results"]["guessing"].items()
+        for name, each in load("choosing-compute-cpu")["results"]["drafting"].items()
     ]
     return _with_source(
         ["drafting", "bytes per pass", "bytes per second", "speed-up"], rows, ["choosing-compute-cpu"], link
     )
+
+
+def quantised(link: Callable[[str], str]) -> str:
+    """What each type of weights costs, with the entropy model as it is and in the same type."""
+    results = load("quantised")["results"]
+    rows = [
+        [
+            name,
+            f"{each['bits_per_byte']:.4f}",
+            f"{each['more_than_float32']:+.4f}",
+            f"{each['patch_ends_that_change']:.1%}",
+        ]
+        for name, each in results.items()
+        if isinstance(each, dict)
+    ]
+    header = ["weights of the BLT, of the entropy model", "bits per byte", "more than float32", "patch ends that change"]
+    return _with_source(header, rows, ["quantised"], link)
 
 
 def recipe(link: Callable[[str], str]) -> str:
@@ -244,6 +261,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "caches": caches,
     "decoding": decoding,
     "drafting": drafting,
+    "quantised": quantised,
     "exactness": exactness,
     "little-text": little_text,
     "llama-cpp": llama_cpp,
