@@ -170,7 +170,12 @@ def quantised(link: Callable[[str], str]) -> str:
         for name, each in results.items()
         if isinstance(each, dict)
     ]
-    header = ["weights of the BLT, of the entropy model", "bits per byte", "more than float32", "patch ends that change"]
+    header = [
+        "weights of the BLT, of the entropy model",
+        "bits per byte",
+        "more than float32",
+        "patch ends that change",
+    ]
     return _with_source(header, rows, ["quantised"], link)
 
 
