@@ -45,7 +45,7 @@ def open_page(browser, *, allowed: tuple[str, ...] = (), **options) -> Iterator:
         options: of Playwright's `new_context`.
     """
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-    context.set_default_timeout(8000)
+    context.set_default_timeout(30_000)  # for machines that are busy with other things
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))

@@ -103,7 +103,8 @@ class App {
     pane.question?.abort();
     const question = (pane.question = new AbortController());
     const bytes = this.bytes.subarray(0, this.model.max_bytes);
-    if (pane.reading.known === bytes.length && isSameRule(pane.reading.rule, pane.rule) && pane.reading.alternatives) return;
+    const { known, rule, alternatives } = pane.reading.upTo(bytes);
+    if (known === bytes.length && isSameRule(rule, pane.rule) && alternatives) return;
     try {
       const reading = await fetchReading(bytes, pane.rule, question.signal);
       if (question.signal.aborted) return;

@@ -182,6 +182,7 @@ export class Curve {
     const release = () => {
       this.slider.removeEventListener("pointermove", drag);
       this.slider.classList.remove("dragged");
+      this.#set(this.#model.threshold); // once more, so that all of the page follows
     };
     this.slider.classList.add("dragged");
     this.slider.addEventListener("pointermove", drag);

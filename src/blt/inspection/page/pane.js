@@ -5,10 +5,13 @@ import { RULES, endsOf, flopsPerByte, patchesOf, scoresOf, thresholdFor } from "
 import { TextView, sentenceOf } from "./text_view.js";
 
 const MOST_BITS = 8; // of surprise, at which the bar of a byte is full
+const MOST_COST = 25; // milliseconds for the text, above which it follows a drag now and then, and not in each frame
 const DEFAULTS = { threshold: 0, rise_threshold: 0, length: 4 };
 
 export class Pane {
   #drawn = 0;
+  #viewTimer = 0;
+  #viewCost = 0; // milliseconds that the text took to draw, last time
 
   /**
    * @param name "A" or "B"
@@ -83,22 +86,32 @@ export class Pane {
     this.#drawn = 0;
     if (!this.reading) return;
     const layout = this.layout();
-    const { reading, patches, scores } = layout;
-    this.reading = reading;
-    const { bytes, byteByByte, hasEnd } = this.page;
+    const { scores } = layout;
+    this.reading = layout.reading;
     const range = rangeOf(scores ?? [], [this.model.rule.threshold ?? 0, this.rule.threshold ?? 0]);
-    this.view.draw({ bytes, patches, known: reading.known, heat: this.heatOf(reading, range), byteByByte, hasEnd });
+    const isDragged = this.slider.classList.contains("dragged");
+    if (!isDragged || this.#viewCost < MOST_COST) this.#drawText(layout, range);
+    else this.#viewTimer ||= setTimeout(() => this.#drawText(this.layout(), range), 2 * this.#viewCost);
     const says = this.#showFigures(layout);
     this.curveModel = scores && {
       ...layout,
-      length: Math.max(bytes.length, 1),
-      range: this.slider.classList.contains("dragged") && this.curveModel ? this.curveModel.range : range,
+      length: Math.max(this.page.bytes.length, 1),
+      range: isDragged && this.curveModel ? this.curveModel.range : range,
       active: this.active,
       threshold: this.rule.threshold,
       label: `${this.rule.type === "entropy-rise" ? "Rise of the entropy" : "Entropy of the next byte"} along the text, in nats`,
       says: `${this.rule.threshold.toFixed(2)} nats: ${says}`,
     };
     this.curve.draw(this.curveModel ?? { scores: null });
+  }
+
+  #drawText({ reading, patches }, range) {
+    clearTimeout(this.#viewTimer);
+    this.#viewTimer = 0;
+    const start = performance.now();
+    const { bytes, byteByByte, hasEnd } = this.page;
+    this.view.draw({ bytes, patches, known: reading.known, heat: this.heatOf(reading, range), byteByByte, hasEnd });
+    this.#viewCost = this.view.element.offsetHeight ? performance.now() - start : 0; // with the layout, which it asks for
   }
 
   /** Return the heights of the bars of all bytes, from 0 to 1, and the one above which they are marked. */

@@ -66,9 +66,8 @@ export class TextView {
   #place(glyph, patch) {
     const element = document.createElement("span");
     element.className = glyph.isSign ? "glyph sign" : "glyph";
-    element.id = this.#prefix + glyph.start;
+    element.start = glyph.start;
     element.setAttribute("role", "option");
-    element.setAttribute("aria-selected", "false");
     element.textContent = glyph.text;
     if (patch === null) element.classList.add("end");
     if (patch === null || glyph.text === " ") element.setAttribute("aria-label", patch === null ? "what comes next" : "space");
@@ -82,9 +81,10 @@ export class TextView {
     if (!glyph) return;
     if (this.#active) {
       this.#active.element.classList.remove("active");
-      this.#active.element.setAttribute("aria-selected", "false");
+      this.#active.element.removeAttribute("aria-selected");
     }
     this.#active = glyph;
+    glyph.element.id = this.#prefix + glyph.start; // only now: a long text has many
     glyph.element.classList.add("active");
     glyph.element.setAttribute("aria-selected", "true");
     glyph.element.setAttribute("aria-label", this.describe(glyph));
@@ -110,7 +110,7 @@ export class TextView {
 
   #point(event, tell) {
     const element = event.target.closest(".glyph");
-    if (element) tell(Number(element.id.slice(this.#prefix.length)));
+    if (element) tell(element.start);
   }
 
   #press(event) {
