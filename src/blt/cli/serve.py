@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import click
@@ -13,6 +14,8 @@ from blt.configuration import check
 from blt.errors import ConfigurationError, DataError, MissingExtraError
 from blt.lm.language_model import LOADED_AS
 
+_SWITCH_SECONDS = 0.0005
+"""How soon a thread lets another have Python: the model's thread comes back from native code every few milliseconds."""
 KEY_VARIABLE = "BLT_API_KEY"
 """The variable of the environment that a key may stand in."""
 
@@ -89,6 +92,7 @@ def serve(
     server = server_of(create_app(lm, config), host=host, port=port, drain_seconds=drain_seconds)
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"{config.model_name}: http://{shown}:{listening.getsockname()[1]} (OpenAI's API under /v1)", err=True)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with listening:
         server.run(sockets=[listening])
 

@@ -34,7 +34,8 @@ class ServingConfig:
     prompt_bytes_per_step: int = 512
     """Bytes of prompts that are read between two bytes of the texts that are being written."""
     stream_interval_ms: int = 40
-    """Least time between two pieces of a stream; bytes that are written meanwhile come in one piece."""
+    """Least time between two pieces of a stream; bytes that are written meanwhile come in one piece. It grows where
+    more than 16 texts are written at once."""
 
     def __post_init__(self) -> None:
         check(bool(self.model_name.strip()), f"model_name: {self.model_name!r} is empty; give a name")

@@ -1,6 +1,7 @@
 """A request's texts on their way from the worker to the event loop."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -84,6 +85,7 @@ class Answer:
         self.is_streamed = is_streamed
         self.rows = [Row(request, threshold_factor=threshold_factor, answer=self) for request in requests]
         self._changed = asyncio.Event()
+        self._over = asyncio.Event()
 
     @property
     def is_over(self) -> bool:
@@ -93,6 +95,8 @@ class Answer:
     def wake(self) -> None:
         """Let `changes` or `whole` go on."""
         self._changed.set()
+        if self.is_over:
+            self._over.set()
 
     async def whole(self) -> list[News]:
         """Wait until every row is over; return what came of each."""
@@ -105,7 +109,7 @@ class Answer:
         """Wait for news, and return them with the numbers of their rows, until all is over.
 
         Args:
-            interval: least seconds between two.
+            interval: least seconds between two; the end does not wait for it.
         """
         told: set[int] = set()
         while len(told) < len(self.rows):
@@ -116,4 +120,5 @@ class Answer:
             if found := [(number, news) for number, news in found if news.new_bytes or news.finish is not None]:
                 yield found
             if interval and len(told) < len(self.rows):
-                await asyncio.sleep(interval)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), interval)

@@ -64,7 +64,8 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         # of the event loop:
-        self._num_admitted = 0
+        self.num_admitted = 0
+        """Texts that are being written or wait, and questions."""
         self._mean_seconds = 1.0
         # of the thread:
         self._engines: dict[float, Engine] = {}  # by factor of the thresholds
@@ -72,6 +73,7 @@ class Worker:
         self._rows: list[Row] = []  # in an engine
         self._calls: deque[_Call] = deque()
         self._has_to_stop = False
+        self._published = 0.0  # when rows that go on have been told last
 
     def start(self) -> None:
         """Start the thread; news go to the event loop that runs now."""
@@ -104,7 +106,7 @@ class Worker:
 
     def release(self, answer: Answer) -> None:
         """Return the room of an answer's rows; those that are not over leave before the next step."""
-        self._num_admitted -= len(answer.rows)
+        self.num_admitted -= len(answer.rows)
         if unfinished := [row for row in answer.rows if row.finish is None]:
             self._messages.put(_Leave(unfinished))
 
@@ -120,7 +122,7 @@ class Worker:
             self._messages.put(_Call(function, future))
             return await asyncio.wrap_future(future)
         finally:
-            self._num_admitted -= 1
+            self.num_admitted -= 1
 
     def note_seconds(self, seconds: float) -> None:
         """Learn how long an answer took, to tell others when to come back."""
@@ -130,13 +132,13 @@ class Worker:
         room = self.config.max_rows + self.config.max_waiting
         if count > room:
             raise APIError(f"{count} texts at once, of which this server takes {room}; send fewer in one request")
-        if self._num_admitted + count > room:
-            rounds = self._num_admitted / self.config.max_rows
+        if self.num_admitted + count > room:
+            rounds = self.num_admitted / self.config.max_rows
             seconds = max(1, min(_MAX_RETRY_AFTER, math.ceil(rounds * self._mean_seconds)))
             self.metrics.rejected.add()
-            message = f"{self._num_admitted} texts are being written or wait already; try again in {seconds} s"
+            message = f"{self.num_admitted} texts are being written or wait already; try again in {seconds} s"
             raise APIError(message, status=429, code="overloaded", retry_after=seconds)
-        self._num_admitted += count
+        self.num_admitted += count
 
     def _deliver(self, news: Sequence[tuple[Row, News]]) -> None:
         for row, one in news:
@@ -237,14 +239,27 @@ class Worker:
                 for row in self._rows:
                     if row.threshold_factor == factor:
                         row.request.fail(error)
-        changed = [row for row in self._rows if row.request.stopped_by or len(row.request.new_bytes) > row.num_shown]
         if self._rows:
             self.metrics.step_seconds.observe(time.perf_counter() - start)
+        changed = self._changed()
         self._rows = [row for row in self._rows if row.request.stopped_by is None]
         self._drop_unused_engines()
         self.metrics.rows.set(len(self._rows))
         self.metrics.waiting.set(len(self._waiting))
-        self._publish([(row, _news(row)) for row in changed if row.is_streamed or row.request.stopped_by])
+        self._publish([(row, _news(row)) for row in changed])
+
+    def _changed(self) -> list[Row]:
+        """Return the rows that have to be told: those that are over or have just begun; all streams, but not often."""
+        now = time.perf_counter()
+        are_told = now >= self._published + self.config.stream_interval_ms / 2000
+        if are_told:
+            self._published = now
+        return [
+            row
+            for row in self._rows
+            if row.request.stopped_by is not None
+            or (row.is_streamed and len(row.request.new_bytes) > row.num_shown and (are_told or not row.num_shown))
+        ]
 
     def _publish(self, news: Sequence[tuple[Row, News]]) -> None:
         assert self._loop is not None

@@ -62,5 +62,5 @@ def test_32_clients_at_once_get_what_each_gets_alone():
                 together = list(pool.map(lambda body: answered(server, client, body), bodies))
         assert together == alone
         assert server.state.metrics.disconnects.value() == 0
-        assert server.state.worker._num_admitted == 0
+        assert server.state.worker.num_admitted == 0
     assert len({str(answer) for answer in alone}) > NUM_CLIENTS * 0.9

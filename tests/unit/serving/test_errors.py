@@ -211,7 +211,7 @@ def test_what_is_too_much_is_told_to_come_back_later():
         assert server.state.metrics.rejected.value() == 3
         for stream in streams:
             stream.close()
-        until(lambda: server.state.worker._num_admitted == 0)
+        until(lambda: server.state.worker.num_admitted == 0)
         assert server.post("/v1/completions", PROMPT | {"max_tokens": 2}).status_code == 200
 
 

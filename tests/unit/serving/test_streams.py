@@ -129,7 +129,7 @@ def test_a_client_that_goes_away_frees_its_row_within_a_step(is_streamed):
         assert gone() == 1
         (engine,) = server.state.worker._engines.values()
         assert engine.num_running == engine.session.num_rows == 0
-        assert server.state.worker._num_admitted == 0
+        assert server.state.worker.num_admitted == 0
         assert server.post("/v1/completions", {"prompt": "Tom", "max_tokens": 3}).status_code == 200
 
 
@@ -145,6 +145,6 @@ def test_a_client_that_goes_away_while_it_waits_is_forgotten():
                 with pytest.raises(openai.APITimeoutError):
                     waiting.completions.create(model="tiny", prompt="a")
             until(lambda: server.state.metrics.waiting.value() == 0)
-            until(lambda: server.state.worker._num_admitted == 1)
+            until(lambda: server.state.worker.num_admitted == 1)
             stream.close()
-        until(lambda: server.state.worker._num_admitted == 0)
+        until(lambda: server.state.worker.num_admitted == 0)

@@ -1,0 +1,251 @@
+"""`blt serve` under load: bytes per second beside the engine alone, time to first byte, overload, disconnects.
+
+    python benchmarks/serving.py --out benchmarks/records/serving-cpu.json
+    python benchmarks/serving.py --what disconnects --requests 10000
+    python benchmarks/serving.py --what exactness --requests 500
+
+The server is a process of its own; clients are coroutines of this one, on the same machine, so they take a share of its
+processors. Every stream ends with a count of its bytes, so no answer can be lost unseen.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from record import write_record
+
+from blt.api import ByteLM
+from blt.generation import Engine, GenerationConfig, Request
+
+CLAIM = "blt serve under load beside the engine alone, in overload, and with clients that go away"
+PROMPTS = ["Once upon a time", "Tom had a red ball. ", "The cat sat on the mat. " * 8, "One day, Lily"]
+NUM_BYTES = 400
+
+
+class Served:
+    """A server in a process of its own."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "blt", "serve", "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        found = re.search(r":(\d+) ", line)
+        assert found is not None, line + self.process.stderr.read()
+        self.port = int(found[1])
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the server has."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def __enter__(self) -> "Served":
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                asyncio.run(ask(self.port, body(0, num_bytes=5)))
+                return self
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError("the server does not answer")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
+
+def body(number: int, *, num_bytes: int = NUM_BYTES) -> dict[str, Any]:
+    """Return request number so and so."""
+    return {
+        "prompt": PROMPTS[number % len(PROMPTS)],
+        "max_tokens": num_bytes,
+        "seed": number,
+        "temperature": 0.7,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def ask(
+    port: int,
+    request: dict[str, Any],
+    *,
+    leave_after: float | None = None,
+    pieces: list[tuple[float, int]] | None = None,
+) -> dict[str, Any]:
+    """Send a request over a connection of its own; return status, bytes, text and times.
+
+    Args:
+        port: of the server on this machine.
+        request: the body.
+        leave_after: go away after so many seconds, whatever has come.
+        pieces: where to note the time of each piece, and its bytes.
+    """
+    start = time.perf_counter()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+    content = json.dumps(request).encode()
+    headers = {"Host": "127.0.0.1", "Content-Type": "application/json", "Connection": "close"}
+    lines = [f"{name}: {value}\r\n" for name, value in (headers | {"Content-Length": len(content)}).items()]
+    head = f"POST /v1/completions HTTP/1.1\r\n{''.join(lines)}\r\n"
+    found: dict[str, Any] = {"status": 0, "bytes": 0, "is_whole": False, "text": ""}
+    try:
+        writer.write(head.encode() + content)
+        async with asyncio.timeout(leave_after):
+            found["status"] = int((await reader.readline()).split()[1])
+            async for line in reader:
+                if not line.startswith(b"data: "):
+                    continue
+                if line.startswith(b"data: [DONE]"):
+                    found["is_whole"] = "error" not in found
+                    break
+                event = json.loads(line[6:])
+                found.setdefault("first", time.perf_counter() - start)
+                if "error" in event:
+                    found["error"] = event["error"]["message"]
+                    continue
+                text = "".join(choice["text"] for choice in event["choices"])
+                found["text"] += text
+                if pieces is not None:
+                    pieces.append((time.perf_counter(), len(text.encode())))
+                if not event["choices"]:
+                    found["bytes"] = event["usage"]["completion_tokens"]
+    except TimeoutError:
+        found["has_left"] = True
+    finally:
+        writer.close()
+    found["seconds"] = time.perf_counter() - start
+    return found
+
+
+async def load(port: int, *, num_clients: int, seconds: float) -> dict[str, Any]:
+    """Let so many clients ask without pause; the rate is that of the time in which all of them do."""
+    numbers, answers, end = iter(range(10**9)), [], time.perf_counter() + seconds
+    pieces: list[tuple[float, int]] = []
+
+    async def client() -> None:
+        while time.perf_counter() < end:
+            answers.append(await ask(port, body(next(numbers)), pieces=pieces))
+
+    start = time.perf_counter() + seconds / 5
+    await asyncio.gather(*(client() for _ in range(num_clients)))
+    num_bytes = sum(count for when, count in pieces if start < when < end)
+    whole = [answer for answer in answers if answer["is_whole"]]
+    first = sorted(answer["first"] for answer in whole)
+    return {
+        "clients": num_clients,
+        "requests": len(answers),
+        "refused": sum(answer["status"] == 429 for answer in answers),
+        "lost": sum(answer["status"] != 429 and not answer["is_whole"] for answer in answers),
+        "bytes_per_second": num_bytes / (end - start),
+        "first_byte_p50_ms": 1000 * statistics.median(first),
+        "first_byte_p99_ms": 1000 * first[min(len(first) - 1, int(0.99 * len(first)))],
+    }
+
+
+def engine_alone(lm: ByteLM, *, num_rows: int, seconds: float) -> float:
+    """Return the bytes per second of the engine, with a new request in place of each that is over."""
+    engine, requests, start = Engine(lm, prompt_bytes_per_step=512), [], time.perf_counter()
+    before = 0
+    while (now := time.perf_counter()) < start + seconds:
+        while engine.num_running < num_rows:
+            number = len(requests)
+            config = GenerationConfig(max_new_bytes=NUM_BYTES, temperature=0.7, seed=number)
+            requests.append(Request(body(number)["prompt"], config))
+            engine.add(requests[-1:])
+        if not before and now > start + seconds / 5:
+            before, since = sum(request.num_written for request in requests), now
+        engine.step()
+    return (sum(request.num_written for request in requests) - before) / (time.perf_counter() - since)
+
+
+async def disconnects(served: Served, *, num_requests: int, num_clients: int) -> dict[str, Any]:
+    """Send requests of which a third is left before its end; no other may lose a byte, and memory has to stay flat."""
+    rng, memory, lost, left, whole = random.Random(0), [], 0, 0, 0
+    numbers = iter(range(num_requests))
+
+    async def client() -> None:
+        nonlocal lost, left, whole
+        for number in numbers:
+            leaves = rng.uniform(0, 0.3) if rng.random() < 1 / 3 else None
+            request = body(number, num_bytes=rng.choice([20, 60, 120])) | {"stream": True}
+            answer = await ask(served.port, request, leave_after=leaves)
+            left += bool(answer.get("has_left"))
+            whole += answer["is_whole"]
+            lost += not answer["is_whole"] and not answer.get("has_left") and answer["status"] != 429
+            if number % max(1, num_requests // 20) == 0:
+                memory.append(served.resident_bytes())
+
+    await asyncio.gather(*(client() for _ in range(num_clients)))
+    return {"requests": num_requests, "left": left, "whole": whole, "lost": lost, "resident_bytes": memory}
+
+
+async def exactness(port: int, *, num_requests: int, num_clients: int) -> dict[str, Any]:
+    """Send requests alone, then many at once; return how many answers differ."""
+    constraints = [{}, {}, {"regex": "([a-z]{2,9} ){1,12}"}, {"json_schema": {"type": "array"}}, {"logprobs": 1}]
+    asked = [
+        body(number, num_bytes=[20, 60, 120][number % 3])
+        | constraints[number % len(constraints)]
+        | {"temperature": [0, 0.7, 1.3][number % 3]}
+        for number in range(num_requests)
+    ]
+    alone = [await ask(port, request) for request in asked]
+    slots = asyncio.Semaphore(num_clients)
+
+    async def one(request: dict[str, Any]) -> dict[str, Any]:
+        async with slots:
+            return await ask(port, request)
+
+    together = await asyncio.gather(*(one(request) for request in asked))
+    different = sum(a["text"] != b["text"] or not b["is_whole"] for a, b in zip(alone, together, strict=True))
+    return {"requests": num_requests, "clients": num_clients, "different": different}
+
+
+@click.command()
+@click.option("--what", type=click.Choice(["load", "overload", "disconnects", "exactness"]), multiple=True)
+@click.option("--clients", default="1,8,32,128", show_default=True)
+@click.option("--seconds", default=10.0, show_default=True, help="Of each load.")
+@click.option("--requests", "num_requests", default=500, show_default=True, help="Of disconnects and exactness.")
+@click.option("--out", type=click.Path(path_type=Path))
+def main(what: tuple[str, ...], clients: str, seconds: float, num_requests: int, out: Path | None) -> None:
+    """Measure a server of the bundled model."""
+    parts = what or ("load", "overload", "disconnects", "exactness")
+    results: dict[str, Any] = {"bytes_per_text": NUM_BYTES, "processors": len(os.sched_getaffinity(0))}
+    if "load" in parts:
+        lm, results["load"] = ByteLM.from_pretrained(), []
+        counts = [int(count) for count in clients.split(",")]
+        with Served("--max-rows", "128", "--max-waiting", "512") as served:
+            for count in counts:
+                alone = engine_alone(lm, num_rows=count, seconds=seconds)
+                found = asyncio.run(load(served.port, num_clients=count, seconds=seconds))
+                again = engine_alone(lm, num_rows=count, seconds=seconds)
+                beside = {"engine_alone": (alone + again) / 2}
+                beside["share_of_engine"] = found["bytes_per_second"] / beside["engine_alone"]
+                results["load"].append(found | beside)
+                print(json.dumps(results["load"][-1]), flush=True)
+    if "overload" in parts:
+        with Served("--max-rows", "16", "--max-waiting", "16") as served:
+            results["overload"] = asyncio.run(load(served.port, num_clients=64, seconds=seconds))
+            print(json.dumps(results["overload"]), flush=True)
+    if "disconnects" in parts:
+        with Served() as served:
+            results["disconnects"] = asyncio.run(disconnects(served, num_requests=num_requests, num_clients=32))
+            print(json.dumps(results["disconnects"]), flush=True)
+    if "exactness" in parts:
+        with Served("--max-rows", "32") as served:
+            results["exactness"] = asyncio.run(exactness(served.port, num_requests=num_requests, num_clients=32))
+            print(json.dumps(results["exactness"]), flush=True)
+    if out is not None:
+        write_record(out, claim=CLAIM, device="cpu", results=results)
+
+
+if __name__ == "__main__":
+    main()
