@@ -35,7 +35,7 @@ class ServingConfig:
     """Bytes of prompts that are read between two bytes of the texts that are being written."""
     stream_interval_ms: int = 40
     """Least time between two pieces of a stream; bytes that are written meanwhile come in one piece. It grows where
-    more than 16 texts are written at once."""
+    more than 8 texts are written at once."""
 
     def __post_init__(self) -> None:
         check(bool(self.model_name.strip()), f"model_name: {self.model_name!r} is empty; give a name")

@@ -20,7 +20,7 @@ from blt.serving.worker import Worker
 FINGERPRINT = f"blt-{__version__}"
 """Of the software; equal seeds give equal texts while it, the weights and the machine stay."""
 
-FULL_RATE_ROWS = 16
+FULL_RATE_ROWS = 8
 """With more texts at once, each stream sends fewer and longer pieces, so that sending costs no more than writing."""
 
 
