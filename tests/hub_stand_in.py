@@ -92,7 +92,7 @@ def the_only_hub(monkeypatch, folder):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
     monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(folder / "no-tokens"), raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

@@ -159,7 +159,7 @@ def _files_of(path: Path, *, error: type[BLTError]) -> dict[Path, dict[str, Tens
 
 
 def _shard(folder: Path, file: str, index: Path, *, error: type[BLTError]) -> dict[str, TensorHeader]:
-    is_name = Path(file).name == file and len(file.encode()) <= MAX_NAME_BYTES and file.isprintable()
+    is_name = file.isprintable() and Path(file).name == file and len(file.encode()) <= MAX_NAME_BYTES
     if not is_name or not file.endswith(".safetensors"):
         raise error(f"{index}: {file!r} is not the name of a safetensors file in this folder")
     if not (folder / file).is_file():

@@ -92,7 +92,16 @@ def test_an_index_that_is_not_of_its_files_is_refused(sharded):
 
 
 @pytest.mark.parametrize(
-    "file", ["../model.safetensors", "/etc/passwd", "weights.bin", "x\n.safetensors", "", "x" * 250 + ".safetensors"]
+    "file",
+    [
+        "../model.safetensors",
+        "/etc/passwd",
+        "weights.bin",
+        "x\n.safetensors",
+        "",
+        "x" * 250 + ".safetensors",
+        "\ud800.safetensors",
+    ],
 )
 def test_an_index_that_names_files_elsewhere_or_pickles_is_refused(sharded, file):
     change_index(sharded, lambda placement: placement.update({"layer.1": file}))
