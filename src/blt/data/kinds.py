@@ -127,7 +127,7 @@ def check_is_text(head: bytes, path: str | Path, name: str, *, text_field: str) 
         raise DataError(f"{name}: {ending} files are not read; unpack it first, or take it as text with --format text")
     line, newline, _ = head.removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
     is_object = re.match(rb'\{\s*"', line) and (not newline or line.rstrip().endswith(b"}"))
-    if is_object and re.search(rb'"' + re.escape(text_field.encode(errors="surrogatepass")) + rb'"\s*:\s*"', line):
+    if is_object and re.search(rb'"' + re.escape(text_field.encode()) + rb'"\s*:\s*"', line):
         what = f"its first line is a JSON object with a field {text_field!r}, but its name does not say JSONL"
         raise DataError(f"{name}: {what}; choose --format jsonl, or --format text to take it as it is")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):

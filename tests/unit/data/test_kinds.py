@@ -59,11 +59,6 @@ def test_jsonl_under_a_name_that_does_not_say_so_is_refused_unless_it_is_told_to
     assert read(path, format="text") == [(before + LINES).removeprefix(b"\xef\xbb\xbf")]
 
 
-def test_a_field_whose_name_is_no_text_is_in_no_line(tmp_path):
-    (tmp_path / "a").write_bytes(LINES)
-    assert read(tmp_path / "a", text_field="\ud800\udcff") == [LINES]
-
-
 @pytest.mark.parametrize("text", [b"{}\n", b'{ "id": 1 }\n', b'{"text": "a"} and more\n', b'say {"text": "a"}\n'])
 def test_text_that_is_a_little_like_jsonl_is_text(tmp_path, text):
     (tmp_path / "a.txt").write_bytes(text)
