@@ -1,6 +1,5 @@
 """Self-attention to runs: each position attends to a contiguous run of positions that ends with itself."""
 
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -22,23 +21,22 @@ class Runs:
     The native kernel computes just the runs. Masks are made where the reference needs them, once for all layers.
     """
 
+    # Masks are kept by hand: `functools.cached_property` takes a lock before Python 3.12, which torch.compile refuses.
+
     def __init__(self, segments: Int[Tensor, "B T"], *, window: int | None = None) -> None:
         """Args: segments: segment number of each position; window: longest run; None for no limit."""
         index, back = torch.arange(segments.shape[1], device=segments.device), run_positions(segments)
         self.first: Int[Tensor, "B T"] = index - (back if window is None else back.clamp_max(window - 1))
-        self.window = window
+        self.blocks = None if window is None else Blocks(self.first, window=window)
+        self._mask: Tensor | None = None
 
-    @cached_property
+    @property
     def mask(self) -> Bool[Tensor, "B 1 T T"]:
-        """Return the attention mask over whole rows."""
-        index = torch.arange(self.first.shape[1], device=self.first.device)
-        return ((index >= self.first[:, :, None]) & (index <= index[:, None]))[:, None]
-
-    @cached_property
-    def blocks(self) -> "Blocks":
-        """Cut rows into blocks, for runs of limited length."""
-        assert self.window is not None
-        return Blocks(self.first, window=self.window)
+        """The attention mask over whole rows."""
+        if self._mask is None:
+            index = torch.arange(self.first.shape[1], device=self.first.device)
+            self._mask = ((index >= self.first[:, :, None]) & (index <= index[:, None]))[:, None]
+        return self._mask
 
 
 class Blocks:
@@ -52,10 +50,16 @@ class Blocks:
         self.size = min(window, self.length)
         self.count = -(-self.length // self.size)
         self.padding = self.count * self.size - self.length
+        self._mask: Tensor | None = None
 
-    @cached_property
+    @property
     def mask(self) -> Bool[Tensor, "Z 1 W X"]:
-        """Return the attention mask of each block: B·N × 1 × W × 2W, or × W where one block holds the row."""
+        """The attention mask of each block: B·N × 1 × W × 2W, or × W where one block holds the row."""
+        if self._mask is None:
+            self._mask = self._visible()
+        return self._mask
+
+    def _visible(self) -> Bool[Tensor, "Z 1 W X"]:
         own = torch.arange(self.count * self.size, device=self.first.device).view(self.count, self.size)  # N W
         seen = own if self.count == 1 else torch.cat([own - self.size, own], dim=1)  # N 2W, or N W
         # What fills up the last block attends to itself alone: a query that attends to nothing would give NaN.
@@ -147,7 +151,7 @@ def attend_to_runs(queries: Heads, keys: Heads, values: Heads, runs: Runs) -> He
 
     The reference needs masks: over whole rows, or over blocks where runs are of limited length.
     """
-    if runs.window is not None:
+    if runs.blocks is not None:
         return runs.blocks.attend(queries, keys, values)
     q, k, v = (part.transpose(1, 2) for part in (queries, keys, values))  # B H T E
     return F.scaled_dot_product_attention(q, k, v, attn_mask=runs.mask).transpose(1, 2)

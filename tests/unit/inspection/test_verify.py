@@ -79,7 +79,7 @@ def has_an_entropy_model_that_sees_both_ways(lm, monkeypatch):
     class BothWays(WindowPattern):
         def __init__(self, segments, *, window):
             super().__init__(segments, window=window)
-            self.runs.blocks.mask = torch.ones_like(self.runs.blocks.mask)
+            self.runs.blocks._mask = torch.ones_like(self.runs.blocks.mask)
 
     monkeypatch.setattr(blt.entropy.model, "WindowPattern", BothWays)
 
