@@ -306,6 +306,34 @@ def test_a_byte_shows_its_alternatives_and_choosing_one_goes_on_from_there(page,
     assert page.is_disabled("#redo")
 
 
+def test_after_choosing_an_alternative_the_model_goes_on_unless_told_otherwise(page, lm):
+    byte = next(byte for byte, _ in read(lm, TEXT).alternatives[6] if byte is not None)
+    prefix = TEXT.encode()[:6] + bytes([byte])
+    expected = lm.generate(prefix, max_new_bytes=30, temperature=0.7, seed=2).data
+    page.click("summary")
+    page.fill("[name=max_tokens]", "30")
+    page.fill("[name=seed]", "2")
+    page.locator(".glyph").nth(6).click()
+    page.locator("aside li button").first.click()
+    page.locator("#speed", has_text="bytes/s ·").wait_for()
+    assert bytes(page.evaluate("() => Array.from(app.bytes)")) == expected
+    page.click("#undo")
+    assert bytes(page.evaluate("() => Array.from(app.bytes)")) == prefix, "one step for what was generated"
+    page.click("#undo")
+    assert page.evaluate("() => new TextDecoder().decode(app.bytes)") == TEXT
+
+
+def test_what_is_typed_without_a_pause_is_one_step_of_undo(page):
+    page.wait_for_timeout(1100)  # since the text was written
+    page.locator("#editor").press("Control+End")
+    page.keyboard.type(" One. Two")
+    assert page.evaluate("() => new TextDecoder().decode(app.bytes)") == TEXT + " One. Two"
+    page.keyboard.press("Control+Z")
+    assert page.evaluate("() => new TextDecoder().decode(app.bytes)") == TEXT
+    wait_until_read(page)
+    assert page.input_value("#editor") == TEXT
+
+
 def test_what_is_generated_is_what_the_model_writes_and_can_be_undone(page, lm):
     page.click("summary")
     page.fill("[name=max_tokens]", "40")
@@ -481,6 +509,38 @@ def test_a_server_that_fails_is_told_and_a_server_that_is_back_is_used(browser, 
         write(page, "Tom ate a crêpe")
         assert not page.is_visible("[role=alert]")
         assert patches_shown(page) == patches_of(lm, "Tom ate a crêpe")
+
+
+def test_an_error_within_a_stream_is_told_and_what_was_written_stays(page):
+    piece, error = (
+        '{"choices": [{"hex": "4142", "finish_reason": null}]}',
+        '{"error": {"message": "the worker has ended"}}',
+    )
+    body = f"data: {piece}\n\ndata: {error}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/completions", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.click("#generate")
+    page.locator("[role=alert]", has_text="the worker has ended").wait_for()
+    wait_until_read(page)
+    assert page.input_value("#editor") == TEXT + "AB"
+    assert page.is_disabled("#stop")
+
+
+def test_a_text_longer_than_the_server_reads_is_read_as_far_as_that(browser, lm):
+    with running(lm, max_read_bytes=20) as server, open_page(browser) as page:
+        visit(page, server.url)
+        page.fill("#editor", TEXT)
+        page.locator("#status", has_text="The first 20 bytes are read").wait_for(state="attached")
+        page.evaluate("() => app.panes[0].drawNow()")
+        assert patches_shown(page)[:-1] == patches_of(lm, TEXT.encode()[:20])
+        assert page.locator(".unread").inner_text() == TEXT.encode()[20:].decode()
+
+
+def test_the_page_of_a_server_with_a_key_works_once_the_browser_has_asked_for_it(browser, lm):
+    key = {"username": "anyone", "password": "secret"}
+    with running(lm, api_key="secret") as server, open_page(browser, http_credentials=key) as page:
+        visit(page, server.url)
+        write(page, "Tom ate")
+        assert patches_shown(page) == patches_of(lm, "Tom ate")
 
 
 def test_a_busy_server_is_asked_again(page, lm):
