@@ -34,7 +34,7 @@ ROWS, WINDOW, BYTES_PER_PATCH = 8, 512, 4
 def made_up_batch(generator: torch.Generator) -> Batch:
     """Draw bytes that are unlike from row to row, as letters of a text are: 27 of them."""
     ids = torch.randint(BYTE_OFFSET + 96, BYTE_OFFSET + 123, (ROWS, WINDOW + 1), generator=generator)
-    return Batch(byte_ids=ids[:, :-1].contiguous(), targets=ids[:, 1:].contiguous(), entropies=None)
+    return Batch.of(ids)
 
 
 def time_steps(*, num_rows: int, is_sparse: bool, steps: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,11 @@ def threshold(entropies: torch.Tensor) -> float:
 def ours(*, bf16: bool) -> tuple[Callable[[], float], dict[str, Any]]:
     keep_freed_memory()
     lm = _model(None, "tinystories-55m", dtype="float32", device="cpu")
-    ids = batch()
-    byte_ids, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    rows = Batch.of(batch())
+    byte_ids, targets = rows.byte_ids, rows.targets
     entropies = lm.entropies(byte_ids)
     rule = EntropyRule(threshold=threshold(entropies))
-    rows = Batch(byte_ids=byte_ids, targets=targets, entropies=entropies)
+    rows = replace(rows, entropies=entropies)
     mean_patch = mean_patch_bytes(patch(byte_ids, rule, entropies=entropies), byte_ids)
     objective = BLTObjective(lm.blt.train(), rule=rule, slots_multiple=1)
     optimizer = torch.optim.AdamW(lm.blt.parameters(), lr=1e-4, fused=True)

@@ -20,7 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from blt.data import NOT_PREDICTED, Batch, Windows
+from blt.data import Batch, Windows
+from blt.loss import NOT_PREDICTED
 from blt.model import BLT
 from blt.nn import attention
 from blt.ops import RotaryTable, orthogonalise, rotate
@@ -39,15 +40,15 @@ def soft_cap(_steps: int) -> AbstractContextManager[Any]:
 
 def z_loss(_steps: int) -> AbstractContextManager[Any]:
     """Add 1e-4 times the squared logarithm of the softmax's denominator (PaLM, 2022)."""
-    honest = objectives.summed_loss
+    honest = objectives.next_byte_loss
 
-    def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    def next_byte_loss(logits: Tensor, targets: Tensor) -> Tensor:
         nats = honest(logits, targets)
         if not torch.is_grad_enabled():
             return nats
         return nats + 1e-4 * logits.logsumexp(-1)[targets != NOT_PREDICTED].square().sum()
 
-    return mock.patch.object(objectives, "summed_loss", summed_loss)
+    return mock.patch.object(objectives, "next_byte_loss", next_byte_loss)
 
 
 def qk_norm(_steps: int) -> AbstractContextManager[Any]:
@@ -91,7 +92,7 @@ def two_bytes_ahead(steps: int) -> Iterator[None]:
         later = torch.where(batch.targets == NOT_PREDICTED, NOT_PREDICTED, later)
         draft = F.rms_norm(states.float(), states.shape[-1:]) @ head["matrix"]
         ahead = F.linear(draft, self.module.hash_embedding.bytes.weight).float()
-        return loss + 0.2 * (1 - done / steps) * objectives.summed_loss(ahead, later)
+        return loss + 0.2 * (1 - done / steps) * objectives.next_byte_loss(ahead, later)
 
     with mock.patch.object(objectives.BLTObjective, "loss_sum", loss_sum), mock.patch.object(BLT, "logits", logits):
         yield

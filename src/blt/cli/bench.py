@@ -149,7 +149,8 @@ def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats
     config, rule = lm.blt.config, lm.patch_rule
     text = TEXT.encode() * (2 + num_bytes // len(TEXT))
     rows = torch.stack([encode(text[start : start + num_bytes + 1]) for start in range(batch)]).to(lm.device)
-    byte_ids, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    rows_of_text = Batch.of(rows)
+    byte_ids = rows_of_text.byte_ids
     entropies = lm.entropies(byte_ids)
     if entropies is not None:
         require_finite(entropies, "entropies")
@@ -157,7 +158,7 @@ def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats
     lm.blt.train()
     objective = BLTObjective(lm.blt, rule=rule, slots_multiple=1)
     optimizers = build_optimizers(lm.blt, AdamWConfig())
-    batch_of_rows = Batch(byte_ids=byte_ids, targets=targets, entropies=entropies)
+    batch_of_rows = dataclasses.replace(rows_of_text, entropies=entropies)
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

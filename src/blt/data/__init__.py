@@ -5,7 +5,8 @@ whole documents (`document_batches`), with stored entropies where there are any.
 `blt.evaluation`.
 """
 
-from blt.data.document_batches import DocumentBatch, document_batches
+from blt.data.batch import Batch
+from blt.data.document_batches import document_batches
 from blt.data.documents import read_documents
 from blt.data.entropies import EntropyStore, EntropyWriter, entropies_path
 from blt.data.kinds import Format
@@ -13,12 +14,10 @@ from blt.data.named_datasets import read_dataset
 from blt.data.prepare import PrepareProgress, PrepareSummary, prepare
 from blt.data.prepare_config import PrepareConfig
 from blt.data.shards import Shards
-from blt.data.windows import NOT_PREDICTED, Batch, Windows
+from blt.data.windows import Windows
 
 __all__ = [
-    "NOT_PREDICTED",
     "Batch",
-    "DocumentBatch",
     "EntropyStore",
     "EntropyWriter",
     "Format",

@@ -1,31 +1,20 @@
 """Whole documents in batches, for evaluation and for computing entropies."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from blt.codec import EOS_ID
 from blt.configuration import check
+from blt.data.batch import Batch
 from blt.data.shards import Shards
-from blt.shapes import Int, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class DocumentBatch:
-    """Documents of similar length, each from its BOS to its EOS."""
+def document_batches(shards: Shards, *, max_ids_per_batch: int) -> Iterator[Batch]:
+    """Return every document of a split once, longest first: little is padded, and memory peaks at the start.
 
-    byte_ids: Int[Tensor, "B T"]
-    """Filled up on the right with EOS."""
-    lengths: Int[Tensor, " B"]
-    """Ids of each document, BOS and its own EOS included."""
-    documents: Int[Tensor, " B"]
-    """Number of each document in its split."""
-
-
-def document_batches(shards: Shards, *, max_ids_per_batch: int) -> Iterator[DocumentBatch]:
-    """Return every document of a split once, longest first, so that little is filled up and memory peaks at the start.
+    A row is a whole document, from its BOS to its EOS.
 
     Args:
         shards: the split.
@@ -42,12 +31,10 @@ def document_batches(shards: Shards, *, max_ids_per_batch: int) -> Iterator[Docu
     while first < len(order):
         longest = int(lengths[order[first]])
         numbers = order[first : first + max(1, max_ids_per_batch // longest)]
-        byte_ids = np.full((len(numbers), longest), EOS_ID, np.int64)  # B T
+        ids = np.full((len(numbers), longest + 1), EOS_ID, np.int64)  # B T+1: all of a document is read
         for row, number in enumerate(numbers):
-            byte_ids[row, : lengths[number]] = shards.ids(int(offsets[number]), int(offsets[number + 1]))
-        yield DocumentBatch(
-            byte_ids=torch.from_numpy(byte_ids),
-            lengths=torch.from_numpy(lengths[numbers]),
-            documents=torch.from_numpy(numbers),
+            ids[row, : lengths[number]] = shards.ids(int(offsets[number]), int(offsets[number + 1]))
+        yield Batch.of(
+            torch.from_numpy(ids), lengths=torch.from_numpy(lengths[numbers]), numbers=torch.from_numpy(numbers)
         )
         first += len(numbers)

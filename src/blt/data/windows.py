@@ -3,32 +3,16 @@
 No state is kept that a resumed run would need: `Windows.batch(step)` gives the same batch at any time, in any process.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blt.codec import BOS_ID, EOS_ID
+from blt.codec import EOS_ID
 from blt.configuration import check
+from blt.data.batch import Batch
 from blt.data.entropies import EntropyStore
 from blt.data.shards import Shards
 from blt.errors import DataError
-from blt.shapes import Float, Int, Tensor
-
-NOT_PREDICTED = -100
-"""Target of a position that no loss is taken at (what `torch.nn.functional.cross_entropy` ignores)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Rows of ids and, for each position, the id that follows it."""
-
-    byte_ids: Int[Tensor, "B T"]
-    targets: Int[Tensor, "B T"]
-    """The next id; `NOT_PREDICTED` where that is a BOS, since nobody predicts which document comes next."""
-    entropies: Float[Tensor, "B T"] | None
-    """In nats, of the next id; None if no store was given."""
 
 
 class Windows:
@@ -80,16 +64,14 @@ class Windows:
         check(step >= 0 and rows >= 1, f"expected step of 0 or more and rows of 1 or more, got {step} and {rows}")
         check(0 <= rank < world_size, f"rank: expected 0 to {world_size - 1}, got {rank}")
         first = (step * world_size + rank) * rows
-        starts = [self.start_of(number) for number in range(first, first + rows)]
-        ids = np.stack([self._ids(start) for start in starts])  # B T+1
-        byte_ids, targets = ids[:, :-1].copy(), ids[:, 1:].copy()  # the only place where anything is shifted
-        targets[targets == BOS_ID] = NOT_PREDICTED
-        if self._is_short:
-            targets[:, self._shards.num_ids - 1 :] = NOT_PREDICTED
+        numbers = range(first, first + rows)
+        starts = [self.start_of(number) for number in numbers]
+        ids = torch.from_numpy(np.stack([self._ids(start) for start in starts]))  # B T+1
+        lengths = torch.full((rows,), self._shards.num_ids) if self._is_short else None
         entropies = None
         if self._entropies is not None:
             entropies = torch.from_numpy(np.stack([self._entropies_from(start) for start in starts]))  # B T
-        return Batch(byte_ids=torch.from_numpy(byte_ids), targets=torch.from_numpy(targets), entropies=entropies)
+        return Batch.of(ids, lengths=lengths, numbers=torch.tensor(numbers), entropies=entropies)
 
     def start_of(self, number: int) -> int:
         """Return where in the id stream the window with this running number starts, over all epochs."""

@@ -22,7 +22,7 @@ def compute_entropies(model: EntropyModel, shards: Shards) -> EntropyStore:
     values = np.zeros(shards.num_ids, np.float32)
     for batch in document_batches(shards, max_ids_per_batch=MAX_IDS_PER_BATCH):
         entropies = entropies_of_rows(model, batch.byte_ids.to(device)).float().cpu().numpy()
-        for row, length, number in zip(entropies, batch.lengths.tolist(), batch.documents.tolist(), strict=True):
+        for row, length, number in zip(entropies, batch.lengths.tolist(), batch.numbers.tolist(), strict=True):
             start = int(shards.document_id_offsets[number])
             values[start : start + length] = row[:length]
     return EntropyStore(values)

@@ -10,16 +10,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from blt.api import ByteLM
 from blt.codec import BYTE_OFFSET
 from blt.configuration import check, to_dict
-from blt.data import NOT_PREDICTED, Shards
+from blt.data import Batch, Shards
 from blt.errors import DataError
 from blt.evaluation.bootstrap import ratio_interval
-from blt.evaluation.rows import Rows, document_rows, num_windows, window_rows
+from blt.evaluation.rows import document_rows, num_windows, window_rows
 from blt.lm import fingerprint, require_finite
+from blt.loss import next_byte_loss
 from blt.ops import attention_mask_bytes
 from blt.patching import Patches, count_text, patch
 from blt.shapes import Float, Int, Tensor
@@ -152,14 +152,14 @@ class _Tally:
         self.text_bytes = 0
         self.text_patches = 0
 
-    def add(self, lm: ByteLM, rows: Rows) -> None:
+    def add(self, lm: ByteLM, rows: Batch) -> None:
         """Score some rows."""
         if rows.entropies is not None:
             require_finite(rows.entropies, "entropies")
         ends = patch(rows.byte_ids, lm.patch_rule, entropies=rows.entropies).ends & rows.is_read
         patches = Patches(ends=ends)  # what fills a row up is one open patch, which nobody reads
         _check_memory(lm, patches)
-        units = rows.units.numpy()
+        units = rows.numbers.numpy()
         nats = _nats(lm, rows.byte_ids, patches, rows.targets)
         require_finite(nats, "nats")
         self.bits[units] = nats.numpy() / math.log(2)
@@ -175,8 +175,7 @@ def _nats(
 ) -> Float[Tensor, " B"]:
     """Add up the nats of each row's targets, in float64."""
     logits = lm.blt(byte_ids, patches)  # B T V
-    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_PREDICTED, reduction="none")
-    return nats.view(targets.shape).cpu().double().sum(1)
+    return next_byte_loss(logits, targets, reduction="none").cpu().double().sum(1)
 
 
 def _check_memory(lm: ByteLM, patches: Patches) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch.nn import functional as F
 
 from blt.api import ByteLM
 from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
@@ -27,6 +26,7 @@ from blt.evaluation.entropies import MAX_IDS_PER_BATCH
 from blt.evaluation.expectations import next_byte_logits
 from blt.generation import generate_batch
 from blt.lm import require_finite
+from blt.loss import NOT_PREDICTED, next_byte_loss, next_byte_targets
 from blt.shapes import Int, Tensor
 
 try:
@@ -197,14 +197,14 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
     def _score_together(self, rows: Sequence[_Row]) -> Iterable[tuple[float, bool]]:
         lengths = torch.tensor([len(row.byte_ids) for row in rows])
         given = torch.tensor([row.num_context for row in rows])
-        padded = torch.nn.utils.rnn.pad_sequence([row.byte_ids for row in rows], batch_first=True, padding_value=EOS_ID)
-        positions = torch.arange(padded.shape[1])
-        is_target = (positions[1:] >= given[:, None]) & (positions[1:] < lengths[:, None])  # B T-1
-        logits = next_byte_logits(self.lm, padded.to(self.device), lengths.to(self.device))[:, :-1].cpu()
+        documents = [torch.cat([row.byte_ids, row.byte_ids.new_tensor([EOS_ID])]) for row in rows]
+        padded = torch.nn.utils.rnn.pad_sequence(documents, batch_first=True, padding_value=EOS_ID)
+        byte_ids, targets = next_byte_targets(padded, lengths=lengths)
+        targets[torch.arange(1, padded.shape[1]) < given[:, None]] = NOT_PREDICTED
+        is_target = targets != NOT_PREDICTED
+        logits = next_byte_logits(self.lm, byte_ids.to(self.device), lengths.to(self.device)).cpu()
         require_finite(logits[is_target], "logits")
-        targets = padded[:, 1:]
-        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
-        sums = torch.where(is_target, -nats.double(), 0.0).sum(1)
+        sums = -next_byte_loss(logits, targets, reduction="none").double().sum(1)
         logits[..., [special for special in range(BYTE_OFFSET) if special != EOS_ID]] = -math.inf  # never written
         is_greedy = ((logits.argmax(-1) == targets) | ~is_target).all(1)
         return zip(sums.tolist(), is_greedy.tolist(), strict=True)

@@ -15,6 +15,7 @@ from blt.lm.folder import LMConfig
 from blt.lm.initialisation import WithoutInitialisation
 from blt.lm.score import Score
 from blt.lm.shown_patch import ShownPatch, show_patches
+from blt.loss import next_byte_loss, next_byte_targets
 from blt.model import BLT
 from blt.nn import WeightType, quantize_weights_, requantize_weights_
 from blt.patching import Patches, PatchRule, patch
@@ -133,10 +134,8 @@ class LanguageModel(nn.Module):
     @torch.inference_mode()
     def score(self, text: str | bytes) -> Score:
         """Measure how well the model predicts a text, as one document: every byte, then the end."""
-        byte_ids = encode(text, bos=True, eos=True).to(self.device)[None]
-        log_probabilities = self(byte_ids)[:, :-1].log_softmax(-1)
-        nats = -log_probabilities.gather(2, byte_ids[:, 1:, None])[0, :, 0]
-        return Score.from_nats(nats)
+        byte_ids, targets = next_byte_targets(encode(text, bos=True, eos=True).to(self.device)[None])
+        return Score.from_nats(next_byte_loss(self(byte_ids), targets, reduction="none")[0])
 
     @torch.inference_mode()
     def patch(self, text: str | bytes) -> list[ShownPatch]:

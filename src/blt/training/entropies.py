@@ -62,7 +62,7 @@ def store_entropies(
     done = 0
     with EntropyStore.create(path, num_ids=shards.num_ids) as writer:
         for batch in document_batches(shards, max_ids_per_batch=MAX_IDS_PER_BATCH):
-            starts = [int(offsets[number]) for number in batch.documents.tolist()]
+            starts = [int(offsets[number]) for number in batch.numbers.tolist()]
             lengths = batch.lengths.tolist()
             if not all(writer.is_done(start, start + n) for start, n in zip(starts, lengths, strict=True)):
                 entropies = entropies_of_rows(model, batch.byte_ids.to(device)).float().cpu().numpy()

@@ -4,21 +4,22 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch.optim import Optimizer
 
 from blt.codec import BYTE_OFFSET
-from blt.data import NOT_PREDICTED, Batch, Windows
+from blt.data import Batch, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
+from blt.loss import NOT_PREDICTED
 from blt.ops import fast_matmul_dtype
 from blt.training.checkpoints import Checkpoints, Progress, require_finite
 from blt.training.gradients import clip_gradients
 from blt.training.monitor import Monitor
-from blt.training.objectives import Objective, to_device
+from blt.training.objectives import Objective
 from blt.training.optimizers import build_optimizers
 from blt.training.parts import PartsConfig, freeze
 from blt.training.recipe import LoopConfig
@@ -110,7 +111,7 @@ class Trainer:
         nats = 0.0
         for part in parts_of(batch, self.config.accumulation):
             with autocast(self.config, self.device):
-                loss = self.objective.loss_sum(to_device(part, self.device))
+                loss = self.objective.loss_sum(part.to(self.device))
             torch.autograd.backward(loss / num_targets)
             nats += loss.item()
         world.sum_gradients(self.objective.module.parameters())
@@ -179,9 +180,7 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
     rows = len(batch.byte_ids)
     size = -(-rows // count)
     for start in range(0, rows, size):
-        part = slice(start, start + size)
-        entropies = None if batch.entropies is None else batch.entropies[part]
-        yield replace(batch, byte_ids=batch.byte_ids[part], targets=batch.targets[part], entropies=entropies)
+        yield batch.rows(slice(start, start + size))
 
 
 def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:

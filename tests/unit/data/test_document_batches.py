@@ -13,7 +13,7 @@ def test_every_document_comes_once_and_whole(documents, max_ids_per_batch):
     for batch in document_batches(Shards.from_documents(documents), max_ids_per_batch=max_ids_per_batch):
         assert batch.byte_ids.numel() <= max_ids_per_batch or len(batch.byte_ids) == 1
         assert batch.byte_ids.shape[1] == batch.lengths.max()
-        for ids, length, number in zip(batch.byte_ids, batch.lengths, batch.documents, strict=True):
+        for ids, length, number in zip(batch.byte_ids, batch.lengths, batch.numbers, strict=True):
             assert int(number) not in seen
             seen[int(number)] = ids[:length]
             assert (ids[length:] == EOS_ID).all()

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blt.codec import BOS_ID
-from blt.data import NOT_PREDICTED, EntropyStore, Shards, Windows
+from blt.data import EntropyStore, Shards, Windows
 from blt.errors import ConfigurationError, DataError
+from blt.loss import NOT_PREDICTED
 
 corpora = st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=12)
 

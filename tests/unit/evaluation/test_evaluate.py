@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from blt.api import ByteLM
 from blt.codec import BOS_ID, encode
-from blt.data import NOT_PREDICTED, Shards
+from blt.data import Shards
 from blt.errors import ConfigurationError, DataError, ModelFolderError
 from blt.evaluation import WINDOW, compute_entropies, evaluate
 from blt.evaluation import rows as rows_module
 from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.entropies import entropies_of_rows
 from blt.evaluation.rows import num_windows, window_rows
+from blt.loss import NOT_PREDICTED
 from blt.model import TransformerConfig
 from blt.ops import attention_mask_bytes, only_references
 from blt.patching import ByteRule, StaticRule, mean_patch_bytes, patch
@@ -64,7 +65,7 @@ def test_windows_predict_every_byte_and_every_eos_once_and_no_bos(lengths):
     for rows in window_rows(shards, entropy_model=None, device=CPU):
         read.append(rows.byte_ids[rows.is_read])
         predicted.append(rows.targets[rows.targets != NOT_PREDICTED])
-        units.extend(rows.units.tolist())
+        units.extend(rows.numbers.tolist())
         assert rows.byte_ids.shape[1] == WINDOW
     assert torch.equal(torch.cat(read), stream[:-1])
     assert torch.equal(torch.cat(predicted), stream[stream != BOS_ID])

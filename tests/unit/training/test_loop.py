@@ -12,11 +12,11 @@ import blt.training.loop
 from blt.data import Shards, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
+from blt.loss import next_byte_loss
 from blt.training import Stopped, curves
 from blt.training.checkpoints import Checkpoints
 from blt.training.loop import Trainer, parts_of, step_seed
 from blt.training.monitor import Monitor, read_metrics
-from blt.training.objectives import summed_loss
 from blt.training.recipe import LoopConfig
 from blt.training.schedules import CosineConfig
 from blt.training.stopping import stop_requests
@@ -40,7 +40,7 @@ class BigramObjective:
     def loss_sum(self, batch):
         logits = self.module.output(self.module.table(batch.byte_ids))
         self.seen_dtypes.append(logits.dtype)
-        return summed_loss(logits.float(), batch.targets)
+        return next_byte_loss(logits.float(), batch.targets)
 
     def compile(self):
         self.is_compiled = True
