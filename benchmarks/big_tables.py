@@ -22,10 +22,9 @@ from blt.codec import BYTE_OFFSET
 from blt.data import Batch
 from blt.model import BLT, HashConfig, preset
 from blt.patching import StaticRule
-from blt.training.allocator import keep_freed_memory
-from blt.training.gradients import clip_gradients
+from blt.training.loop import keep_freed_memory
 from blt.training.objectives import BLTObjective
-from blt.training.optimizers import AdamWConfig, build_optimizers
+from blt.training.optimizers import AdamWConfig, build_optimizers, clip_gradients
 
 CLAIM = "With tables of the paper's size, sparse gradients make a training step cost what its batch reads"
 ROWS, WINDOW, BYTES_PER_PATCH = 8, 512, 4

@@ -29,7 +29,7 @@ from blt.data import Batch
 from blt.generation.speed import TEXT
 from blt.model import BLT, PRESETS, BLTConfig
 from blt.patching import StaticRule
-from blt.training.allocator import keep_freed_memory
+from blt.training.loop import keep_freed_memory
 from blt.training.objectives import BLTObjective
 
 CLAIM = "Native kernels against the code that torch.compile generates, by operation and for a whole training step"

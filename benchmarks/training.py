@@ -34,7 +34,7 @@ from blt.data import Batch
 from blt.generation.speed import TEXT, measure_limits
 from blt.model.cost import cost_of
 from blt.patching import EntropyRule, mean_patch_bytes, patch
-from blt.training.allocator import keep_freed_memory
+from blt.training.loop import keep_freed_memory
 from blt.training.objectives import BLTObjective
 
 CLAIM = "Training the reference shape against transformers' BLT, at equal bytes per patch and batch"

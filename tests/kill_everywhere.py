@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 
 from blt.api import ByteLM
 from blt.cli import main
-from blt.training import curves, samples
+from blt.training import monitor, validation
 from llama_models import new_llama
 from tiny_config import TINY_CONFIG
 from tiny_training import made_up_documents, write_recipe, write_text
@@ -312,8 +312,8 @@ def run() -> None:
     parser.add_argument("--only", choices=("killed", "full"), help="one way to stop; both by default")
     options = parser.parse_args()
     os.fsync = lambda descriptor: None  # a kill loses nothing that was written, and disks may be slow
-    samples.SAMPLE_BYTES = 8
-    curves.can_draw = lambda: False  # drawing takes longer than all the rest
+    validation.SAMPLE_BYTES = 8
+    monitor.can_draw = lambda: False  # drawing takes longer than all the rest
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = str(Path(scratch) / "cache")
         os.environ["BLT_NATIVE"] = "0"

@@ -7,7 +7,7 @@ import torch
 
 from blt.api import ByteLM
 from blt.cli import main
-from blt.training import monitor, samples
+from blt.training import monitor, validation
 from llama_models import new_llama, write_gguf
 from tiny_training import write_recipe, write_text
 
@@ -27,7 +27,7 @@ def checkpoint(tmp_path):
 
 
 def test_a_pretrained_transformer_becomes_a_model_of_bytes(checkpoint, tiny_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(samples, "SAMPLE_BYTES", 8)
+    monkeypatch.setattr(validation, "SAMPLE_BYTES", 8)
     monkeypatch.setattr(monitor, "draw_curves", lambda *_, **__: None)
     model = tmp_path / "bytes"
     assert run("byteify", checkpoint, "--out", model, "--entropy", tiny_folder, *SMALL) == 0

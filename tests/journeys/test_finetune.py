@@ -8,7 +8,7 @@ import torch
 
 from blt.api import ByteLM
 from blt.cli import main
-from blt.training import monitor, samples
+from blt.training import monitor, validation
 from blt.training.monitor import read_metrics
 from tiny_training import RECIPE, made_up_documents, write_recipe
 
@@ -24,7 +24,7 @@ def run(*arguments):
 
 @pytest.fixture(autouse=True)
 def _short_samples_and_no_curves(monkeypatch):
-    monkeypatch.setattr(samples, "SAMPLE_BYTES", 8)
+    monkeypatch.setattr(validation, "SAMPLE_BYTES", 8)
     monkeypatch.setattr(monitor, "draw_curves", lambda *_, **__: None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blt.cli import main
-from blt.training import samples
+from blt.training import validation
 from kill_everywhere import COMMANDS
 from tiny_training import made_up_documents, write_recipe, write_text
 
@@ -66,7 +66,7 @@ def run(*arguments):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to mount a small file system")
 def test_a_full_disk_is_one_line_with_the_file_and_the_way_out(tiny_folder, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(samples, "SAMPLE_BYTES", 8)
+    monkeypatch.setattr(validation, "SAMPLE_BYTES", 8)
     recipe = write_recipe(tmp_path)
     text = write_text(tmp_path / "long.txt", made_up_documents(300))
     small = tmp_path / "small"

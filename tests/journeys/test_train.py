@@ -16,7 +16,7 @@ from blt import checkpoint
 from blt.checkpoint import load_tensors
 from blt.cli import main
 from blt.data import PrepareConfig, prepare
-from blt.training import monitor, pipeline, samples
+from blt.training import monitor, pipeline, validation
 from blt.training.monitor import read_metrics
 from blt.training.objectives import EntropyObjective
 from tiny_training import RECIPE, made_up_documents, write_recipe, write_text
@@ -33,7 +33,7 @@ def run(*arguments):
 
 @pytest.fixture(autouse=True)
 def _short_samples_and_no_curves(monkeypatch):
-    monkeypatch.setattr(samples, "SAMPLE_BYTES", 8)
+    monkeypatch.setattr(validation, "SAMPLE_BYTES", 8)
     monkeypatch.setattr(monitor, "draw_curves", lambda *_, **__: None)
 
 

@@ -20,7 +20,7 @@ from blt.model import BLT, BLTConfig, HashConfig, LocalConfig, TransformerConfig
 from blt.ops import only_references
 from blt.ops.native.build import load
 from blt.patching import EntropyRule
-from blt.training import Stopped, checkpoints, curves
+from blt.training import Stopped, checkpoints, monitor
 from blt.training.checkpoints import Checkpoints
 from blt.training.loop import Trainer
 from blt.training.monitor import Monitor, read_metrics
@@ -59,7 +59,7 @@ OPTIMIZERS = {"adamw": AdamWConfig(learning_rate=3e-3), "muon": MuonConfig()}
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
-    monkeypatch.setattr(curves, "can_draw", lambda: False)
+    monkeypatch.setattr(monitor, "can_draw", lambda: False)
 
 
 def new_trainer(folder, *, stage, optimizer="adamw", accumulation=1, parts=None, stop_after=None):

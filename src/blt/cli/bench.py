@@ -34,7 +34,7 @@ from blt.lm.folder import LMConfig
 from blt.model import preset
 from blt.model.cost import cost_of
 from blt.patching import EntropyRule, calibrate, mean_patch_bytes, patch
-from blt.training.allocator import keep_freed_memory
+from blt.training.loop import keep_freed_memory
 from blt.training.objectives import BLTObjective
 from blt.training.optimizers import AdamWConfig, build_optimizers
 

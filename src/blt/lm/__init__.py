@@ -6,10 +6,8 @@ In: text or bytes. Out: logits, scores, patches. Next: `blt.generation`, `blt.ev
 from blt.lm.card import CardFigure
 from blt.lm.finite import require_finite, require_finite_model
 from blt.lm.folder import LMConfig
-from blt.lm.language_model import LanguageModel, fingerprint
-from blt.lm.score import Score
+from blt.lm.language_model import LanguageModel, Score, ShownPatch, fingerprint
 from blt.lm.session import DecodingSession
-from blt.lm.shown_patch import ShownPatch
 
 __all__ = [
     "CardFigure",

@@ -1,25 +1,88 @@
 """Entropy model, patch rule and BLT as one module; `blt.api.ByteLM` is what a user loads, saves and generates with."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from blt.codec import encode
+from blt.codec import decode_bytes, encode
 from blt.configuration import check
 from blt.entropy import EntropyModel
 from blt.errors import ModelFolderError
 from blt.lm.folder import LMConfig
 from blt.lm.initialisation import WithoutInitialisation
-from blt.lm.score import Score
-from blt.lm.shown_patch import ShownPatch, show_patches
 from blt.loss import next_byte_loss, next_byte_targets
 from blt.model import BLT
 from blt.nn import WeightType, quantize_weights_, requantize_weights_
 from blt.patching import Patches, PatchRule, patch
-from blt.shapes import Float, Int, Tensor
+from blt.shapes import Bool, Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class ShownPatch:
+    """One patch of a text."""
+
+    data: bytes
+    """Its bytes; empty for the patch that holds only BOS."""
+    entropies: tuple[float, ...]
+    """Uncertainty about the byte after each of its ids, in nats; empty without an entropy model."""
+    is_complete: bool
+    """Whether the patch ended; only the last can be open."""
+
+    @property
+    def text(self) -> str:
+        """Its bytes as text, U+FFFD for bytes that are none."""
+        return self.data.decode("utf-8", errors="replace")
+
+
+def show_patches(
+    byte_ids: Int[Tensor, " T"], ends: Bool[Tensor, " T"], entropies: Float[Tensor, " T"] | None
+) -> list[ShownPatch]:
+    """Cut one row of ids after every end."""
+    shown = []
+    stops = [*(ends.nonzero()[:, 0] + 1).tolist(), len(byte_ids)]
+    start = 0
+    for stop in stops:
+        if stop > start:
+            values = () if entropies is None else tuple(entropies[start:stop].tolist())
+            data = decode_bytes(byte_ids[start:stop])
+            shown.append(ShownPatch(data=data, entropies=values, is_complete=bool(ends[stop - 1])))
+        start = stop
+    return shown
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """The bits that each byte of one document costs, the end of the document included."""
+
+    bits_by_byte: npt.NDArray[np.float64]
+    """One figure per byte, in order, then one for EOS."""
+
+    @classmethod
+    def from_nats(cls, nats: Float[Tensor, " T"]) -> "Score":
+        """Build from nats per byte, EOS last."""
+        return cls(bits_by_byte=nats.double().cpu().numpy() / np.log(2.0))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the text; EOS does not count."""
+        return len(self.bits_by_byte) - 1
+
+    @property
+    def bits(self) -> float:
+        """Bits of the whole document, EOS included."""
+        return float(self.bits_by_byte.sum())
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits of bytes and EOS, divided by the bytes; infinite for the empty text, whose EOS costs bits too."""
+        return self.bits / self.num_bytes if self.num_bytes else float("inf")
+
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Types that weights are stored in."""

@@ -4,8 +4,8 @@ In: shards written by `blt prepare` and a recipe. Out: a run folder with checkpo
 a model folder. Next: `blt.lm.ByteLM.from_pretrained` on that folder.
 """
 
+from blt.training.loop import Stopped
 from blt.training.pipeline import run_recipe
 from blt.training.recipe import Recipe, load_recipe
-from blt.training.stopping import Stopped
 
 __all__ = ["Recipe", "Stopped", "load_recipe", "run_recipe"]

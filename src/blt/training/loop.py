@@ -1,10 +1,15 @@
-"""The training loop."""
+"""The training loop, and how a run is stopped from outside so that it can go on later."""
 
+import ctypes
 import math
+import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +22,43 @@ from blt.errors import TrainingError
 from blt.loss import NOT_PREDICTED
 from blt.ops import fast_matmul_dtype
 from blt.training.checkpoints import Checkpoints, Progress, require_finite
-from blt.training.gradients import clip_gradients
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective
-from blt.training.optimizers import build_optimizers
+from blt.training.optimizers import build_optimizers, clip_gradients
 from blt.training.parts import PartsConfig, freeze
 from blt.training.recipe import LoopConfig
-from blt.training.stopping import Stopped
+
+
+class Stopped(Exception):  # noqa: N818 (an event, not an error)
+    """The run was asked to stop, and has kept all that it has done."""
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM instead of dying; a second one acts as usual.
+
+    A SIGINT that whoever started this process wants ignored, as nohup or a shell's `&` does, stays ignored.
+    """
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a signal handler's signature)
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        try:
+            before[number] = signal.signal(number, note)
+        except ValueError:  # not the main thread: whoever runs us handles signals
+            continue
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
 
 Validate = Callable[[int], float]
 """Gives the held-out bits per byte of the module as it is now; told the step."""
@@ -187,3 +222,18 @@ def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
     """Return the precision of matrix products: bfloat16 where asked for, or by itself where the hardware has it."""
     dtype = fast_matmul_dtype(device) if config.precision == "auto" else getattr(torch, config.precision)
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+_MMAP_MAX, _TRIM_THRESHOLD = -4, -1
+"""Names of two settings of glibc's `mallopt`."""
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep large blocks that are freed, instead of asking the system for new ones in every step.
+
+    Each new page costs a fault. Only glibc has these settings; elsewhere nothing changes.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_MAX, 0)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

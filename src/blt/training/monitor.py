@@ -1,8 +1,9 @@
 """What a run shows and keeps: a progress bar, `metrics.jsonl`, curves, TensorBoard if asked."""
 
+import importlib.util
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from rich.progress import Progress as Bar
 from blt.checkpoint import load_json, named_failures, write_file, write_json
 from blt.errors import CheckpointError, MissingExtraError
 from blt.training.checkpoints import Progress
-from blt.training.curves import draw_curves
 from blt.training.recipe import LoopConfig
 
 NATS_PER_BIT = math.log(2.0)
@@ -222,3 +222,44 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minutes} min"
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+MISSING = "curves.png needs matplotlib: pip install 'blt-llm[track]'; the figures are in metrics.jsonl all the same"
+
+
+def can_draw() -> bool:
+    """Whether matplotlib (extra `track`), which draws the curves, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
+    """Draw bits per byte against bytes seen, training and held-out; nothing without matplotlib."""
+    if not can_draw():
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    training = _points(rows, "bits_per_byte")
+    held_out = _points(rows, "validation_bits_per_byte")
+    if not (training or held_out):
+        return
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if training:
+        axes.plot(*zip(*training, strict=True), linewidth=0.8, alpha=0.7, label="training")
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), marker="o", label=f"held-out, {held_out[-1][1]:.3f} at the end")
+    axes.set(title=title, xlabel="text seen (MB)", ylabel="bits per byte")
+    lowest, highest = (choose(value for _, value in training + held_out) for choose in (min, max))
+    if 0 < 2 * lowest < highest:  # the first steps would leave no room for the rest
+        axes.set_ylim(0.95 * lowest, 2 * lowest)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right")
+    unfinished = path.with_name(f".{path.name}.unfinished.png")
+    figure.savefig(unfinished, dpi=120)
+    unfinished.replace(path)
+
+
+def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(row["bytes"] / 1e6, row[name]) for row in rows if name in row]

@@ -1,7 +1,7 @@
 """Which optimiser moves which weights."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from blt.configuration import check, check_range, check_rate, variant
 from blt.model.hash_embedding import HashEmbedding
 from blt.nn import Transformer
-from blt.shapes import Tensor
+from blt.shapes import Float, Tensor
 from blt.training.muon import Muon
 from blt.training.parts import PartsConfig, learning_rate_factors
 from blt.training.row_adam import RowAdam
@@ -156,3 +156,23 @@ def _by_factor(weights: Sequence[Tensor], factors: Mapping[int, float]) -> list[
     for weight in weights:
         groups.setdefault(factors[id(weight)], []).append(weight)
     return list(groups.items())
+
+
+@torch.no_grad()
+def clip_gradients(weights: Iterable[Tensor], *, max_norm: float) -> Float[Tensor, ""]:
+    """Clip the gradients, dense and sparse, by their global norm; weights without a gradient are left out.
+
+    Returns:
+        The norm before.
+    """
+    numbers = []
+    for weight in weights:
+        if weight.grad is not None and weight.grad.is_sparse:
+            weight.grad = weight.grad.coalesce()  # each row once: entries of the same row add up
+            numbers.append(weight.grad.values())
+        elif weight.grad is not None:
+            numbers.append(weight.grad)
+    norm = nn.utils.get_total_norm(numbers)
+    if not norm + 1e-6 <= max_norm:  # seldom: a pass over all gradients
+        torch._foreach_mul_(numbers, max_norm / (norm + 1e-6))
+    return norm

@@ -30,18 +30,15 @@ from blt.errors import CheckpointError, ConfigurationError
 from blt.lm import fingerprint
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
-from blt.training.allocator import keep_freed_memory
-from blt.training.curves import MISSING, can_draw
 from blt.training.entropies import place_of_entropies, store_entropies
-from blt.training.loop import Trainer, Validate
+from blt.training.loop import Trainer, Validate, keep_freed_memory, stop_requests
+from blt.training.monitor import MISSING, can_draw
 from blt.training.objectives import BLTObjective, EntropyObjective, Objective
 from blt.training.parts import PartsConfig
 from blt.training.recipe import BLTStage, EntropyStage, PatchingStage, Recipe
 from blt.training.run_folder import Run, held_out_split, loops_of, open_run
-from blt.training.samples import drop_samples_after, write_sample
 from blt.training.start import load_start, new_blt
-from blt.training.stopping import stop_requests
-from blt.training.validation import HeldOut
+from blt.training.validation import HeldOut, drop_samples_after, write_sample
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

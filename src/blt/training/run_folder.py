@@ -17,9 +17,9 @@ from blt.distributed import World
 from blt.errors import CheckpointError, ConfigurationError, DataError, ModelFolderError, TrainingError
 from blt.lm.folder import MODEL_FOLDER
 from blt.training.checkpoints import Checkpoints
+from blt.training.loop import Stopped
 from blt.training.monitor import Monitor
 from blt.training.recipe import DataConfig, LoopConfig, Recipe
-from blt.training.stopping import Stopped
 
 MAY_CHANGE = {"num_steps", "compile", "accumulation", "device", "tensorboard", "out", "sample_prompt"}
 MAY_CHANGE |= {"log_every", "validate_every", "checkpoint_every", "keep_every", "slots_multiple", "precision"}

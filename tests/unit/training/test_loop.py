@@ -13,13 +13,12 @@ from blt.data import Shards, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
 from blt.loss import next_byte_loss
-from blt.training import Stopped, curves
+from blt.training import Stopped, monitor
 from blt.training.checkpoints import Checkpoints
-from blt.training.loop import Trainer, parts_of, step_seed
+from blt.training.loop import Trainer, parts_of, step_seed, stop_requests
 from blt.training.monitor import Monitor, read_metrics
 from blt.training.recipe import LoopConfig
 from blt.training.schedules import CosineConfig
-from blt.training.stopping import stop_requests
 
 
 class Bigram(nn.Module):
@@ -48,7 +47,7 @@ class BigramObjective:
 
 @pytest.fixture
 def new_trainer(tmp_path, monkeypatch):
-    monkeypatch.setattr(curves, "can_draw", lambda: False)
+    monkeypatch.setattr(monitor, "can_draw", lambda: False)
 
     def build(*, asked_to_stop=lambda: False, validate=lambda step: 9.0 - step, **config):
         torch.manual_seed(0)

@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from blt.errors import CheckpointError, MissingExtraError
-from blt.training import curves
+from blt.training import monitor
 from blt.training.checkpoints import Progress
-from blt.training.curves import draw_curves
-from blt.training.monitor import Monitor, read_metrics
+from blt.training.monitor import Monitor, draw_curves, read_metrics
 from blt.training.recipe import LoopConfig
 
 
@@ -112,8 +111,8 @@ def test_curves_of_next_to_nothing_are_no_error(tmp_path, rows):
 
 def test_a_run_without_matplotlib_draws_nothing_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not curves.can_draw()
-    assert "pip install 'blt-llm[track]'" in curves.MISSING
+    assert not monitor.can_draw()
+    assert "pip install 'blt-llm[track]'" in monitor.MISSING
     draw_curves([{"step": 1, "bytes": 9, "bits_per_byte": 1.0}], tmp_path / "curves.png", title="blt")
     assert not (tmp_path / "curves.png").exists()
 

@@ -4,8 +4,7 @@ from torch import nn
 
 from blt.model import BLT, BLTConfig, HashConfig, LocalConfig, TransformerConfig
 from blt.patching import SpaceRule, patch
-from blt.training.gradients import clip_gradients
-from blt.training.optimizers import AdamWConfig, MuonConfig, build_optimizers
+from blt.training.optimizers import AdamWConfig, MuonConfig, build_optimizers, clip_gradients
 from blt.training.row_adam import RowAdam
 
 LOCAL = LocalConfig(dim=64, num_layers=1, num_heads=2, window=8)

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from blt.errors import OutputError
-from blt.training import samples
-from blt.training.samples import drop_samples_after, write_sample
+from blt.training import validation
+from blt.training.validation import drop_samples_after, write_sample
 
 
 def test_a_sample_is_kept_with_its_step_and_leaves_the_random_numbers_of_training_alone(tiny_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "SAMPLE_BYTES", 12)
+    monkeypatch.setattr(validation, "SAMPLE_BYTES", 12)
     before = torch.get_rng_state()
     for step in (1000, 2000):
         story = write_sample(tiny_lm, tmp_path / "samples.txt", prompt="Tom", seed=0, step=step, bits_per_byte=2.5)
@@ -25,7 +25,7 @@ def test_control_characters_do_not_reach_the_terminal(tiny_lm, tmp_path, monkeyp
     class Written:
         text = "a\x1b[2Jb\nc\x07"
 
-    monkeypatch.setattr(samples, "generate", lambda *_, **__: Written())
+    monkeypatch.setattr(validation, "generate", lambda *_, **__: Written())
     story = write_sample(tiny_lm, tmp_path / "samples.txt", prompt="", seed=0, step=1, bits_per_byte=1.0)
     assert story == "a\N{REPLACEMENT CHARACTER}[2Jb\nc\N{REPLACEMENT CHARACTER}"
 
@@ -47,7 +47,7 @@ def test_samples_after_the_checkpoint_and_second_ones_are_dropped(tmp_path):
 
 
 def test_a_full_disk_leaves_the_samples_so_far_as_they_were(tiny_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "SAMPLE_BYTES", 12)
+    monkeypatch.setattr(validation, "SAMPLE_BYTES", 12)
     path = tmp_path / "samples.txt"
     write_sample(tiny_lm, path, prompt="Tom", seed=0, step=1000, bits_per_byte=2.5)
     before = path.read_bytes()
