@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from blt.configuration import field_help, from_dict, tag_of, to_dict, variant, walk_fields, with_overrides
+from blt.configuration import describe_fields, field_help, from_dict, tag_of, to_dict, variant, with_overrides
 from blt.errors import ConfigurationError
 
 
@@ -204,17 +204,19 @@ def test_help_is_the_docstring_under_a_field_inherited_ones_too():
     assert "undescribed" not in field_help(Run)
 
 
-def test_walking_lists_every_key_of_every_variant_with_its_help():
-    rows = {path: (hint, text) for path, hint, text in walk_fields(Run)}
-    assert rows["name"] == (str, "What to call it.")
-    assert rows["stage.steps"] == (int, "How many steps.")
-    assert rows["schedule.warmup"] == (int, "Steps until the full rate.")
-    assert rows["schedule.final"][0] is float
-    assert rows["undescribed"] == (int, "")
+def test_a_description_lists_every_key_of_every_variant_with_its_help():
+    rows = {row.path: row for row in describe_fields(Run)}
+    assert (rows["name"].type, rows["name"].help) == ("text", "What to call it.")
+    assert (rows["stage.steps"].type, rows["stage.steps"].help) == ("int", "How many steps.")
+    assert rows["schedule.warmup"].help == "Steps until the full rate."
+    assert rows["schedule.final"].type == "float"
+    assert (rows["undescribed"].type, rows["undescribed"].help) == ("int", "")
     assert "stage" not in rows
-    assert walk_fields(Constant | Cosine) == [
-        ("warmup", int, "Steps until the full rate."),
-        ("final", float, "Rate at the end, as a share of the full one."),
+    assert [(row.path, row.variant, row.help) for row in describe_fields(Constant | Cosine)] == [
+        ("type", None, "Which of constant, cosine."),
+        ("warmup", "constant", "Steps until the full rate."),
+        ("warmup", "cosine", "Steps until the full rate."),
+        ("final", "cosine", "Rate at the end, as a share of the full one."),
     ]
 
 
