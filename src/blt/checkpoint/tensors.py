@@ -38,30 +38,20 @@ def save_shards(path: Path, tensors: Mapping[str, Tensor], *, max_bytes: int = M
         tensors: by name.
         max_bytes: the most that one file's tensors may have; a tensor that is larger gets a file of its own.
     """
-    shards = _divide(tensors, max_bytes=max_bytes)
-    if len(shards) <= 1:
+    from huggingface_hub import split_state_dict_into_shards_factory  # seldom needed, and slow to import
+
+    files = split_state_dict_into_shards_factory(
+        dict(tensors),
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern=f"{path.stem}{{suffix}}.safetensors",
+        max_shard_size=max_bytes,
+    )
+    if len(files.filename_to_tensors) <= 1:
         save_tensors(path, tensors)
         return
-    placement: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        file = f"{path.stem}-{number:05}-of-{len(shards):05}.safetensors"
+    for file, names in files.filename_to_tensors.items():
         save_tensors(path.with_name(file), {name: tensors[name] for name in names})
-        placement |= dict.fromkeys(names, file)
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(index_of(path), {"metadata": {"total_size": total}, "weight_map": placement})
-
-
-def _divide(tensors: Mapping[str, Tensor], *, max_bytes: int) -> list[list[str]]:
-    """Divide tensors, in their order, into shards."""
-    shards: list[list[str]] = []
-    held = 0
-    for name, tensor in tensors.items():
-        if not shards or held + tensor.nbytes > max_bytes:
-            shards.append([])
-            held = 0
-        shards[-1].append(name)
-        held += tensor.nbytes
-    return shards
+    write_json(index_of(path), {"metadata": files.metadata, "weight_map": files.tensor_to_filename})
 
 
 def index_of(path: Path) -> Path:
