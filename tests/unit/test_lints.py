@@ -1,5 +1,6 @@
 """The lints that hold: an undefined name is found, in shape strings' neighbourhood too."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,37 @@ def test_the_lints_find_what_they_are_for(code, rule):
         [*command, "src/blt/any.py", "-"], input=code, cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert f" {rule} " in done.stdout
+
+
+PACKAGES = (
+    "checkpoint cli configuration data decoder entropy evaluation generation inspection interop lm patching training"
+)
+NOT_VERBS = ("Give", "Gives", "Let", "Lets", "Say", "Says", "Take note", "Tell", "Tells")
+"""No docstring begins so: its first word is what is returned or done ("Return", "Run", "Whether")."""
+NOT_WORDS = ("foresee", "foresaw", "products of matrices", "lead-in", "led in", "so many bytes")
+"""The field has other words for these: predict, matmul, context, a number by its name."""
+
+
+def faults_of_docstrings(code):
+    faults = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            text = " ".join(node.value.value.split())
+            faults += [text for verb in NOT_VERBS if text.startswith(f"{verb} ")]
+            faults += [text for word in NOT_WORDS if word in text]
+    return faults
+
+
+@pytest.mark.parametrize("package", PACKAGES.split())
+def test_docstrings_begin_with_what_is_returned_or_done_in_the_words_of_the_field(package):
+    files = {path: faults_of_docstrings(path.read_text()) for path in (ROOT / "src" / "blt" / package).rglob("*.py")}
+    assert files
+    assert {path.name: faults for path, faults in files.items() if faults and path.name != "engine.py"} == {}
+
+
+@pytest.mark.parametrize(
+    "line", ['"""Let rows join."""', '"""Take note of a byte."""', 'x = 1\n"""Bytes that the model can foresee."""']
+)
+def test_a_docstring_in_other_words_is_found(line):
+    assert faults_of_docstrings(line)
+    assert not faults_of_docstrings('"""Return the rows that let others join."""')

@@ -13,7 +13,7 @@ _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two paths of one file system change places: at every moment there is something at each of them.
+    """Swap two paths of one file system atomically: at every moment each of them exists.
 
     Returns:
         False, with nothing changed, where the system or the file system cannot do it (Windows, some network drives).

@@ -37,7 +37,7 @@ class FolderKind:
     files: re.Pattern[str]
     """Paths, relative to the folder, of all files that the writer ever writes."""
     is_own: Callable[[Path], bool]
-    """Whether a folder says of itself that it was written by this writer."""
+    """Whether a folder has the mark of this writer."""
     error: type[BLTError] = ModelFolderError
     """Raised where a folder may not be replaced."""
 

@@ -39,7 +39,7 @@ BYTES_OF = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorHeader:
-    """What a header says of one tensor."""
+    """The entry of one tensor in a header."""
 
     dtype: str
     """As safetensors names it."""
@@ -52,7 +52,7 @@ class TensorHeader:
 
 
 def read_header(path: Path, *, error: type[BLTError] = ModelFolderError) -> dict[str, TensorHeader]:
-    """Read what a safetensors file says that it holds.
+    """Return the entries of a safetensors file's header, by tensor.
 
     Raises:
         ModelFolderError: (or the given class) truncated, or anything that a whole file does not say.
@@ -77,6 +77,8 @@ class _LFSPointerError(Exception):
 
 
 def _parse(file: BinaryIO) -> dict[str, TensorHeader]:
+    # Every number in the file is untrusted. Each is compared with the file's real size, or with a fixed limit, before
+    # anything is read or allocated by it: a header of eight bytes can claim 2^64 more, and JSON can nest without end.
     size = os.fstat(file.fileno()).st_size
     start = file.read(len(LFS_POINTER))
     if start == LFS_POINTER:
@@ -104,7 +106,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor(name: str, entry: Any) -> TensorHeader:
-    """Check one tensor by itself."""
+    """Validate one entry on its own."""
     _require(len(name) <= MAX_NAME_LENGTH and name.isprintable(), f"a tensor is named {name[:40]!r}")
     _require(isinstance(entry, dict), f"{name}: no table")
     dtype, shape, places = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
@@ -119,6 +121,8 @@ def _tensor(name: str, entry: Any) -> TensorHeader:
 
 def _check_places(headers: dict[str, TensorHeader], *, num_bytes: int) -> None:
     """Require that the tensors lie one after another and fill the file."""
+    # Sorted by offset, every tensor must begin where the one before ends, and the last must end with the file. That
+    # excludes overlaps, gaps and truncation at once.
     reached = 0
     for name, header in sorted(headers.items(), key=lambda pair: (pair[1].begin, pair[1].end)):
         _require(header.begin == reached, f"{name} starts at {header.begin:,}, the tensor before ends at {reached:,}")

@@ -30,7 +30,7 @@ VERBS = {
     "patch": "Show how a text falls into patches.",
     "plot": "Draw runs, or the patch lengths and entropies of texts, as a PNG or SVG.",
     "verify": "Check the laws on a model.",
-    "calibrate": "Find the threshold for a wanted mean patch length.",
+    "calibrate": "Find the threshold for a target mean patch length.",
     "convert": "Turn a model folder of other software into one of blt, or back.",
     "byteify": "Put a pretrained Transformer between new local modules.",
     "plan": "Show parameters, FLOPs per byte and memory from a configuration alone.",
@@ -138,7 +138,7 @@ def _flush() -> None:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether an error says what it has to in one line; PyTorch's is one only where memory does not suffice."""
+    """Whether an error is shown as one line without a traceback; of PyTorch's, only out-of-memory errors are."""
     if isinstance(error, BLTError | OSError | MemoryError):
         return True
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""`blt calibrate`: the threshold that gives a wanted mean patch length on given text."""
+"""`blt calibrate`: the threshold that gives a target mean patch length on given text."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ _HELP = field_help(EntropyAndRiseRule)
 
 @click.command()
 @data_option
-@click.option("--mean-patch", type=Number(min=1), required=True, help="Wanted bytes per patch, such as 4.4.")
+@click.option("--mean-patch", type=Number(min=1), required=True, help="Target bytes per patch, such as 4.4.")
 @model_option
 @click.option("--rule", type=click.Choice(RULES), help="Rule whose threshold to find; the model's own by default.")
 @click.option("--max-length", type=Count(), help=_HELP["max_length"])
@@ -55,7 +55,7 @@ def calibrate(
     out: str | None,
     as_json: bool,
 ) -> None:
-    """Find the threshold that gives a wanted mean patch length on a text.
+    """Find the threshold that gives a target mean patch length on a text.
 
     The model's entropy model reads the text; the model itself stays as it is, unless --out saves it with the new rule.
     """

@@ -19,7 +19,7 @@ MAX_PATH_PARTS = 32
 def to_dict(config: Any) -> dict[str, Any]:
     """Turn a configuration into plain values for JSON or TOML; a tagged class gets its `type` first.
 
-    What is unset is left out if it is unset by default, and is the word "none" otherwise: TOML has no null.
+    None is left out where it is the default, and is the word "none" otherwise: TOML has no null.
     """
     tag = TAGS.get(type(config))
     values: dict[str, Any] = {} if tag is None else {"type": tag}

@@ -73,7 +73,7 @@ class Batch:
         )
 
     def first(self, num_ids: int) -> "Batch":
-        """Return the first ids of every row, at most so many."""
+        """Return the first `num_ids` ids of every row."""
         return replace(
             self,
             byte_ids=self.byte_ids[:, :num_ids],

@@ -83,7 +83,7 @@ def format_of(path: str | Path) -> Format:
 
 
 def is_document_file(path: str | Path) -> bool:
-    """Whether a file's name says that it holds documents; in a folder, only such files are read."""
+    """Whether a file's name is that of a known format; in a folder, only such files are read."""
     return _inner_ending(path) in _TEXTS or _inner_ending(path) in _FORMATS
 
 
@@ -135,7 +135,7 @@ def check_is_text(head: bytes, path: str | Path, name: str, *, text_field: str) 
 
 
 def warn_of_byte_order_mark(name: str) -> None:
-    """Tell that an input begins with a byte order mark, whoever drops it."""
+    """Log that an input begins with a byte order mark, which is dropped."""
     _LOGGER.warning("%s: begins with a UTF-8 byte order mark, which is dropped", name)
 
 

@@ -26,7 +26,7 @@ class PrepareConfig:
     text_field: str | None = None
     """Field of a JSON object, or column, that holds the document; text if not given."""
     skip_bad: bool = False
-    """Pass over lines and rows that hold no document, such as nulls; say how many, and show the first."""
+    """Skip lines and rows that hold no document, such as nulls; report how many, and the first."""
     max_document_bytes: int = MAX_DOCUMENT_BYTES
     """Refuse a longer document; one is held in memory at a time."""
     validation: float = 0.01
@@ -34,7 +34,7 @@ class PrepareConfig:
     seed: int = 0
     """Chooses which documents go to the validation split."""
     shard_bytes: int = 256_000_000
-    """A shard holds at most so many bytes, unless a single document is longer."""
+    """Most bytes in a shard, unless a single document is longer."""
     overwrite: bool = False
     """Replace a folder that was prepared before."""
 

@@ -38,7 +38,7 @@ class RowFaults:
             _LOGGER.warning("%s: %s; passed over", self._name, DataError(fault))
 
     def report(self, num_documents: int) -> None:
-        """Tell how many rows were passed over.
+        """Log how many rows were skipped.
 
         Args:
             num_documents: how many were not.

@@ -34,11 +34,11 @@ class Source:
     sha256: str
     """Of the file; of the documents and their lengths, for a data set."""
     read: Callable[[OnRead], Iterator[bytes]]
-    """Gives the documents, and tells how many bytes of the input were read."""
+    """Yields the documents, and reports how many bytes of the input were read."""
 
 
 def find_sources(config: PrepareConfig, spool: Path | None, on_read: OnRead, stack: ExitStack) -> list[Source]:
-    """Look at every input: refuse what plainly cannot be read, pass over what is empty, and hash the rest.
+    """Check every input: refuse what cannot be read, skip what is empty, and hash the rest.
 
     Args:
         config: names the inputs.

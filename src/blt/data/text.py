@@ -34,7 +34,7 @@ def divide_text(stream: io.BufferedReader, *, name: str, max_document_bytes: int
 
 
 class _TextDivider:
-    r"""Looks for the separator in chunks, so that neither lines nor documents are held twice.
+    r"""Searches chunks for the separator, so that neither lines nor documents are held twice.
 
     `_data` is what is not decided yet: from where a document begins, or from `_BEFORE` bytes before where a separator
     may still begin. So a separator and the newline before it are always in it as a whole, and a separator is decided on

@@ -84,6 +84,10 @@ class Windows:
 
     def _starts(self, epoch: int) -> NDArray[np.int64]:
         """Draw an epoch's offset and order from the raw bits of Philox, which no version of numpy may change."""
+        # An epoch is a permutation of windows, and an offset below the sequence length that moves all of them.
+        # Sorting random keys gives the permutation: argsort is stable and Philox's raw output is fixed, whereas the
+        # algorithm of `Generator.permutation` may change between versions of NumPy, and a resumed run would then read
+        # other windows.
         if self._is_short:
             return np.zeros(1, np.int64)
         bits = np.random.Philox(np.random.SeedSequence([self._seed, epoch])).random_raw(self.num_windows + 1)

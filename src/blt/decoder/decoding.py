@@ -66,7 +66,7 @@ class NativeDecoding:
     def add(
         self, prompts: Sequence[Int[Tensor, " _"]], *, ends: Sequence[Bool[Tensor, " _"]] | None = None
     ) -> tuple[HostInts, Float[Tensor, "R V"]]:
-        """Let rows join that have read a prompt each, many bytes at a time.
+        """Add rows, and prefill each with its prompt, many bytes at a time.
 
         Args:
             prompts: ids.
@@ -82,7 +82,7 @@ class NativeDecoding:
     def _fill(
         self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]], ends: Sequence[Bool[Tensor, " _"]] | None
     ) -> Float[Tensor, "R V"]:
-        """Let rows read their prompts."""
+        """Prefill rows with their prompts."""
         logits = np.empty((len(prompts), self._packed.vocabulary), dtype=np.float32)
         ids = [np.ascontiguousarray(prompt.cpu().numpy(), dtype=np.int64) for prompt in prompts]
         for portion in _portions(ids):
@@ -98,21 +98,21 @@ class NativeDecoding:
         return torch.from_numpy(logits)
 
     def prefill(self, rows: HostInts, parts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
-        """Let rows read the next part of their prompts; a BOS may only be the first of one."""
+        """Prefill rows with the next part of their prompts; a BOS may only be the first of one."""
         ids = [np.ascontiguousarray(part.cpu().numpy(), dtype=np.int64) for part in parts]
         logits = self._read(rows, ids, wanted=c.LAST)[1]
         self.ends = torch.zeros(0, 0, dtype=torch.bool)
         return torch.from_numpy(logits)
 
     def start(self, num_rows: int) -> HostInts:
-        """Let rows join that have read nothing."""
+        """Add empty rows."""
         rows = np.empty(num_rows, dtype=np.int64)
         self._call("blt_decoder_start", self._handle, num_rows, rows.ctypes.data)
         self.num_rows += num_rows
         return rows
 
     def remove(self, rows: HostInts) -> None:
-        """Let rows leave."""
+        """Remove rows."""
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         self._call("blt_decoder_leave", self._handle, rows.ctypes.data, len(rows))
         self.num_rows -= len(rows)
@@ -133,7 +133,7 @@ class NativeDecoding:
         return torch.from_numpy(logits).view(*byte_ids.shape, -1)
 
     def advance_patcher(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"] | None:
-        """Let entropy model and patcher read alone."""
+        """Run the entropy model and the patcher alone."""
         reading, kept = _reading(rows, list(byte_ids.numpy()))
         ends = np.empty(tuple(byte_ids.shape), dtype=np.uint8)
         logits = np.empty((*byte_ids.shape, self._packed.vocabulary), dtype=np.float32) if self._has_entropies else None
@@ -144,7 +144,7 @@ class NativeDecoding:
         return None if logits is None else torch.from_numpy(logits)
 
     def forward(self) -> Float[Tensor, "R M V"]:
-        """Let the BLT read what the patcher has read."""
+        """Run the BLT over what the patcher has read."""
         if not self._pending:
             raise ConfigurationError("there is nothing to forward: no bytes have been read by the patcher")
         ends, self._pending = np.concatenate(self._pending, axis=1), []
@@ -184,7 +184,7 @@ class NativeDecoding:
         Args:
             rows: which.
             max_bytes: of each row.
-            max_draft: draft at most so many bytes at once.
+            max_draft: most bytes to draft at once.
             min_probability: of a byte that is drafted.
             instead: `max_bytes` bytes that every row reads in place of what is chosen.
 

@@ -37,7 +37,7 @@ class WritingRow:
         row: of the session.
         logits: `V`; of what follows the bytes that it has read.
         sampling: how its bytes are chosen.
-        max_draft: begin by drafting so many bytes at once.
+        max_draft: bytes to draft at once, to begin with.
     """
 
     def __init__(
@@ -60,6 +60,6 @@ class WritingRow:
         )
 
     def note(self, sampling: c.Sampling, logits: npt.NDArray[np.float32]) -> None:
-        """Take note of how far it has come."""
+        """Record how far it has come."""
         self.sampling, self.logits = c.Sampling.from_buffer_copy(sampling), logits
         self.stopped_by = _STOPPED[sampling.stopped]

@@ -1,4 +1,4 @@
-"""Stage 2: a small causal byte language model that says where the next byte is hard to predict.
+"""Stage 2: a small causal byte language model, whose entropies show where the next byte is hard to predict.
 
 In: byte ids `B T`. Out: next-byte entropies `B T`, in nats over all 260 ids. Next: `blt.patching`.
 """

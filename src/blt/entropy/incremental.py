@@ -53,7 +53,7 @@ class EntropyState:
         self.newest[rows] = -1
 
     def rewind(self, rows: HostInts, *, taken_back: HostInts) -> None:
-        """Take back the last bytes that were read, so many of each row."""
+        """Roll back the last `taken_back[r]` bytes of each row."""
         self.newest[rows] -= taken_back
 
     @torch.inference_mode()
@@ -61,7 +61,7 @@ class EntropyState:
     def fill(
         self, rows: HostInts, byte_ids: Int[Tensor, "R T"], *, lengths: Int[Tensor, " R"]
     ) -> Float[Tensor, "R T V"]:
-        """Let some rows start anew with the first `lengths[r]` bytes of each, read in one parallel pass.
+        """Prefill some rows with the first `lengths[r]` bytes of each, in one parallel pass.
 
         Returns:
             Logits of the byte that follows each, float32.

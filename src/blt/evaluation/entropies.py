@@ -8,7 +8,7 @@ from blt.entropy import EntropyModel
 from blt.shapes import Float, Int, Tensor
 
 MAX_IDS_PER_BATCH = 1 << 14
-"""Logits of so many ids exist at a time."""
+"""Most ids whose logits exist at a time."""
 
 
 def compute_entropies(model: EntropyModel, shards: Shards) -> EntropyStore:
@@ -32,7 +32,7 @@ def compute_entropies(model: EntropyModel, shards: Shards) -> EntropyStore:
 def entropies_of_rows(model: EntropyModel, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Return the entropies of rows, in pieces where they are long.
 
-    Each layer looks back window − 1 ids, so a piece is exact once it is led in by num_layers × (window − 1) ids.
+    Each layer looks back window − 1 ids, so a piece is exact with a left context of num_layers × (window − 1) ids.
     """
     batch, length = byte_ids.shape
     step = max(1, MAX_IDS_PER_BATCH // batch)

@@ -29,7 +29,7 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """What a model has read before it predicts a byte; `blt.evaluation.rows` defines both."""
 
 Progress = Callable[[int, int], None]
-"""Told the bytes of text predicted so far, and how many there are."""
+"""Called with the bytes of text predicted so far, and their total."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class Evaluation:
     bits_per_byte: float
     """Bits of every byte and every EOS, divided by the bytes of the text alone."""
     interval_low: float
-    """Lower end of the 95% bootstrap interval of `bits_per_byte` over units; NaN if none was wanted."""
+    """Lower end of the 95% bootstrap interval of `bits_per_byte` over units; NaN without a bootstrap."""
     interval_high: float
     """Upper end."""
     num_bytes: int

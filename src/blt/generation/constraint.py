@@ -63,7 +63,7 @@ class Constraint:
         return self._penalties
 
     def read(self, byte_id: int) -> None:
-        """Take note of the id of a byte; after one that may not come, nothing may.
+        """Advance the grammar by the id of a byte; after one that it does not allow, it allows nothing.
 
         Raises:
             ConfigurationError: the grammar is too complex to be followed.
@@ -83,7 +83,7 @@ class Constraint:
         return copy
 
     def _refuse_if_too_complex(self) -> None:
-        """Tell a grammar that was given up from one of which no text can come any more."""
+        """Raise if the grammar was given up as too complex, rather than exhausted."""
         error = self._matcher.get_error()
         if error and not error.startswith("NoExtension"):
             raise ConfigurationError(f"the regex or JSON schema is too complex ({_reason(error)}); simplify it")

@@ -27,7 +27,7 @@ class DraftConfig:
     """What drafts: encoder and decoder on the patch that was complete last (BLT-S; arXiv 2605.08044); or the entropy
     model, which reads every byte anyway."""
     max_draft: int = 8
-    """Draft at most so many bytes at once; how many, up to this, follows from how many were right before."""
+    """Most bytes to draft at once; the number adapts to how many were accepted before."""
     min_probability: float | None = None
     """Draft on only while the likeliest byte has at least this probability; None means 0.4 for the decoder, 0.8 for the
     entropy model, whose drafts are worse."""
@@ -39,7 +39,7 @@ class DraftConfig:
 
     @property
     def least_probability(self) -> float:
-        """`min_probability`, or what holds where it is unset."""
+        """`min_probability`, or the default where it is None."""
         by_itself = 0.4 if self.by == "decoder" else 0.8
         return by_itself if self.min_probability is None else self.min_probability
 
@@ -79,7 +79,7 @@ class Drafter:
         requests: Sequence[Request],
         rows: npt.NDArray[np.int64],
     ) -> list[list[int]]:
-        """Let the session's patcher read the chosen bytes and some that are drafted to follow.
+        """Run the session's patcher over the chosen bytes and a draft of those that follow.
 
         Returns:
             The drafts for each row; rows of fewer drafts than others have read something more, which must be taken

@@ -31,7 +31,7 @@ class ByteLogprob:
 
 
 def byte_logprob(logits: npt.NDArray[np.float32], byte_id: int, *, num_top: int) -> ByteLogprob:
-    """Tell how likely a byte was.
+    """Return the log-probability of a byte, and the likeliest alternatives.
 
     Args:
         logits: of all 260 ids, as the model gave them.

@@ -14,7 +14,7 @@ class RepetitionPenalty:
 
     Args:
         penalty: positive logits are divided by it, negative ones multiplied.
-        window: only the last so many bytes count; None means all.
+        window: number of latest bytes that count; None means all.
         prompt: what has been read.
     """
 
@@ -32,7 +32,7 @@ class RepetitionPenalty:
         return np.where(self._counts > 0, lowered, logits)
 
     def read(self, byte: int) -> None:
-        """Take note of a byte."""
+        """Count a byte."""
         self._counts[byte + BYTE_OFFSET] += 1
         if self._window is None:
             return
@@ -65,7 +65,7 @@ class WrittenPenalty:
         return logits - self._frequency * self._counts - self._presence * (self._counts > 0)
 
     def read(self, byte: int) -> None:
-        """Take note of a byte."""
+        """Count a byte."""
         self._counts[byte + BYTE_OFFSET] += 1
 
     def fork(self) -> "WrittenPenalty":

@@ -49,7 +49,7 @@ class GenerationConfig(SamplingConfig):
     stop: str | bytes | Sequence[str | bytes] = ()
     """Stop where one of these would come, which is left out."""
     logprobs: int | None = None
-    """Also tell how likely each new byte was, and the so many likeliest in its place (0 to 257); None means neither."""
+    """Return each new byte's log-probability, and this many likeliest alternatives (0 to 257); None means neither."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,7 +193,7 @@ class Request:
         return self._sampler.plain(room=self._num_left)
 
     def accept(self, data: bytes, *, stopped_by: Literal["eos", "length"] | None) -> None:
-        """Take note of bytes that the native decoder chose, and why there are no more; a stop string ends them."""
+        """Record the bytes that the native decoder chose, and why it stopped; a stop string ends them."""
         for byte in data:
             self._num_left -= 1
             self.new_bytes += self._watch.feed(bytes([byte]))

@@ -45,7 +45,7 @@ class SamplingConfig:
     """Above 1: bytes that occurred in prompt or text become less likely, as in CTRL and transformers; blunt on bytes,
     since soon every letter has occurred: stay near 1, or set a window."""
     repetition_window: int | None = None
-    """Let the penalty see only the last so many bytes; None means all."""
+    """Number of latest bytes that the penalty sees; None means all."""
     presence_penalty: float | int = 0.0
     """From -2 to 2: what the logit of each byte that has been written loses, as in OpenAI's API; the prompt does not
     count."""
@@ -105,7 +105,7 @@ class SamplingConfig:
 
 
 def as_plain_number(config: object, name: str, kind: type[int] | type[float], *, may_lack: bool = False) -> None:
-    """Let a field of a frozen dataclass that is a number hold Python's own, NumPy's for instance converted.
+    """Convert a numeric field of a frozen dataclass to Python's own type, from NumPy's for instance.
 
     Raises:
         ConfigurationError: it is none of that kind; a truth value is no number.
@@ -172,7 +172,7 @@ class Sampler:
 
         Args:
             logits: of all 260 ids.
-            room: bytes left; where UTF-8 is kept, no character begins that does not fit. Unset: any number.
+            room: bytes left; where UTF-8 is kept, no character begins that does not fit. None means any number.
 
         Returns:
             260 probabilities; at temperature 0 the likeliest id has all of it (of equals, the smallest id).
@@ -209,7 +209,7 @@ class Sampler:
         return self._random.draw()
 
     def read(self, byte_id: int) -> None:
-        """Take note of an id that was chosen."""
+        """Update the state with an id that was chosen."""
         if byte_id < BYTE_OFFSET:
             return
         byte = byte_id - BYTE_OFFSET

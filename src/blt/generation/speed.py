@@ -157,7 +157,7 @@ def measure_decoding(
 
 
 def _joined(lm: LanguageModel, prompt: Int[Tensor, " _"], batch: int) -> tuple[DecodingSession, HostInts, _Logits]:
-    """Let rows read a prompt."""
+    """Run the prefill of a prompt in every row."""
     session = DecodingSession(lm)
     rows, logits = session.add([prompt] * batch)
     return session, rows, logits.cpu().numpy()
@@ -176,7 +176,7 @@ def _read_by_host(session: DecodingSession, rows: HostInts, logits: _Logits, tex
 
 
 def _read_natively(session: DecodingSession, rows: HostInts, logits: _Logits, text: bytes) -> None:
-    """Let the native decoder do the same, as many bytes per step as an engine lets it write."""
+    """Run the same in the native decoder, with as many bytes per step as an engine gives it."""
     sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=len(text) + 1)
     assert sampling is not None
     writing = [WritingRow(row, scores, sampling) for row, scores in zip(rows.tolist(), logits, strict=True)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class StopWatch:
-    """Lets bytes through until a stop string comes, which is swallowed.
+    """Passes bytes on until a stop string comes, which is left out.
 
     Bytes that may be the beginning of a stop string are held back until that is settled.
 

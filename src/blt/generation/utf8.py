@@ -8,8 +8,12 @@ import numpy.typing as npt
 from blt.codec import BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 
 _BETWEEN, _ONE_MORE, _TWO_MORE, _THREE_MORE, _AFTER_E0, _AFTER_ED, _AFTER_F0, _AFTER_F4 = range(8)
-"""What has been read of a character: nothing, or what lacks so many more, or a first byte that narrows the second."""
+"""States: between characters; 1, 2 or 3 continuation bytes missing; after a first byte that narrows the second."""
 
+# UTF-8 as a finite automaton of eight states. Four states only count missing continuation bytes. The other four follow
+# E0, ED, F0 and F4, after which the second byte has a narrower range: that is where overlong forms, surrogates and code
+# points beyond U+10FFFF are excluded, so the third and fourth bytes need no further states. Everything that depends on
+# state and room alone is tabulated when this module is imported; choosing a byte then is a table lookup.
 _ARROWS: dict[int, list[tuple[int, int, int]]] = {
     _BETWEEN: [
         (0x00, 0x7F, _BETWEEN),
@@ -90,12 +94,12 @@ class Utf8State:
         """Return what to add to the logits of all 260 ids: 0 where UTF-8 allows the id, −∞ elsewhere; read-only.
 
         Args:
-            room: bytes left; no character begins that does not fit. Unset: any number.
+            room: bytes left; no character begins that does not fit. None means any number.
         """
         return _PENALTIES[self.state][LONGEST if room is None else max(0, min(room, LONGEST))]
 
     def read(self, byte: int) -> None:
-        """Take note of a byte; one that breaks UTF-8 begins anew, with itself if it can."""
+        """Advance by a byte; one that breaks UTF-8 resets the state, and begins a character if it can."""
         following = _NEXT[self.state][byte]
         if following is None:
             following = _NEXT[_BETWEEN][byte]

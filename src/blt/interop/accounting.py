@@ -19,7 +19,7 @@ OFF: tuple[object, ...] = (None, False, 0, 0.0, "none", [], {})
 
 
 def log(note: str) -> None:
-    """Tell by the log, which Python shows on standard error unless it is set up otherwise."""
+    """Log a warning, which Python shows on standard error unless logging is configured otherwise."""
     logging.getLogger("blt").warning(note)
 
 

@@ -73,7 +73,7 @@ _ARGUMENTS = Arguments(
         *("initializer_range", "attention_dropout", "pretraining_tp", "rope_interleaved", "is_llama_config"),
     ),
 )
-"""Of `config.json`. `pretraining_tp` only says in which order sums are made."""
+"""Of `config.json`. `pretraining_tp` only changes the order of sums."""
 _GGUF_ARGUMENTS = Arguments(
     used=(*_FIELDS.values(), "rope.scaling.type"),
     only={"attention.sliding_window": (0,), "expert_count": (0,)},
@@ -238,7 +238,7 @@ def _joined(
     scaling: str,
     notes: Sequence[str],
 ) -> Llama:
-    """Check what a file says against what it holds, and repeat shared heads."""
+    """Check a file's configuration against its tensors, and repeat shared heads."""
     heads = _integer(values, "num_attention_heads", path)
     shared = _integer(values, "num_key_value_heads", path) if values.get("num_key_value_heads") else heads
     dim = _integer(values, "hidden_size", path)

@@ -87,7 +87,7 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
             count_eos: let `loglikelihood_rolling` count the end of each text too, as `blt evaluate` does, so that
                 `bits_per_byte` is the figure of its protocol `documents`; false: the bytes alone, as for models of
                 tokens.
-            bytes_per_token: `max_gen_toks` of a task counts tokens; so many bytes are written for each.
+            bytes_per_token: `max_gen_toks` of a task counts tokens; the bytes generated for each.
 
         Raises:
             ConfigurationError: an argument that cannot be.

@@ -203,7 +203,7 @@ def last_byte_note(config: LMConfig) -> list[str]:
 
 
 def _with_one_embedding(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Let a tied embedding go by one name: files hold it under either, or under both."""
+    """Use one name for a tied embedding: files hold it under either, or under both."""
     found = [tensors[name] for name in (EMBEDDING, HEAD) if name in tensors]
     if len(found) == 2 and not (found[0].shape == found[1].shape and torch.equal(*found)):
         raise ModelFolderError(f"{path}: tie_word_embeddings is true, but {EMBEDDING} and {HEAD} differ")

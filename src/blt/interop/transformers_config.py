@@ -104,7 +104,7 @@ _OFFERED = (
 
 
 def account_for_arguments(values: Mapping[str, Any], path: Path, *, tell: Tell) -> None:
-    """Tell what a `config.json` holds beyond what is known of it.
+    """Report the arguments of a `config.json` that are not known or not made use of.
 
     Raises:
         ModelFolderError: weights that are quantised.
@@ -119,7 +119,7 @@ def account_for_arguments(values: Mapping[str, Any], path: Path, *, tell: Tell) 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a `config.json` of transformers says of weights, and a shape of ours does not."""
+    """The layout of weights that a `config.json` of transformers states, beyond the shape of a model."""
 
     key_value_heads: Mapping[str, int]
     """By module of ours: heads of keys and values, each shared by several heads of queries."""
@@ -246,7 +246,7 @@ def read_config(values: Mapping[str, Any], path: Path) -> LMConfig:
 
 
 def read_layout(values: Mapping[str, Any], path: Path) -> Layout:
-    """Find what a `config.json` of transformers says of the layout of its weights.
+    """Return the layout of the weights that a `config.json` of transformers describes.
 
     Raises:
         ModelFolderError: a field that cannot be.

@@ -47,10 +47,10 @@ class DecodingSession:
 
     @torch.inference_mode()
     def add(self, prompts: Sequence[Int[Tensor, " _"]]) -> tuple[HostInts, Float[Tensor, "R V"]]:
-        """Let rows join that have read a prompt each, many bytes at a time.
+        """Add rows, and prefill each with its prompt, many bytes at a time.
 
         Args:
-            prompts: ids, BOS included where it is wanted; of any lengths, but none empty.
+            prompts: ids, BOS included if the model is to see one; of any lengths, but none empty.
 
         Returns:
             The rows, and the logits of the byte that follows in each, float32.
@@ -62,7 +62,7 @@ class DecodingSession:
         return self._decoding.add(prompts)
 
     def start(self, num_rows: int) -> HostInts:
-        """Let rows join that have read nothing."""
+        """Add empty rows."""
         return self._decoding.start(num_rows)
 
     @property
@@ -72,7 +72,7 @@ class DecodingSession:
 
     @torch.inference_mode()
     def prefill(self, rows: HostInts, parts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
-        """Let rows read the next part of their prompts, many bytes at a time.
+        """Prefill rows with the next part of their prompts, many bytes at a time.
 
         Args:
             rows: that have joined by `start`.
@@ -89,7 +89,7 @@ class DecodingSession:
         return self._decoding.prefill(rows, parts)
 
     def remove(self, rows: HostInts) -> None:
-        """Let rows leave; their numbers will be given to others."""
+        """Remove rows; their numbers are reused."""
         self._decoding.remove(rows)
 
     @torch.inference_mode()
@@ -114,7 +114,7 @@ class DecodingSession:
 
     @torch.inference_mode()
     def advance_patcher(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"] | None:
-        """Let entropy model and patcher alone read the next bytes of some rows; `forward` must follow.
+        """Run the entropy model and the patcher alone over the next bytes of some rows; `forward` must follow.
 
         May be called again for the same rows before `forward`, which then reads all of it at once: at most
         `max_rollback` bytes.
@@ -126,7 +126,7 @@ class DecodingSession:
 
     @torch.inference_mode()
     def forward(self) -> Float[Tensor, "R M V"]:
-        """Let the BLT read what the patcher has read; return the logits of the byte that follows each, float32."""
+        """Run the BLT over what the patcher has read; return the logits of the byte that follows each, float32."""
         return self._decoding.forward()
 
     @torch.inference_mode()
@@ -142,7 +142,7 @@ class DecodingSession:
         self._decoding.discard_draft()
 
     def rewind(self, taken_back: HostInts) -> None:
-        """Take back the last bytes that were read, so many of each row that read.
+        """Roll back the last bytes of each row that the previous call advanced.
 
         Only what was read at once can be taken back, at most `max_rollback` bytes, only once, and no BOS.
         """
@@ -162,7 +162,7 @@ class DecodingSession:
         Args:
             rows: which rows, and how their bytes are chosen; none is over.
             max_bytes: of each row, at least 1.
-            max_draft: read so many bytes more per pass that the entropy model holds for likely; what is written does
+            max_draft: most bytes that the entropy model drafts per pass; which bytes are written does
                 not depend on it.
             min_probability: the least that the entropy model must give a byte that is drafted.
             instead: `max_bytes` bytes that every row reads in place of what is chosen; for measurements.

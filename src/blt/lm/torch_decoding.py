@@ -45,10 +45,10 @@ class TorchDecoding:
         return len(self._blt.newest_byte) - len(self._free)
 
     def add(self, prompts: Sequence[Int[Tensor, " _"]]) -> tuple[HostInts, Float[Tensor, "R V"]]:
-        """Let rows join that have read a prompt each, all in one parallel pass.
+        """Add rows, and prefill each with its prompt, all in one parallel pass.
 
         Args:
-            prompts: ids, BOS included where it is wanted; of any lengths, but none empty.
+            prompts: ids, BOS included if the model is to see one; of any lengths, but none empty.
 
         Returns:
             The rows, and the logits of the byte that follows in each, float32.
@@ -65,7 +65,7 @@ class TorchDecoding:
             raise
 
     def prefill(self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
-        """Let rows that have read nothing read their prompts."""
+        """Prefill empty rows with their prompts."""
         lm = self.lm
         lengths = torch.tensor([len(ids) for ids in prompts], device=lm.device)
         byte_ids = torch.nn.utils.rnn.pad_sequence(
@@ -82,7 +82,7 @@ class TorchDecoding:
         return self._blt.fill(rows, byte_ids, ends, lengths=lengths)
 
     def start(self, num_rows: int) -> HostInts:
-        """Let rows join that have read nothing."""
+        """Add empty rows."""
         rows = self._take_rows(num_rows)
         self._blt.restart(rows)
         self._patcher.reset(self._there(rows))
@@ -91,7 +91,7 @@ class TorchDecoding:
         return rows
 
     def remove(self, rows: HostInts) -> None:
-        """Let rows leave; their numbers will be given to others."""
+        """Remove rows; their numbers are reused."""
         self._free.extend(int(row) for row in rows)
 
     def read(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
@@ -100,7 +100,7 @@ class TorchDecoding:
         return self.forward()
 
     def advance_patcher(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"] | None:
-        """Let entropy model and patcher alone read the next bytes of some rows; `forward` must follow.
+        """Run the entropy model and the patcher alone over the next bytes of some rows; `forward` must follow.
 
         May be called again for the same rows before `forward`, which then reads all of it at once: at most
         `max_rollback` bytes.
@@ -120,7 +120,7 @@ class TorchDecoding:
         return logits
 
     def forward(self) -> Float[Tensor, "R M V"]:
-        """Let the BLT read what the patcher has read; return the logits of the byte that follows each, float32."""
+        """Run the BLT over what the patcher has read; return the logits of the byte that follows each, float32."""
         byte_ids, ends = (torch.stack(parts, dim=1) for parts in zip(*self._pending, strict=True))
         self._pending, self.ends = [], ends
         return self._blt.read(byte_ids, ends, self._rows)
@@ -141,7 +141,7 @@ class TorchDecoding:
             self._before_draft = None
 
     def rewind(self, taken_back: HostInts) -> None:
-        """Take back the last bytes that were read, so many of each row that read.
+        """Roll back the last bytes of each row that the previous call advanced.
 
         Only what was read at once can be taken back, at most `max_rollback` bytes, only once, and no BOS.
         """

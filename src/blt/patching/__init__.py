@@ -3,7 +3,7 @@
 In: byte ids `B T` and, for rules that need them, entropies `B T` in nats. Out: `Patches`. Next: `blt.model`.
 
 A rule decides from the bytes read so far only; `patch` asks it about a whole batch, `OnlinePatcher` about one byte of
-each row at a time, and both always agree. `calibrate` finds the threshold that gives a wanted mean patch length.
+each row at a time, and both always agree. `calibrate` finds the threshold that gives a target mean patch length.
 """
 
 from blt.patching.calibration import calibrate, count_text, mean_patch_bytes

@@ -1,4 +1,4 @@
-"""Mean patch length: what it is, and the threshold that gives a wanted one."""
+"""Mean patch length: its definition, and the threshold that gives a target mean."""
 
 import dataclasses
 import math
@@ -44,7 +44,7 @@ def calibrate(
     entropies: Sequence[Float[Tensor, " _"]],
     mean_patch_bytes: float,
 ) -> ThresholdRule:
-    """Find the threshold whose patches are, on given documents, as near a wanted mean length as these allow.
+    """Find the threshold whose patches are, on given documents, as near a target mean length as these allow.
 
     The higher the threshold, the fewer the patches, with `max_length` too; so the entropies (or rises) that occur are
     searched by bisection. The threshold lies halfway between two of them, away from both.
@@ -53,10 +53,10 @@ def calibrate(
         rule: the rule, whose own threshold does not matter. All its other fields stay as they are.
         byte_ids: documents, each from its BOS to its EOS.
         entropies: of each document, one per id, in nats.
-        mean_patch_bytes: the mean patch length wanted, as `mean_patch_bytes` measures it.
+        mean_patch_bytes: the target, as `mean_patch_bytes` measures it.
 
     Raises:
-        ConfigurationError: the rule has no threshold, or no threshold gives the wanted mean.
+        ConfigurationError: the rule has no threshold, or no threshold gives the target mean.
         DataError: the documents hold no text, are not whole, or have entropies that do not fit them.
     """
     if not isinstance(rule, ThresholdRule):

@@ -24,7 +24,7 @@ class PatcherState(NamedTuple):
 
 
 class OnlinePatcher:
-    """Says after each byte whether it completes a patch, exactly as `patch` would for the whole row.
+    """Computes after each byte whether it completes a patch, exactly as `patch` does for the whole row.
 
     Args:
         rule: when a patch is complete.
@@ -73,7 +73,7 @@ class OnlinePatcher:
         *,
         rows: Int[Tensor, " R"] | None = None,
     ) -> Bool[Tensor, " R"]:
-        """Read one more byte of some rows, and say where it completes a patch.
+        """Advance some rows by one byte each, and return where it completes a patch.
 
         Args:
             byte_ids: the byte just read.
@@ -83,6 +83,9 @@ class OnlinePatcher:
         Raises:
             ConfigurationError: the rule needs entropies, and there are none, or not one per row.
         """
+        # A rule looks back at most one byte, one entropy, and two counts: bytes since the last BOS or EOS, and bytes in
+        # the open patch. Those four numbers are the whole state, so a row costs the same however long it is, and what
+        # `patch` computes by scans over a row is here one update of each number.
         state = self.of(rows)
         boundary = is_boundary(byte_ids)
         seen = Seen(
@@ -110,7 +113,7 @@ class OnlinePatcher:
         return self._state if rows is None else PatcherState(*(values[rows] for values in self._state))
 
     def put(self, state: "PatcherState", rows: Int[Tensor, " R"] | None) -> None:
-        """Let some rows, or all, go on from there."""
+        """Replace the state of some rows, or of all."""
         if rows is None:
             self._state = state
         else:
@@ -150,5 +153,6 @@ def _initial_state(batch: int, *, device: torch.device | str | None) -> PatcherS
 
 def _after(values: Tensor, lengths: Int[Tensor, " B"], *, start: int) -> Tensor:
     """Pick each row's value once its first `lengths` bytes have been read; `start` where none has."""
+    # Column t of the padded values is the state after t bytes, so that a row of which nothing was read gathers `start`.
     with_start = torch.nn.functional.pad(values, (1, 0), value=start)
     return with_start.gather(1, lengths[:, None])[:, 0]

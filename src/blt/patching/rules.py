@@ -140,7 +140,7 @@ class SpaceRule(_Rule):
 @variant("static")
 @dataclass(frozen=True, kw_only=True)
 class StaticRule(_Rule):
-    """End a patch every so many bytes, counted from the document's BOS, which is a patch of its own (MegaByte)."""
+    """End a patch every `length` bytes, counted from the document's BOS, which is a patch of its own (MegaByte)."""
 
     length: int
     """Bytes per patch."""

@@ -61,7 +61,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 Validate = Callable[[int], float]
-"""Gives the held-out bits per byte of the module as it is now; told the step."""
+"""Returns the held-out bits per byte of the module as it is now, given the optimiser step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Trainer:
         return self.progress
 
     def step(self) -> None:
-        """Move the weights once."""
+        """Run one optimiser step."""
         started = time.perf_counter()
         config, progress, module = self.config, self.progress, self.objective.module
         freeze(module, self.parts, step=progress.step)
@@ -188,7 +188,7 @@ class Trainer:
 
 
 def step_seed(seed: int, *, step: int, rank: int) -> int:
-    """Return the seed of what a rank drops in a step, which so does not hang on where a run was stopped."""
+    """Return the dropout seed of an optimiser step and rank, which does not depend on where a run was resumed."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -219,7 +219,7 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
-    """Return the precision of matrix products: bfloat16 where asked for, or by itself where the hardware has it."""
+    """Return the autocast context of matmuls: bfloat16 if asked for, or with `auto` where the hardware supports it."""
     dtype = fast_matmul_dtype(device) if config.precision == "auto" else getattr(torch, config.precision)
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
@@ -229,7 +229,7 @@ _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep large blocks that are freed, instead of asking the system for new ones in every step.
+    """Make the C library reuse large blocks that are freed, instead of mapping new ones in every optimiser step.
 
     Each new page costs a fault. Only glibc has these settings; elsewhere nothing changes.
     """

@@ -65,7 +65,7 @@ class Monitor:
 
         Raises:
             CheckpointError: metrics or what was kept of the next row are damaged.
-            MissingExtraError: TensorBoard is wanted and not installed.
+            MissingExtraError: TensorBoard is asked for and not installed.
         """
         if not self.is_main:
             yield

@@ -11,7 +11,7 @@ from blt.shapes import Tensor
 
 
 class Muon(Optimizer):
-    """Moves each matrix by its orthogonalised Nesterov momentum.
+    """Updates each matrix by its orthogonalised Nesterov momentum.
 
     `torch.optim.Muon` does the same by other polynomials, always in bfloat16, and adds a transposed matrix where rows
     outnumber columns, which is slow on a CPU.
@@ -38,13 +38,16 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 (no loss is evaluated again)
-        """Move the matrices that have gradients."""
+        """Update the matrices that have gradients."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
                     self._move(weight, weight.grad, group)
 
     def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        # Orthogonalising gives every update the same spectral norm, whatever the shape. The factor √(rows / columns)
+        # keeps the change of the layer's outputs alike for matrices that are taller than wide. Weight decay is
+        # decoupled (as in AdamW): it scales the weight by `kept` and does not enter the momentum.
         state, momentum = self.state[weight], group["momentum"]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)

@@ -71,7 +71,7 @@ def learning_rate_factors(module: nn.Module, parts: PartsConfig | None) -> dict[
 
 
 def freeze(module: nn.Module, parts: PartsConfig | None, *, step: int) -> None:
-    """Let exactly those weights have gradients that step `step`, from 0, moves: what is frozen costs no gradients."""
+    """Set `requires_grad` for exactly the weights that optimiser step `step`, from 0, updates."""
     if parts is not None:
         for part, weight in _weights_by_part(module, parts):
             weight.requires_grad_(part.is_trained(step))

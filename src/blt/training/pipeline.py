@@ -52,7 +52,7 @@ class Patching:
 
 
 def run_recipe(recipe: Recipe) -> Path:
-    """Do all stages of a recipe that are not done yet.
+    """Run all stages of a recipe that are not done yet.
 
     Returns:
         The model folder.

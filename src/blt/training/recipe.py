@@ -66,7 +66,7 @@ class LoopConfig:
     schedule: ScheduleConfig = field(default_factory=CosineConfig)
     """How the learning rate goes."""
     clip: float = 1.0
-    """Largest norm of all gradients together, once per optimiser step; longer ones are shortened."""
+    """Clip the gradients of an optimiser step to this global norm."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; `auto` takes bfloat16 where a GPU or processor has it built in, else float32."""
     compile: bool = False
@@ -113,7 +113,7 @@ class PatchingStage:
     rule: PatchRule = field(default_factory=lambda: EntropyRule(threshold=1.0))
     """The rule; its threshold is what calibration replaces."""
     mean_patch_bytes: float | None = 4.4
-    """Wanted mean patch length in bytes; None means the rule's own threshold stays."""
+    """Target mean patch length in bytes; None keeps the rule's own threshold."""
     calibration_documents: int = 2000
     """Training documents on which the threshold is found."""
 
@@ -141,7 +141,7 @@ class BLTStage:
     parts: PartsConfig = field(default_factory=PartsConfig)
     """Which parts are trained, how fast, and from which step on."""
     sparse_ngrams: bool = False
-    """Let a step cost only the rows of the n-gram tables that its batch reads (`RowAdam`), for tables of hundreds of
+    """Update only the rows of the n-gram tables that a batch reads (`RowAdam`), for tables of hundreds of
     thousands of rows; the moments of the others wait, which makes the losses a little different."""
     layer_dropout: float = 0.0
     """Share of the positions that go without what a layer's attention, and apart from that its feed-forward, adds, at

@@ -1,4 +1,4 @@
-"""How the learning rate goes over a run, as a factor of its peak."""
+"""Learning rate schedules, as a factor of the peak rate."""
 
 import math
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ MAX_IDS_PER_BATCH = 16384
 
 
 class HeldOut:
-    """The first so many held-out documents, with their entropies once there are any.
+    """The first `num_documents` held-out documents.
 
     Of a very long document only the first `MAX_IDS_PER_BATCH` ids are read, so that a validation stays short.
     """
@@ -44,7 +44,7 @@ class HeldOut:
 
 
 def _with_entropies(batch: Batch, shards: Shards, entropies: EntropyStore) -> Batch:
-    """Look the entropies of documents up: the sample's stream begins as the whole split's does."""
+    """Read the stored entropies of documents; the sample is a prefix of the split's stream."""
     stored = torch.zeros(batch.byte_ids.shape)
     for row, (number, length) in enumerate(zip(batch.numbers.tolist(), batch.lengths.tolist(), strict=True)):
         start = int(shards.document_id_offsets[number])
