@@ -82,7 +82,7 @@ def training_step(config: BLTConfig, *, rows: int, length: int, compiled: bool) 
     model = BLT(config).train()
     text = TEXT.encode() * (2 + length // len(TEXT))
     ids = torch.stack([encode(text[start * 37 : start * 37 + length + 1]) for start in range(rows)])
-    batch = Batch(byte_ids=ids[:, :-1].contiguous(), targets=ids[:, 1:].contiguous(), entropies=None)
+    batch = Batch.of(ids)
     objective = BLTObjective(model, rule=StaticRule(length=PATCH), slots_multiple=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if compiled:
