@@ -25,6 +25,8 @@ VERBS = {
     "prepare": "Turn text, JSONL, Parquet or a data set into training shards.",
     "train": "Train by a recipe: entropy model, threshold, BLT.",
     "evaluate": "Measure bits per byte on a file.",
+    "compress": "Compress a file by a model's predictions.",
+    "decompress": "Restore a file that `blt compress` made, every byte exact.",
     "bench": "Measure how fast a model writes, reads or trains here.",
     "serve": "Answer by OpenAI's API over HTTP, and show a page.",
     "patch": "Show how a text falls into patches.",

@@ -76,10 +76,10 @@ def seed_option(help: str, *, default: int | None = 0) -> Decorator:
     return click.option("--seed", type=Count(0, MAX_SEED), default=default, show_default=default is not None, help=help)
 
 
-def dtype_option(*dtypes: str) -> Decorator:
+def dtype_option(*dtypes: str, default: str = "float32") -> Decorator:
     """Return the option --dtype, with the types that the verb can compute in."""
     return click.option(
-        "--dtype", type=Dtype(*dtypes), metavar="|".join(dtypes), default="float32", show_default=True,
+        "--dtype", type=Dtype(*dtypes), metavar="|".join(dtypes), default=default, show_default=True,
         help="Of the weights; fp32 and bf16 for short.",
     )  # fmt: skip
 

@@ -172,9 +172,13 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-def library() -> ctypes.CDLL | None:
-    """Return the compiled decoder, or None where there is none to be had."""
-    found = load("decoder", folder=CORE, openmp=False)
+def library(*, portable: bool = False) -> ctypes.CDLL | None:
+    """Return the compiled decoder, or None where there is none to be had.
+
+    Args:
+        portable: the one that computes the same bits on every processor, somewhat more slowly.
+    """
+    found = load("decoder", folder=CORE, openmp=False, portable=portable)
     return None if found is None else declared(found)
 
 

@@ -1,6 +1,7 @@
 """A model's weights, packed once for the native decoder."""
 
 import ctypes
+import math
 import weakref
 from collections.abc import Iterable, Sequence
 
@@ -29,10 +30,12 @@ class PackedModel:
     change must be packed anew (`packed_model` sees to it).
     """
 
-    def __init__(self, library: ctypes.CDLL, blt: BLT, entropy_model: EntropyModel | None) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, blt: BLT, entropy_model: EntropyModel | None, *, portable: bool = False
+    ) -> None:
         self.library = library
         self.vocabulary = blt.hash_embedding.bytes.num_embeddings
-        spec = _Spec()
+        spec = _Spec(portable=portable)
         model = ctypes.c_void_p()
         c.call(library, "blt_model_new", ctypes.byref(spec.model(blt, entropy_model)), ctypes.byref(model))
         self.handle = model
@@ -50,7 +53,8 @@ class PackedModel:
 class _Spec:
     """Describes modules in the structures of `api.h`; keeps alive what those point to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, portable: bool = False) -> None:
+        self.portable = portable
         self.tables: list[Tensor] = []
         self._kept: list[object] = []
 
@@ -96,13 +100,15 @@ class _Spec:
         )
 
     def _stack(self, stack: Transformer, shape: TransformerConfig, *, theta: float) -> c.Stack:
-        frequencies = rotary_frequencies(
-            head_dim=shape.dim // shape.num_heads, theta=theta, device=torch.device("cpu")
-        ).contiguous()
+        head_dim = shape.dim // shape.num_heads
+        if self.portable:
+            frequencies = _portable_frequencies(head_dim, theta)
+        else:
+            frequencies = rotary_frequencies(head_dim=head_dim, theta=theta, device=torch.device("cpu")).numpy()
         layers = [self._layer(layer) for layer in stack.layers if isinstance(layer, Layer)]
         return c.Stack(
             layers=self._structures(c.Layer, layers),
-            frequencies=self._array(frequencies.numpy()),
+            frequencies=self._array(np.ascontiguousarray(frequencies)),
             num_layers=len(layers),
             num_heads=shape.num_heads,
             window=shape.window if isinstance(shape, LocalConfig) else 0,
@@ -162,10 +168,18 @@ class _Spec:
         return array
 
 
-_packed: "weakref.WeakKeyDictionary[BLT, tuple[object, PackedModel]]" = weakref.WeakKeyDictionary()
+def _portable_frequencies(head_dim: int, theta: float) -> np.ndarray:
+    """Return `rotary_frequencies` by float64 powers, rounded once: vectorised float32 powers differ by processor."""
+    powers = [math.pow(theta, float(np.float32(at) / np.float32(head_dim))) for at in range(0, head_dim, 2)]
+    return np.float32(1.0) / np.array(powers, dtype=np.float32)
 
 
-def packed_model(blt: BLT, entropy_model: EntropyModel | None) -> PackedModel | None:
+_packed: "weakref.WeakKeyDictionary[BLT, dict[bool, tuple[object, PackedModel]]]" = weakref.WeakKeyDictionary()
+
+
+def packed_model(
+    blt: BLT, entropy_model: EntropyModel | None, *, portable: bool = False
+) -> PackedModel | None:
     """Return a model's packed weights, or None where the native decoder does not serve it.
 
     They are packed once, and anew whenever a weight has changed: what is compared is the weights themselves, since an
@@ -174,16 +188,17 @@ def packed_model(blt: BLT, entropy_model: EntropyModel | None) -> PackedModel | 
     Args:
         blt: the model.
         entropy_model: the entropy model, where the patch rule needs one.
+        portable: for the decoder that computes the same bits on every processor.
     """
-    library = c.library()
+    library = c.library(portable=portable)
     if library is None or not serves(blt, entropy_model):
         return None
     key = _key(library, [*blt.state_dict().values(), *(entropy_model.state_dict().values() if entropy_model else ())])
-    before = _packed.get(blt)
-    if before is not None and before[0] == key:
-        return before[1]
-    packed = PackedModel(library, blt, entropy_model)
-    _packed[blt] = (key, packed)
+    kept = _packed.setdefault(blt, {})
+    if portable in kept and kept[portable][0] == key:
+        return kept[portable][1]
+    packed = PackedModel(library, blt, entropy_model, portable=portable)
+    kept[portable] = (key, packed)
     return packed
 
 

@@ -23,12 +23,14 @@ class DecodingSession:
     Args:
         lm: the model; its weights and its patch rule must stay the same while the session lives.
         max_rollback: how many bytes can be taken back (`rewind`).
+        portable: let the native decoder compute the same bits on every processor, somewhat more slowly; PyTorch, where
+            there is no such decoder, cannot (`is_native`).
     """
 
-    def __init__(self, lm: LanguageModel, *, max_rollback: int = 16) -> None:
+    def __init__(self, lm: LanguageModel, *, max_rollback: int = 16, portable: bool = False) -> None:
         check(max_rollback >= 1, f"max_rollback: at least 1, got {max_rollback}")
         self.lm, self.max_rollback = lm, max_rollback
-        self._decoding = _decoding(lm, max_rollback=max_rollback)
+        self._decoding = _decoding(lm, max_rollback=max_rollback, portable=portable)
 
     @property
     def is_native(self) -> bool:
@@ -200,9 +202,9 @@ class DecodingSession:
         return [byte_ids[:, first:last] for first, last in spans]
 
 
-def _decoding(lm: LanguageModel, *, max_rollback: int) -> NativeDecoding | TorchDecoding:
+def _decoding(lm: LanguageModel, *, max_rollback: int, portable: bool) -> NativeDecoding | TorchDecoding:
     """Choose how rows are run: the one place that does."""
-    packed = packed_model(lm.blt, lm.entropy_model if lm.patch_rule.needs_entropies else None)
+    packed = packed_model(lm.blt, lm.entropy_model if lm.patch_rule.needs_entropies else None, portable=portable)
     if packed is None:
         return TorchDecoding(lm, max_rollback=max_rollback)
     return NativeDecoding(packed, lm.patch_rule, max_rollback=max_rollback, num_threads=torch.get_num_threads())

@@ -200,7 +200,9 @@ int32_t locked(blt_decoder *decoder, Run &&run) {
 const char *blt_last_error(void) { return last_error.c_str(); }
 
 const char *blt_kernels(void) {
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+#if defined(BLT_PORTABLE)
+    return "portable";
+#elif defined(__AVX512BF16__) && defined(__AVX512VNNI__)
     return "AVX-512 (BF16, VNNI)";
 #elif defined(__AVX512F__)
     return "AVX-512";

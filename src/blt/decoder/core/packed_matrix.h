@@ -114,7 +114,7 @@ class PackedMatrix {
     // AMD multiplies pairs of bfloat16 twice as fast as float32; Intel's AVX-512 does not, and widening is more
     // precise.
     static bool has_fast_bfloat16() {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && !defined(BLT_PORTABLE)
         return __builtin_cpu_is("amd");
 #else
         return false;

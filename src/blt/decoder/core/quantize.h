@@ -22,17 +22,24 @@ inline Ints dot4(Ints sums, Words weights, int32_t four) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weights, _mm512_set1_epi32(four));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
-    const __m256i w = (__m256i)weights, x = _mm256_set1_epi32(four);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w));
-    return sums + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    const __m256i x = _mm256_set1_epi32(four);
+    __m256i w[LANES / 8], products[LANES / 8];
+    std::memcpy(w, &weights, sizeof w);
+    for (int part = 0; part < LANES / 8; ++part) {
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(w[part], w[part]), _mm256_sign_epi8(x, w[part]));
+        products[part] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+    Ints found;
+    std::memcpy(&found, products, sizeof found);
+    return sums + found;
 #elif defined(__ARM_FEATURE_DOTPROD)
-    int32x4_t halves[2];
-    int8x16_t w[2];
-    std::memcpy(halves, &sums, sizeof halves);
+    int32x4_t parts[LANES / 4];
+    int8x16_t w[LANES / 4];
+    std::memcpy(parts, &sums, sizeof parts);
     std::memcpy(w, &weights, sizeof w);
     const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
-    for (int half = 0; half < 2; ++half) halves[half] = vdotq_s32(halves[half], w[half], x);
-    std::memcpy(&sums, halves, sizeof halves);
+    for (int part = 0; part < LANES / 4; ++part) parts[part] = vdotq_s32(parts[part], w[part], x);
+    std::memcpy(&sums, parts, sizeof parts);
     return sums;
 #else
     const Ints signed_weights = (Ints)weights;

@@ -1,7 +1,6 @@
 // Rotary position embedding, on halves of each head.
 #pragma once
-#include <cmath>
-
+#include "functions.h"
 #include "simd.h"
 
 namespace blt {
@@ -10,8 +9,7 @@ namespace blt {
 inline void angles(int64_t position, const float *frequencies, int64_t half, float *to) {
     for (int64_t at = 0; at < half; ++at) {
         const float angle = float(position) * frequencies[at];
-        to[at] = std::cos(angle);
-        to[half + at] = std::sin(angle);
+        cosine_and_sine(angle, to[at], to[half + at]);
     }
 }
 

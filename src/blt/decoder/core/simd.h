@@ -1,5 +1,7 @@
-// Vectors of float32 and int32, as wide as the processor's registers: AVX-512, AVX2 or whatever the compiler makes of
-// it.
+// Vectors of float32 and int32, as wide as the processor's registers: AVX-512, AVX2 or whatever the compiler makes of it.
+//
+// BLT_PORTABLE asks for the same bits on every processor: sums of 16 lanes whatever the registers hold, and each product
+// rounded before it is added (compile with -ffp-contract=off). What is left are single operations, which IEEE 754 fixes.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -15,6 +17,8 @@ namespace blt {
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, PANEL_VECTORS = 4;
+#elif defined(BLT_PORTABLE)
+constexpr int LANES = 16, PANEL_VECTORS = 2;
 #else
 constexpr int LANES = 8, PANEL_VECTORS = 2;
 #endif
@@ -43,7 +47,9 @@ inline Floats load_part(const float *from, int64_t count) {
 
 // a · b + c, rounded once wherever the processor can; written out, so that no compiler rounds it in two ways.
 inline Floats multiply_add(Floats a, Floats b, Floats c) {
-#if defined(__AVX512F__)
+#if defined(BLT_PORTABLE)
+    return a * b + c;
+#elif defined(__AVX512F__)
     return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__AVX2__) && defined(__FMA__)
     return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);

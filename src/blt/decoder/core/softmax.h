@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "functions.h"
 #include "simd.h"
 
 namespace blt {
@@ -59,7 +60,7 @@ inline float entropy(const float *logits, int64_t num) {
         weighted += weight == 0.0f ? Floats{} : weight * shifted;
     }
     const float all = sum(total);
-    return std::log(all) - sum(weighted) / all;
+    return logarithm(all) - sum(weighted) / all;
 }
 
 }  // namespace blt

@@ -48,7 +48,9 @@ class Outcome:
     """Whether the compile failed earlier, and was not tried again."""
 
 
-def load(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> ctypes.CDLL | None:
+def load(
+    name: str, *, folder: Path = FOLDER, openmp: bool = True, portable: bool = False
+) -> ctypes.CDLL | None:
     """Return the compiled functions of a C++ source, or None if they are not available.
 
     The first call of a process may compile, which takes seconds; later calls cost nothing.
@@ -57,12 +59,13 @@ def load(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> ctypes.CDL
         name: the source is `name.cpp`.
         folder: where it lies, with the headers that it includes.
         openmp: whether it shares PyTorch's threads; otherwise it may start threads of its own.
+        portable: whether it computes the same bits on every processor, where the source knows how to.
     """
-    return outcome(name, folder=folder, openmp=openmp).library
+    return outcome(name, folder=folder, openmp=openmp, portable=portable).library
 
 
 @functools.cache
-def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome:
+def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True, portable: bool = False) -> Outcome:
     """Load a library, as `load` does, and return the outcome with its reason."""
     if os.environ.get("BLT_NATIVE") == "0":
         return Outcome(None, "the environment variable BLT_NATIVE is 0")
@@ -72,9 +75,10 @@ def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome
         compiler = find_compiler()
     except CompileError as error:
         return _given_up(name, error) if os.environ.get("CXX") else _without_compiler(error)
+    flags = flag_sets(openmp=openmp, portable=portable)
     try:
         cache = cache_folder()
-        path = cache.path / f"{name}-{_key(folder / f'{name}.cpp', compiler, openmp=openmp)}.so"
+        path = cache.path / f"{name}-{_key(folder / f'{name}.cpp', compiler, flags)}.so"
     except OSError as error:
         return _given_up(name, error)
     found = _stored(path)
@@ -91,7 +95,7 @@ def outcome(name: str, *, folder: Path = FOLDER, openmp: bool = True) -> Outcome
             reason = f", since {cache.refused}" if cache.refused else ""
             _say(f"compiling {name}.cpp for this machine, once, into {cache.path}{reason}")
             try:
-                built = _compile(folder / f"{name}.cpp", compiler, path, openmp=openmp)
+                built = _compile(folder / f"{name}.cpp", compiler, path, flags)
             except CompileError as error:
                 library_cache.remember_failure(path, one_line(str(error)))
                 raise
@@ -133,14 +137,14 @@ def _lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _compile(source: Path, compiler: Compiler, path: Path, *, openmp: bool) -> Built:
+def _compile(source: Path, compiler: Compiler, path: Path, sets: list[tuple[str, ...]]) -> Built:
     """Compile with the first set of flags that the compiler accepts."""
     compiler.check()
     start = time.monotonic()
     failures = []
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         unfinished = Path(scratch) / path.name
-        for flags in flag_sets(openmp=openmp):
+        for flags in sets:
             try:
                 compiler.compile(source, flags, into=unfinished)
             except RefusedError as error:
@@ -162,13 +166,13 @@ def _stored(path: Path) -> Outcome | None:
         return None
 
 
-def _key(source: Path, compiler: Compiler, *, openmp: bool) -> str:
+def _key(source: Path, compiler: Compiler, sets: list[tuple[str, ...]]) -> str:
     """Return a hash of all that the library depends on: source, compiler, processor and PyTorch."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else [platform.processor()]
     processor = [line for line in lines if line.startswith(("flags", "Features", "model name"))][:2]
     code = [file.read_text(encoding="utf-8") for file in (source, *sorted(source.parent.glob("*.h")))]
-    flags = [flag for flags in flag_sets(openmp=openmp) for flag in flags]
+    flags = [flag for flags in sets for flag in flags]
     system = [*processor, platform.machine(), *platform.libc_ver(), torch.__version__]
     parts = [*code, compiler.identity, *flags, *system]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

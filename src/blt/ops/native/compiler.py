@@ -117,12 +117,19 @@ def find_compiler() -> Compiler:
     return Compiler(tuple(words))
 
 
-def flag_sets(*, openmp: bool) -> list[tuple[str, ...]]:
+PORTABLE_FLAGS = ("-DBLT_PORTABLE", "-ffp-contract=off")
+"""Ask for the same bits on every processor."""
+
+
+def flag_sets(*, openmp: bool, portable: bool = False) -> list[tuple[str, ...]]:
     """Return the flags to try, the fastest first.
 
     Args:
         openmp: whether the source shares PyTorch's threads; else it may start its own.
+        portable: whether it computes the same bits on every processor, where the source knows how to.
     """
+    if portable:
+        return [(*flags, *PORTABLE_FLAGS) for flags in flag_sets(openmp=openmp)]
     here = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
     if not openmp:
         return [(*FLAGS, here, "-pthread"), (*FLAGS, "-pthread")]
