@@ -35,11 +35,15 @@ force_option = click.option("--force", "-f", is_flag=True, help="Replace a file 
     help="1: longer patches (threshold + 0.6 nats), blocks up to 16 KiB; 2: the model's own threshold, blocks up to "
     "64 KiB, of which 2 KiB are seen; 3: blocks up to 128 KiB, seen whole.",
 )
-@click.option("--learn", is_flag=True, help="Learn from the text while coding: better on texts unlike the training text.")
+@click.option(
+    "--learn", is_flag=True, help="Learn from the text while coding: better on texts unlike the training text."
+)
 @model_option
 @dtype_option(*DTYPES, default="int8")
 @force_option
-def compress(file: str, output: str | None, level: int, learn: bool, model: str | None, dtype: str, force: bool) -> None:
+def compress(
+    file: str, output: str | None, level: int, learn: bool, model: str | None, dtype: str, force: bool
+) -> None:
     """Compress a file by a model's predictions.
 
     FILE becomes FILE.blt, and stays; - reads standard input. The same model decompresses it, exactly or not at all. No

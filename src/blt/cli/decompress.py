@@ -20,11 +20,14 @@ from blt.configuration import check
 def decompress(file: str, output: str | None, model: str | None, force: bool) -> None:
     """Restore a file that `blt compress` made, every byte exact.
 
-    FILE.blt becomes FILE, and stays; - reads standard input. The weights must be those that compressed it; their type is
-    in the file. Nothing is written unless all of it is right.
+    FILE.blt becomes FILE, and stays; - reads standard input. The weights must be those that compressed it; their type
+    is in the file. Nothing is written unless all of it is right.
     """
     has_suffix = file.endswith(SUFFIX) and file != SUFFIX
-    check(file == "-" or has_suffix or output is not None, f"{file}: does not end in {SUFFIX}; say where to write by --output")
+    check(
+        file == "-" or has_suffix or output is not None,
+        f"{file}: does not end in {SUFFIX}; say where to write by --output",
+    )
     target = output_path(file, output, default=file.removesuffix(SUFFIX), force=force)
     archive = Archive.unpack(read_input(file))
     lm = None if archive.model is None else ByteLM.from_pretrained(model, dtype=archive.model.dtype)

@@ -1,6 +1,7 @@
 """Lossless compression by a model's own predictions: the size of the file is its bits per byte, and decoding proves it.
 
-In: a `LanguageModel` and bytes. Out: a compressed file, and the same bytes again. Next: `blt compress`, `blt decompress`.
+In: a `LanguageModel` and bytes. Out: a compressed file, and the same bytes again. Next: `blt compress`, `blt
+decompress`.
 """
 
 from blt.compression.archive import Archive

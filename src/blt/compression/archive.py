@@ -2,10 +2,10 @@
 
     magic 4 · version 1 · flags 1 · length of the header 4 · header · CRC-32 of all before 4 · blocks
 
-The header holds, in this order, numbers as LEB128: bytes of the text, its CRC-32; then, unless the text is stored as it
-is, fingerprint and dtype of the model, kernels, context, rows, threshold, separator, CRC-32 of the self-test, and for each
-block its symbols and its bytes. Blocks that the model does not shrink are stored as they are, after their CRC-32; the
-others carry 31 bits of it in the coder's state (`rans`).
+The header holds, in this order, numbers as LEB128: bytes of the text, its CRC-32; then, unless the text is stored as
+it is, fingerprint and dtype of the model, kernels, context, rows, threshold, separator, CRC-32 of the self-test, and
+for each block its symbols and its bytes. Blocks that the model does not shrink are stored as they are, after their
+CRC-32; the others carry 31 bits of it in the coder's state (`rans`).
 """
 
 import struct

@@ -1,11 +1,11 @@
 """Symbols ⇄ streams: a model predicts the next symbol of many rows at once, and a coder spends its bits accordingly.
 
-A row's symbols are bytes and, where documents are told apart, ends of documents. What the model reads before it predicts
-a symbol is the one before it: a byte as its id, and BOS at the start, after an end, and after every `context` symbols of
-one document (a small model predicts badly far beyond the length that it was trained on).
+A row's symbols are bytes and, where documents are told apart, ends of documents. What the model reads before it
+predicts a symbol is the one before it: a byte as its id, and BOS at the start, after an end, and after every `context`
+symbols of one document (a small model predicts badly far beyond the length that it was trained on).
 
-The encoder knows all symbols, and reads many at once where the model's logits do not depend on that, which is a law of the
-native decoder. PyTorch's do, so there the encoder takes the decoder's steps.
+The encoder knows all symbols, and reads many at once where the model's logits do not depend on that, which is a law of
+the native decoder. PyTorch's do, so there the encoder takes the decoder's steps.
 """
 
 import zlib
@@ -138,7 +138,9 @@ class _Predictor:
 
     def read(self, ids: NDArray[np.int64], active: NDArray[np.int64]) -> NDArray[np.int64]:
         """Let rows read ids; return the model's frequencies of the symbol after each, `N M S`."""
-        logits = self._session.read(torch.from_numpy(np.ascontiguousarray(ids)).to(self._session.lm.device), self._rows[active])
+        logits = self._session.read(
+            torch.from_numpy(np.ascontiguousarray(ids)).to(self._session.lm.device), self._rows[active]
+        )
         flat = logits.float().cpu().numpy().reshape(ids.size, -1)
         found = frequencies(flat, with_end=self._coding.tells_documents)
         return found.reshape(*ids.shape, -1)

@@ -1,9 +1,10 @@
 """What the text itself teaches while it is coded: contexts of some bytes, counted and mixed with the model.
 
-Every order of context is an expert: what followed the last n symbols before, smoothed by the model's own prediction. The
-experts' predictions are mixed linearly, by weights that move towards whoever predicted well; which set of weights is used
-depends on how many orders have met their context before. All rows of a batch share counts and weights, in the order of
-their steps. A symbol is counted once it is coded, so the decoder knows all that the encoder knew. Whole numbers only.
+Every order of context is an expert: what followed the last n symbols before, smoothed by the model's own prediction.
+The experts' predictions are mixed linearly, by weights that move towards whoever predicted well; which set of weights
+is used depends on how many orders have met their context before. All rows of a batch share counts and weights, in the
+order of their steps. A symbol is counted once it is coded, so the decoder knows all that the encoder knew. Whole
+numbers only.
 """
 
 import numpy as np

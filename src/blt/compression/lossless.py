@@ -146,9 +146,7 @@ def _decoded_blocks(
             f"another model: the file was compressed by {model.fingerprint.hex()} in {model.dtype}, "
             f"and this is {fingerprint(lm)} in {_dtype(lm)}; give the same one by --model"
         )
-    coding = Coding(
-        context=model.context, tells_documents=bool(model.separator), learns=model.learns, rows=model.rows
-    )
+    coding = Coding(context=model.context, tells_documents=bool(model.separator), learns=model.learns, rows=model.rows)
     report = _Report(sum(block.num_symbols for block in model.blocks), progress)
     with _threshold_set(lm, model.threshold), _same_kernels(lm, model):
         if self_test(lm) != model.self_test:
@@ -225,7 +223,7 @@ def _threshold_set(lm: LanguageModel, threshold: float) -> Iterator[None]:
     if not math.isnan(threshold):
         if not hasattr(own, "threshold"):
             raise ModelFolderError("another model: the file was compressed by one whose patch rule has a threshold")
-        lm.patch_rule = dataclasses.replace(own, threshold=threshold)  # type: ignore[call-arg]
+        lm.patch_rule = dataclasses.replace(own, threshold=threshold)  # type: ignore[arg-type]
     try:
         yield
     finally:
@@ -260,7 +258,9 @@ def _dtype(lm: LanguageModel) -> str:
     found = {str(weight.dtype).removeprefix("torch.") for weight in lm.blt.state_dict().values()}
     dtype = "int8" if "int8" in found else next(iter(found)) if len(found) == 1 else ""
     if dtype not in DTYPES:
-        raise ConfigurationError(f"dtype: weights as {' and '.join(sorted(found))}; load the model as {', '.join(DTYPES)}")
+        raise ConfigurationError(
+            f"dtype: weights as {' and '.join(sorted(found))}; load the model as {', '.join(DTYPES)}"
+        )
     return dtype
 
 

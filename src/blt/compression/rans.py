@@ -8,7 +8,8 @@ Encoding begins at the state 2^31 + check, for a check of 31 bits, and decoding 
 nothing. The streams of a batch are independent; a numpy operation advances all of them.
 
 The Python interface of the package `constriction` takes probabilities as floats and one model per call and symbol;
-here the frequencies are whole numbers from the start and a step of 32 streams costs less than a hundredth of the model's.
+here the frequencies are whole numbers from the start and a step of 32 streams costs less than a hundredth of the
+model's.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ _MASK = np.uint64(TOTAL - 1)
 STATE_BYTES = 8
 
 
-def encode(lows: NDArray[np.int64], counts: NDArray[np.int64], lengths: Sequence[int], checks: Sequence[int]) -> list[bytes]:
+def encode(
+    lows: NDArray[np.int64], counts: NDArray[np.int64], lengths: Sequence[int], checks: Sequence[int]
+) -> list[bytes]:
     """Encode streams.
 
     Args:
@@ -65,7 +68,10 @@ class Decoder:
     def __init__(self, streams: Sequence[bytes]) -> None:
         whole = [stream.ljust(STATE_BYTES, b"\0") for stream in streams]
         self._state = np.array([int.from_bytes(stream[:STATE_BYTES], "little") for stream in whole], np.uint64)
-        words = [np.frombuffer(stream[STATE_BYTES : STATE_BYTES + len(stream[STATE_BYTES:]) // 4 * 4], "<u4") for stream in whole]
+        words = [
+            np.frombuffer(stream[STATE_BYTES : STATE_BYTES + len(stream[STATE_BYTES:]) // 4 * 4], "<u4")
+            for stream in whole
+        ]
         self._num_words = np.array([len(own) for own in words])
         self._words = np.zeros((len(words), max([*self._num_words.tolist(), 0]) + 1), np.uint64)
         for row, own in enumerate(words):

@@ -177,9 +177,7 @@ def _portable_frequencies(head_dim: int, theta: float) -> np.ndarray:
 _packed: "weakref.WeakKeyDictionary[BLT, dict[bool, tuple[object, PackedModel]]]" = weakref.WeakKeyDictionary()
 
 
-def packed_model(
-    blt: BLT, entropy_model: EntropyModel | None, *, portable: bool = False
-) -> PackedModel | None:
+def packed_model(blt: BLT, entropy_model: EntropyModel | None, *, portable: bool = False) -> PackedModel | None:
     """Return a model's packed weights, or None where the native decoder does not serve it.
 
     They are packed once, and anew whenever a weight has changed: what is compared is the weights themselves, since an

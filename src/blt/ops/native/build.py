@@ -48,9 +48,7 @@ class Outcome:
     """Whether the compile failed earlier, and was not tried again."""
 
 
-def load(
-    name: str, *, folder: Path = FOLDER, openmp: bool = True, portable: bool = False
-) -> ctypes.CDLL | None:
+def load(name: str, *, folder: Path = FOLDER, openmp: bool = True, portable: bool = False) -> ctypes.CDLL | None:
     """Return the compiled functions of a C++ source, or None if they are not available.
 
     The first call of a process may compile, which takes seconds; later calls cost nothing.
