@@ -11,6 +11,7 @@ import torch
 
 from blt import cli
 from blt.api import ByteLM
+from blt.compression import compress
 from blt.generation.speed import Limits
 from tiny_config import TINY_CONFIG
 
@@ -43,7 +44,9 @@ def ready(tmp_path_factory):
     top = tmp_path_factory.mktemp("hostile")
     (top / "folder").mkdir()
     (top / "stories.txt").write_text(TEXT)
-    ByteLM.new(TINY_CONFIG).eval().save_pretrained(top / "model")
+    lm = ByteLM.new(TINY_CONFIG).eval()
+    lm.save_pretrained(top / "model")
+    (top / "stories.txt.blt").write_bytes(compress(lm.to_type("int8"), TEXT.encode() * 2, learn=True))
     return top
 
 
@@ -61,6 +64,8 @@ BASE = {
     "prepare": ["stories.txt", "--out", "prepared"],
     "train": ["recipe.toml"],
     "evaluate": ["--data", "stories.txt", "--model", "model", "--bootstrap", "10"],
+    "compress": ["stories.txt", "--output", "out.blt", "--model", "model"],
+    "decompress": ["stories.txt.blt", "--output", "out.txt", "--model", "model"],
     "bench": ["--bytes", "8", "--repeats", "1", "--model", "model"],
     "patch": ["a text", "--model", "model"],
     "plot": ["a text", "--out", "out.png", "--model", "model"],
