@@ -12,7 +12,7 @@ from blt.decoder import library as c
 from blt.decoder.decoding import NativeDecoding
 from blt.decoder.packed import PackedModel
 from blt.lm import DecodingSession
-from blt.nn.native.compiler import PORTABLE_FLAGS, find_compiler
+from blt.ops.native.compiler import PORTABLE_FLAGS, find_compiler
 
 pytestmark = pytest.mark.skipif(c.library() is None, reason="no compiler here")
 TEXT = "Once upon a time, there was a bär named Õla — 你好. " * 3

@@ -11,9 +11,11 @@ namespace blt {
 
 #if defined(BLT_PORTABLE)
 
-// angle = quarter · π/2 + rest, |rest| ≤ π/4; π/2 as a sum of two, so that the rest is exact to 1e-15 up to 2^20 quarters.
+// angle = quarter · π/2 + rest, |rest| ≤ π/4; π/2 as a sum of two, so that the rest is exact to 1e-15 up to 2^20
+// quarters.
 inline void cosine_and_sine(float angle, float &cosine, float &sine) {
-    const double shifted = double(angle) * 0.63661977236758134308 + 6755399441055744.0;  // + 1.5 · 2^52 rounds to a whole number
+    const double shifted =
+        double(angle) * 0.63661977236758134308 + 6755399441055744.0;  // + 1.5 · 2^52 rounds to a whole number
     const double quarter = shifted - 6755399441055744.0;
     const double rest = (double(angle) - quarter * 1.57079632673412561417) - quarter * 6.07710050650619224932e-11;
     const double square = rest * rest;
@@ -24,10 +26,18 @@ inline void cosine_and_sine(float angle, float &cosine, float &sine) {
     }
     s *= rest;
     switch (int64_t(quarter) & 3) {
-        case 0: cosine = float(c), sine = float(s); return;
-        case 1: cosine = float(-s), sine = float(c); return;
-        case 2: cosine = float(-c), sine = float(-s); return;
-        default: cosine = float(s), sine = float(-c); return;
+        case 0:
+            cosine = float(c), sine = float(s);
+            return;
+        case 1:
+            cosine = float(-s), sine = float(c);
+            return;
+        case 2:
+            cosine = float(-c), sine = float(-s);
+            return;
+        default:
+            cosine = float(s), sine = float(-c);
+            return;
     }
 }
 
@@ -48,7 +58,9 @@ inline float logarithm(float value) {
 
 #else
 
-inline void cosine_and_sine(float angle, float &cosine, float &sine) { cosine = std::cos(angle), sine = std::sin(angle); }
+inline void cosine_and_sine(float angle, float &cosine, float &sine) {
+    cosine = std::cos(angle), sine = std::sin(angle);
+}
 inline float logarithm(float value) { return std::log(value); }
 
 #endif

@@ -1,7 +1,9 @@
-// Vectors of float32 and int32, as wide as the processor's registers: AVX-512, AVX2 or whatever the compiler makes of it.
+// Vectors of float32 and int32, as wide as the processor's registers: AVX-512, AVX2 or whatever the compiler makes of
+// it.
 //
-// BLT_PORTABLE asks for the same bits on every processor: sums of 16 lanes whatever the registers hold, and each product
-// rounded before it is added (compile with -ffp-contract=off). What is left are single operations, which IEEE 754 fixes.
+// BLT_PORTABLE asks for the same bits on every processor: sums of 16 lanes whatever the registers hold, and each
+// product rounded before it is added (compile with -ffp-contract=off). What is left are single operations, which IEEE
+// 754 fixes.
 #pragma once
 #include <cstdint>
 #include <cstring>
