@@ -22,8 +22,8 @@ PYTHON = [
 ALL_COMMANDS = {" ".join(words): words for text in PAGES.values() for words in commands(text)}
 QUICK = ("generate", "prepare", "patch", "calibrate", "plan", "evaluate")
 """Verbs that are run; every other command is parsed."""
-ELSEWHERE = ("a.jsonl.gz", "--dataset", "cuda", "--fields")
-"""Words of commands that need what a test has not."""
+ELSEWHERE = ("a.jsonl.gz", "--dataset", "cuda", "--fields", "models/tiny-int8")
+"""Words of commands that need what a test has not, or what the command before them writes."""
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def test_a_python_block_runs(block):
 @pytest.mark.usefixtures("_workplace")
 def test_transformers_and_the_hub_work_as_written(tmp_path, monkeypatch, capsys):
     page = PAGES["guides/convert.md"]
-    to_transformers, back, _published = commands(page)
-    run(to_transformers)
-    run(back)
+    to_transformers, back, _published, to_int8, from_int8 = commands(page)
+    for command in (to_transformers, back, to_int8, from_int8):
+        run(command)
     with_transformers, with_the_hub = blocks(page, language="python")
     exec(compile(with_transformers, "convert.md", "exec"), {})
     assert "Once upon a time" in capsys.readouterr().out

@@ -117,7 +117,7 @@ def test_the_law_notices_a_planted_flaw(plant, monkeypatch):
 
 
 def test_the_law_notices_an_entropy_model_with_another_window(monkeypatch):
-    monkeypatch.setattr(session, "packed_model", lambda *parts: None)  # the flaw is PyTorch's
+    monkeypatch.setattr(session, "packed_model", lambda *parts, **options: None)  # the flaw is PyTorch's
     plant_a_wider_entropy_window(monkeypatch)
     with pytest.raises(AssertionError, match="patches included"):
         check_session(tiny_lm("entropy"), packed_batch()[0])

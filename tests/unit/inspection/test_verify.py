@@ -141,7 +141,7 @@ def ends_other_patches_while_stepping(lm, monkeypatch):
         session._decoding._patcher.rule = StaticRule(length=7)
         return rows
 
-    monkeypatch.setattr(blt.lm.session, "packed_model", lambda *parts: None)  # the flaw is PyTorch's
+    monkeypatch.setattr(blt.lm.session, "packed_model", lambda *parts, **options: None)  # the flaw is PyTorch's
     monkeypatch.setattr(DecodingSession, "start", start)
 
 

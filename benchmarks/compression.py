@@ -1,0 +1,103 @@
+"""Lossless compression by a model against compressors of today: bits per byte, and kilobytes per second both ways.
+
+    pip install brotli zstandard pyppmd
+    python benchmarks/compression.py v2-valid.txt alice29.txt ... --out benchmarks/records/compression.json
+
+The first bytes of each file are compressed by every side, so that none has seen more than another; text that the model
+was trained on must not be among them. Each result is decompressed and compared. Rates are of one run each.
+"""
+
+import bz2
+import importlib
+import lzma
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from record import write_record
+
+from blt.api import ByteLM
+from blt.compression import Archive, compress, decompress
+
+CLAIM = "What a model's predictions compress a text to, plain and learning while it codes, beside other compressors"
+Pack = Callable[[bytes], bytes]
+
+
+def peers() -> dict[str, tuple[Pack, Pack]]:
+    """Return the compressors that are installed."""
+    sides: dict[str, tuple[Pack, Pack]] = {
+        "xz -9e": (lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
+        "bzip2 -9": (bz2.compress, bz2.decompress),
+    }
+    for name, add in (("zstandard", _zstd), ("brotli", _brotli), ("pyppmd", _ppmd)):
+        try:
+            sides |= add(importlib.import_module(name))
+        except ModuleNotFoundError:
+            click.echo(f"{name}: not installed, left out")
+    return sides
+
+
+def _zstd(module: Any) -> dict[str, tuple[Pack, Pack]]:
+    return {"zstd --ultra -22": (module.ZstdCompressor(level=22).compress, module.ZstdDecompressor().decompress)}
+
+
+def _brotli(module: Any) -> dict[str, tuple[Pack, Pack]]:
+    return {"brotli -q 11": (lambda data: module.compress(data, quality=11), module.decompress)}
+
+
+def _ppmd(module: Any) -> dict[str, tuple[Pack, Pack]]:
+    return {
+        "PPMd H, order 8": (
+            lambda data: module.compress(data, max_order=8, mem_size=64 << 20, variant="H"),
+            lambda data: bytes(module.decompress(data, max_order=8, mem_size=64 << 20, variant="H")),
+        )
+    }
+
+
+def ours(lm: ByteLM) -> dict[str, tuple[Pack, Pack]]:
+    """Return both protocols of a model."""
+    return {
+        f"blt, int8{', learning' if learns else ''}": (
+            lambda data, learns=learns: compress(lm, data, learn=learns),
+            lambda data: decompress(lm, Archive.unpack(data)),
+        )
+        for learns in (False, True)
+    }
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--bytes", "num_bytes", default=60_000, show_default=True, help="Of each file.")
+@click.option("--model", help="The bundled model if not given.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write a record there.")
+def main(files: tuple[Path, ...], num_bytes: int, model: str | None, threads: int, out: Path | None) -> None:
+    """Compress and decompress each file by each side."""
+    torch.set_num_threads(threads)
+    sides = ours(ByteLM.from_pretrained(model, dtype="int8")) | peers()
+    results: dict[str, Any] = {}
+    for file in files:
+        data = file.read_bytes()[:num_bytes]
+        results[file.name] = {"bytes": len(data)}
+        for name, (pack, unpack) in sides.items():
+            start = time.perf_counter()
+            packed = pack(data)
+            middle = time.perf_counter()
+            if unpack(packed) != data:
+                raise click.ClickException(f"{name}: {file.name} comes back as something else")
+            seconds = (middle - start, time.perf_counter() - middle)
+            results[file.name][name] = {
+                "bytes": len(packed),
+                "bits_per_byte": 8 * len(packed) / len(data),
+                "kilobytes_per_second": [len(data) / 1000 / each for each in seconds],
+            }
+            click.echo(f"{file.name:<28}{name:<22}{results[file.name][name]}")
+    if out is not None:
+        write_record(out, claim=CLAIM, device="cpu", results=results)
+
+
+if __name__ == "__main__":
+    main()
