@@ -132,6 +132,14 @@ PREDICATES = {
 }
 
 
+def is_device_type(node):
+    """Whether this is the type of something that is called a device."""
+    if not (isinstance(node, ast.Attribute) and node.attr == "type"):
+        return False
+    name = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+    return "device" in name
+
+
 def hardware_asked(code):
     """Call sites of the predicates, and comparisons of a device's type."""
     found = []
@@ -141,8 +149,7 @@ def hardware_asked(code):
             if name in PREDICATES:
                 found.append((node.lineno, name))
         elif isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-            if any(isinstance(side, ast.Attribute) and side.attr == "type" for side in sides):
+            if any(is_device_type(side) for side in [node.left, *node.comparators]):
                 found.append((node.lineno, "device.type"))
     return found
 
