@@ -87,13 +87,12 @@ def serve(
         allowed_hosts=allowed_hosts(host, has_key=key is not None),
         **limits,
     )
-    listening = _listening(host, port)
-    lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
-    server = server_of(create_app(lm, config), host=host, port=port, drain_seconds=drain_seconds)
-    shown = f"[{host}]" if ":" in host else host
-    click.echo(f"{config.model_name}: http://{shown}:{listening.getsockname()[1]} (OpenAI's API under /v1)", err=True)
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    with listening:
+    with _listening(host, port) as listening:
+        lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
+        server = server_of(create_app(lm, config), host=host, port=port, drain_seconds=drain_seconds)
+        at = f"{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        click.echo(f"{config.model_name}: http://{at} (OpenAI's API under /v1)", err=True)
+        sys.setswitchinterval(_SWITCH_SECONDS)
         server.run(sockets=[listening])
 
 

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from blt.ops.native.operators import library
+from blt.ops.native.operators import constant_when_compiled, library
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ def autocast_dtype() -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def has_tiles() -> bool:
     """Whether native kernels multiply bfloat16 by AMX tiles here."""
     functions = library()

@@ -74,6 +74,7 @@ BASE = {
     "convert": ["model", "--out", "converted"],
     "byteify": ["model", "--out", "made"],
     "plan": ["--preset", "tiny"],
+    "serve": ["--port", "0", "--model", "model"],
 }
 """What each verb is given beside the option that is tried."""
 
@@ -127,6 +128,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "measure_limits", lambda *args, **options: limits)
     monkeypatch.setattr(bench, "measure_limits_of", lambda lm: limits)
     monkeypatch.setattr(importlib.import_module("blt.cli.verify"), "verify_lm", laws)
+    monkeypatch.setattr("blt.serving.server.Server.run", lambda server, sockets: None)  # else it serves on
+    monkeypatch.setattr("blt.cli.serve.sys.setswitchinterval", lambda seconds: None)
 
 
 @pytest.mark.parametrize(("verb", "parameter"), parameters())

@@ -148,9 +148,8 @@ def hardware_asked(code):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in PREDICATES:
                 found.append((node.lineno, name))
-        elif isinstance(node, ast.Compare):
-            if any(is_device_type(side) for side in [node.left, *node.comparators]):
-                found.append((node.lineno, "device.type"))
+        elif isinstance(node, ast.Compare) and any(map(is_device_type, [node.left, *node.comparators])):
+            found.append((node.lineno, "device.type"))
     return found
 
 

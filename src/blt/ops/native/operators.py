@@ -7,7 +7,7 @@ reach C++ by ctypes, so that the compiled library does not depend on PyTorch's C
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 MULTIPLE = 16
 """Widths of rows are multiples of the SIMD width."""
 
+_Function = TypeVar("_Function", bound=Callable[..., object])
 _LIBRARY = torch.library.Library("blt", "DEF")  # type: ignore[no-untyped-call]
 
 
@@ -28,7 +29,16 @@ def library() -> ctypes.CDLL | None:
     return declare(load("training"))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def constant_when_compiled(function: _Function) -> _Function:
+    """Decorate a function whose result `torch.compile` may take for a constant.
+
+    As `torch.compiler.assume_constant_result`, which imports the whole of the compiler, a second at each start.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001 (its own mark)
+    return function
+
+
+@constant_when_compiled
 def is_available() -> bool:
     """Whether there are native kernels."""
     return library() is not None
