@@ -49,12 +49,14 @@ def _brotli(module: Any) -> dict[str, tuple[Pack, Pack]]:
 
 
 def _ppmd(module: Any) -> dict[str, tuple[Pack, Pack]]:
-    return {
-        "PPMd H, order 8": (
-            lambda data: module.compress(data, max_order=8, mem_size=64 << 20, variant="H"),
-            lambda data: bytes(module.decompress(data, max_order=8, mem_size=64 << 20, variant="H")),
-        )
-    }
+    def pack(data: bytes) -> bytes:
+        encoder = module.Ppmd7Encoder(8, 64 << 20)
+        return len(data).to_bytes(4, "little") + bytes(encoder.encode(data)) + bytes(encoder.flush())
+
+    def unpack(data: bytes) -> bytes:
+        return bytes(module.Ppmd7Decoder(8, 64 << 20).decode(data[4:], int.from_bytes(data[:4], "little")))
+
+    return {"PPMd H, order 8": (pack, unpack)}
 
 
 def ours(lm: ByteLM) -> dict[str, tuple[Pack, Pack]]:
