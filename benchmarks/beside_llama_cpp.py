@@ -127,8 +127,8 @@ def measure(peer: Peer, *, rounds: int, num_bytes: int, types: list[str]) -> dic
                 drafts = None if drafter is None else Drafter(drafter)
                 speed = measure_drafting(bundled[name], drafter=drafts, prompts=PROMPTS, num_bytes=num_bytes)
                 found[f"generate, {name}, blt bundled, {what}"].append(speed.bytes_per_second)
-                if speed.bytes_per_step is not None:
-                    found[f"bytes per pass, {name}, blt bundled, {what}"].append(speed.bytes_per_step)
+                if speed.bytes_per_pass is not None:
+                    found[f"bytes per pass, {name}, blt bundled, {what}"].append(speed.bytes_per_pass)
         if number == 0:
             found.clear()
     return {

@@ -74,7 +74,7 @@ def main(text: str, limit: int, rounds: int, num_bytes: int, threads: int, model
         rate = statistics.median(speed.bytes_per_second for speed in speeds)
         drafted[f"by {by}, least probability {least}"] = {
             "bytes_per_second": rate,
-            "bytes_per_pass": speeds[0].bytes_per_step,
+            "bytes_per_pass": speeds[0].bytes_per_pass,
             "speed_up": rate / one_by_one,
         }
     for name, row in drafted.items():

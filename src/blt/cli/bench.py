@@ -200,8 +200,8 @@ def _shown(found: dict[str, Any]) -> str:
     if cached is not None:
         lines.append(f"  reads {cached / 1e9:.1f} GB/s of the weights that every byte needs")
     lines.append(f"  reads {read:.1f} GB/s, computes {computed:.0f} GFLOP/s, {found['threads']} threads")
-    if "bytes_per_step" in found:
-        lines.append(f"{found['bytes_per_step']:.2f} bytes per pass, {found['speed_up']:.2f}× one byte per pass")
+    if "bytes_per_pass" in found:
+        lines.append(f"{found['bytes_per_pass']:.2f} bytes per pass, {found['speed_up']:.2f}× one byte per pass")
     for part, seconds in found.get("seconds_per_byte", {}).items():
         lines.append(f"  {part:<32}{seconds * 1e6:>9.0f} µs per byte")
     return "\n".join(lines)

@@ -7,14 +7,14 @@ between this and PyTorch.
 """
 
 from blt.decoder.decoding import NativeDecoding, kernels
+from blt.decoder.generation import GenerationRow, PlainSampling
 from blt.decoder.packed import PackedModel, packed_model, product_rate, reading_rate, serves
-from blt.decoder.writing import PlainSampling, WritingRow
 
 __all__ = [
+    "GenerationRow",
     "NativeDecoding",
     "PackedModel",
     "PlainSampling",
-    "WritingRow",
     "kernels",
     "packed_model",
     "product_rate",

@@ -11,8 +11,8 @@ import torch
 
 from blt.codec import BOS_ID
 from blt.decoder import library as c
+from blt.decoder.generation import GenerationRow
 from blt.decoder.packed import PackedModel
-from blt.decoder.writing import WritingRow
 from blt.errors import ConfigurationError
 from blt.nn import HostInts
 from blt.patching import (
@@ -170,14 +170,14 @@ class NativeDecoding:
         taken_back = np.ascontiguousarray(taken_back, dtype=np.int64)
         self._call("blt_decoder_rewind", self._handle, taken_back.ctypes.data, len(taken_back))
 
-    def write(
+    def generate(
         self,
-        rows: Sequence[WritingRow],
+        rows: Sequence[GenerationRow],
         *,
         max_bytes: int,
         max_draft: int,
         min_probability: float,
-        instead: bytes | None = None,
+        forced: bytes | None = None,
     ) -> tuple[list[bytes], int]:
         """Continue rows until one of them stops, or has written `max_bytes`.
 
@@ -186,7 +186,7 @@ class NativeDecoding:
             max_bytes: of each row.
             max_draft: most bytes to draft at once.
             min_probability: of a byte that is drafted.
-            instead: `max_bytes` bytes that every row reads in place of what is chosen.
+            forced: `max_bytes` bytes that every row reads in place of what is chosen.
 
         Returns:
             What each row wrote, and in how many passes.
@@ -195,16 +195,16 @@ class NativeDecoding:
         samplings = (c.Sampling * len(rows))(*[row.sampling for row in rows])
         logits = np.stack([row.logits for row in rows])
         written = np.empty((len(rows), max_bytes), dtype=np.uint8)
-        forced = None if instead is None else np.frombuffer(instead * len(rows), dtype=np.uint8)
+        read_instead = None if forced is None else np.frombuffer(forced * len(rows), dtype=np.uint8)
         counts, num_passes = np.empty(len(rows), dtype=np.int64), c.Size()
-        writing = c.Writing(
+        generation = c.Generation(
             numbers.ctypes.data,
             samplings,
-            *(None if array is None else array.ctypes.data for array in (logits, written, counts, forced)),
+            *(None if array is None else array.ctypes.data for array in (logits, written, counts, read_instead)),
             *(len(rows), max_bytes, max_draft),
             min_probability,
         )
-        self._call("blt_decoder_write", self._handle, ctypes.byref(writing), ctypes.byref(num_passes))
+        self._call("blt_decoder_generate", self._handle, ctypes.byref(generation), ctypes.byref(num_passes))
         for number, row in enumerate(rows):
             row.note(samplings[number], logits[number])
         data = [bytes(found[:count]) for found, count in zip(written, counts.tolist(), strict=True)]

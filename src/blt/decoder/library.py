@@ -123,13 +123,13 @@ class Sampling(ctypes.Structure):
     )
 
 
-class Writing(ctypes.Structure):
-    """See `blt_writing`."""
+class Generation(ctypes.Structure):
+    """See `blt_generation`."""
 
     _fields_ = (
         ("rows", Pointer),
         ("samplings", ctypes.POINTER(Sampling)),
-        *((name, Pointer) for name in ("logits", "bytes", "counts", "instead")),
+        *((name, Pointer) for name in ("logits", "bytes", "counts", "forced")),
         *((name, Size) for name in ("num_rows", "max_bytes", "max_draft")),
         ("min_probability", ctypes.c_float),
     )
@@ -146,7 +146,7 @@ _CALLS: dict[str, tuple[object, ...]] = {
     "blt_decoder_draft": (Pointer, ctypes.POINTER(Reading), Pointer),
     "blt_decoder_discard_draft": (Pointer,),
     "blt_decoder_rewind": (Pointer, Pointer, Size),
-    "blt_decoder_write": (Pointer, ctypes.POINTER(Writing), ctypes.POINTER(Size)),
+    "blt_decoder_generate": (Pointer, ctypes.POINTER(Generation), ctypes.POINTER(Size)),
     "blt_decoder_memory": (Pointer, Pointer),
     "blt_decoder_seconds": (Pointer, Pointer),
     "blt_reading_rate": (Size, Int32, ctypes.POINTER(ctypes.c_double)),

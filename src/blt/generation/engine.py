@@ -9,7 +9,7 @@ import torch
 
 from blt.codec import EOS_ID, encode
 from blt.configuration import check
-from blt.decoder import WritingRow
+from blt.decoder import GenerationRow
 from blt.generation.drafting import Drafter
 from blt.generation.request import Request
 from blt.generation.sampling import broken_logits
@@ -77,7 +77,7 @@ class Engine:
             return
         rows, logits = self.session.add([encode(request.prompt, bos=True) for request in new])
         for row, request, scores in zip(rows.tolist(), new, logits.cpu().numpy(), strict=True):
-            self._running[row] = _Running(request, scores, writing=self._writing(request, row, scores))
+            self._running[row] = _Running(request, scores, native_row=self._native_row(request, row, scores))
 
     def remove(self, request: Request) -> None:
         """Let a request leave before it is over; one that has left already is none of the engine's."""
@@ -102,8 +102,8 @@ class Engine:
         """Write at least one byte of every request whose prompt has been read."""
         rows = np.array(sorted(self._running), dtype=np.int64)
         running = [self._running[row] for row in rows.tolist()]
-        self._write_natively([one for one in running if one.writing is not None])
-        chosen = [(one, row) for one, row in zip(running, rows.tolist(), strict=True) if one.writing is None]
+        self._generate_natively([one for one in running if one.native_row is not None])
+        chosen = [(one, row) for one, row in zip(running, rows.tolist(), strict=True) if one.native_row is None]
         for one, _ in chosen:
             one.choose()
         going = [(one, row) for one, row in chosen if one.request.stopped_by is None]
@@ -139,13 +139,13 @@ class Engine:
             return [prompt.request for prompt, _ in portion]
         for (prompt, _), scores in zip(portion, logits, strict=True):
             if prompt.is_read:
-                writing = self._writing(prompt.request, prompt.row, scores)
-                self._running[prompt.row] = _Running(prompt.request, scores, writing=writing)
+                native_row = self._native_row(prompt.request, prompt.row, scores)
+                self._running[prompt.row] = _Running(prompt.request, scores, native_row=native_row)
             else:
                 self._prompts.append(prompt)
         return [prompt.request for prompt, _ in portion]
 
-    def _writing(self, request: Request, row: int, logits: npt.NDArray[np.float32]) -> WritingRow | None:
+    def _native_row(self, request: Request, row: int, logits: npt.NDArray[np.float32]) -> GenerationRow | None:
         """Return what lets the native decoder continue a request by itself; None if each byte needs the host.
 
         A request with a grammar, a repetition penalty or log-probabilities does, and so does drafting by the decoder.
@@ -154,15 +154,15 @@ class Engine:
             return None
         sampling = request.plain_sampling()
         max_draft = 0 if self.drafter is None else self.drafter.config.max_draft
-        return None if sampling is None else WritingRow(row, logits, sampling, max_draft=max_draft)
+        return None if sampling is None else GenerationRow(row, logits, sampling, max_draft=max_draft)
 
-    def _write_natively(self, running: "Sequence[_Running]") -> None:
+    def _generate_natively(self, running: "Sequence[_Running]") -> None:
         """Let the native decoder continue requests."""
-        rows = [one.writing for one in running if one.writing is not None]
+        rows = [one.native_row for one in running if one.native_row is not None]
         if not rows:
             return
         config = None if self.drafter is None else self.drafter.config
-        written, num_passes = self.session.write(
+        written, num_passes = self.session.generate(
             rows,
             max_bytes=bytes_per_step(len(rows)),
             max_draft=0 if config is None else config.max_draft,
@@ -226,11 +226,11 @@ class _Running:
     Args:
         request: the request.
         logits: `V`; of what follows its prompt.
-        writing: what the native decoder continues it by; None where the host chooses.
+        native_row: what the native decoder continues it by; None where the host chooses.
     """
 
-    def __init__(self, request: Request, logits: npt.NDArray[np.float32], *, writing: WritingRow | None) -> None:
-        self.request, self.writing = request, writing
+    def __init__(self, request: Request, logits: npt.NDArray[np.float32], *, native_row: GenerationRow | None) -> None:
+        self.request, self.native_row = request, native_row
         self.chosen = -1
         self._logits: npt.NDArray[np.float32] | None = logits
 

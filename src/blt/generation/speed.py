@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from blt.codec import encode
-from blt.decoder import WritingRow, packed_model, product_rate, reading_rate, serves
+from blt.decoder import GenerationRow, packed_model, product_rate, reading_rate, serves
 from blt.generation.drafting import Drafter
 from blt.generation.engine import Engine, bytes_per_step
 from blt.generation.request import GenerationConfig, Request
@@ -63,7 +63,7 @@ class Speed:
     """Of the bytes per second that the limits allow, if each needed weight is read once per pass."""
     seconds_per_byte: dict[str, float] = field(default_factory=dict)
     """Part by part; the rest is the host's."""
-    bytes_per_step: float | None = None
+    bytes_per_pass: float | None = None
     """Written per pass of the whole model, where bytes are drafted."""
 
 
@@ -179,18 +179,18 @@ def _read_natively(session: DecodingSession, rows: HostInts, logits: _Logits, te
     """Run the same in the native decoder, with as many bytes per step as an engine gives it."""
     sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=len(text) + 1)
     assert sampling is not None
-    writing = [WritingRow(row, scores, sampling) for row, scores in zip(rows.tolist(), logits, strict=True)]
-    step = bytes_per_step(len(writing))
+    native_rows = [GenerationRow(row, scores, sampling) for row, scores in zip(rows.tolist(), logits, strict=True)]
+    step = bytes_per_step(len(native_rows))
     for start in range(0, len(text), step):
         part = text[start : start + step]
-        session.write(writing, max_bytes=len(part), instead=part)
+        session.generate(native_rows, max_bytes=len(part), forced=part)
 
 
 def measure_drafting(
     lm: LanguageModel, *, drafter: Drafter | None, prompts: list[str], num_bytes: int, **options: Any
 ) -> Speed:
     """Continue prompts, one after another, each byte the model's own; all without EOS, so that lengths are equal."""
-    seconds, steps, written, ends, patches = 0.0, 0, 0, 0, 0
+    seconds, passes, written, ends, patches = 0.0, 0, 0, 0, 0
     for seed, prompt in enumerate(["warm up", *prompts]):
         request = Request(prompt, GenerationConfig(max_new_bytes=num_bytes, seed=seed, **options))
         engine = Engine(lm, drafter=drafter)
@@ -201,9 +201,9 @@ def measure_drafting(
         if request.error is not None:
             raise request.error
         if prompt != "warm up" or len(prompts) == 0:
-            seconds, steps, written = (
+            seconds, passes, written = (
                 seconds + time.perf_counter() - start,
-                steps + engine.num_passes,
+                passes + engine.num_passes,
                 written + len(request.new_bytes),
             )
             row = encode(request.generation().data, bos=True)[None].to(lm.device)
@@ -213,7 +213,7 @@ def measure_drafting(
         bytes_per_second=written / seconds,
         mean_patch_bytes=ends / max(1, patches),
         roofline_share=float("nan"),
-        bytes_per_step=written / steps,
+        bytes_per_pass=written / passes,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from blt.codec import BOS_ID
 from blt.configuration import check
-from blt.decoder import NativeDecoding, WritingRow, packed_model
+from blt.decoder import GenerationRow, NativeDecoding, packed_model
 from blt.lm.language_model import LanguageModel
 from blt.lm.torch_decoding import TorchDecoding
 from blt.nn import HostInts
@@ -150,14 +150,14 @@ class DecodingSession:
         """
         self._decoding.rewind(taken_back)
 
-    def write(
+    def generate(
         self,
-        rows: Sequence[WritingRow],
+        rows: Sequence[GenerationRow],
         *,
         max_bytes: int,
         max_draft: int = 0,
         min_probability: float = 1.0,
-        instead: bytes | None = None,
+        forced: bytes | None = None,
     ) -> tuple[list[bytes], int]:
         """Choose and read bytes of some rows within the native decoder, until one stops or `max_bytes` are written.
 
@@ -167,7 +167,7 @@ class DecodingSession:
             max_draft: most bytes that the entropy model drafts per pass; which bytes are written does
                 not depend on it.
             min_probability: the least that the entropy model must give a byte that is drafted.
-            instead: `max_bytes` bytes that every row reads in place of what is chosen; for measurements.
+            forced: `max_bytes` bytes that every row reads in place of what is chosen; for measurements.
 
         Returns:
             What each row wrote, and in how many passes of the model.
@@ -177,9 +177,9 @@ class DecodingSession:
         """
         check(isinstance(self._decoding, NativeDecoding), "rows write by themselves only within the native decoder")
         assert isinstance(self._decoding, NativeDecoding)
-        check(instead is None or len(instead) == max_bytes, f"instead: expected {max_bytes} bytes")
-        return self._decoding.write(
-            rows, max_bytes=max_bytes, max_draft=max_draft, min_probability=min_probability, instead=instead
+        check(forced is None or len(forced) == max_bytes, f"forced: expected {max_bytes} bytes")
+        return self._decoding.generate(
+            rows, max_bytes=max_bytes, max_draft=max_draft, min_probability=min_probability, forced=forced
         )
 
     def num_bytes(self) -> dict[str, int]:

@@ -109,13 +109,13 @@ typedef struct {
 typedef struct {
     const int64_t *rows;
     blt_sampling *samplings;
-    float *logits;           // rows × vocabulary: of what follows the bytes that were read
-    uint8_t *bytes;          // rows × max_bytes
-    int64_t *counts;         // bytes written, of each row
-    const uint8_t *instead;  // rows × max_bytes, or null; these are read in place of what is chosen: for measurements
+    float *logits;          // rows × vocabulary: of what follows the bytes that were read
+    uint8_t *bytes;         // rows × max_bytes
+    int64_t *counts;        // bytes written, of each row
+    const uint8_t *forced;  // rows × max_bytes, or null; these are read in place of what is chosen: for measurements
     int64_t num_rows, max_bytes, max_draft;
     float min_probability;  // bytes are drafted while the entropy model holds them for at least so likely
-} blt_writing;
+} blt_generation;
 
 typedef struct blt_model blt_model;
 typedef struct blt_decoder blt_decoder;
@@ -144,7 +144,7 @@ int32_t blt_decoder_draft(blt_decoder *decoder, const blt_reading *reading, floa
 int32_t blt_decoder_discard_draft(blt_decoder *decoder);
 int32_t blt_decoder_rewind(blt_decoder *decoder, const int64_t *taken_back, int64_t num_rows);
 // Continues rows until one of them stops, or has written max_bytes; drafts change nothing but the number of passes.
-int32_t blt_decoder_write(blt_decoder *decoder, const blt_writing *writing, int64_t *num_passes);
+int32_t blt_decoder_generate(blt_decoder *decoder, const blt_generation *generation, int64_t *num_passes);
 int32_t blt_decoder_memory(blt_decoder *decoder,
                            int64_t *bytes);  // entropy model, encoder, global transformer, decoder
 int32_t blt_decoder_seconds(blt_decoder *decoder, double *seconds);  // spent so far, in the same order

@@ -4,8 +4,8 @@
 #include <exception>
 #include <string>
 
+#include "generation_inline.h"
 #include "rates.h"
-#include "writing_inline.h"
 
 struct blt_model : blt::Model {};
 struct blt_decoder : blt::Decoder {
@@ -159,7 +159,7 @@ blt::Decoder::Reading checked(const blt_reading &from) {
     return found;
 }
 
-blt::Decoder::Writing row_to_write(const blt_writing &from, int64_t at, int64_t vocabulary) {
+blt::Decoder::GenerationRow generation_row(const blt_generation &from, int64_t at, int64_t vocabulary) {
     const blt_sampling &given = from.samplings[at];
     const std::string name = "row " + std::to_string(from.rows[at]);
     require(given.temperature >= 0 && std::isfinite(given.temperature), name + ": a temperature below 0, or none");
@@ -178,10 +178,10 @@ blt::Decoder::Writing row_to_write(const blt_writing &from, int64_t at, int64_t 
             std::max<int64_t>(1, given.num_ahead),
             from.logits + at * vocabulary,
             from.bytes + at * from.max_bytes,
-            from.instead ? from.instead + at * from.max_bytes : nullptr};
+            from.forced ? from.forced + at * from.max_bytes : nullptr};
 }
 
-void keep(const blt::Decoder::Writing &row, blt_sampling &to) {
+void keep(const blt::Decoder::GenerationRow &row, blt_sampling &to) {
     to.random_state = row.sampling.random_state, to.room = row.sampling.room, to.utf8 = int32_t(row.sampling.utf8);
     to.chosen = row.chosen, to.num_ahead = row.num_ahead, to.stopped = row.stopped;
 }
@@ -305,17 +305,20 @@ int32_t blt_decoder_rewind(blt_decoder *decoder, const int64_t *taken_back, int6
     return locked(decoder, [&] { decoder->rewind(taken_back, num_rows); });
 }
 
-int32_t blt_decoder_write(blt_decoder *decoder, const blt_writing *writing, int64_t *num_passes) {
+int32_t blt_decoder_generate(blt_decoder *decoder, const blt_generation *generation, int64_t *num_passes) {
     return locked(decoder, [&] {
-        require(writing && num_passes, "there is nothing to write to");
-        require(writing->max_bytes >= 1 && writing->max_draft >= 0, "max_bytes: at least 1, and no negative draft");
+        require(generation && num_passes, "there is nothing to write to");
+        require(generation->max_bytes >= 1 && generation->max_draft >= 0,
+                "max_bytes: at least 1, and no negative draft");
         const int64_t vocabulary = decoder->model().vocabulary();
         require(vocabulary == blt::BYTE_OFFSET + 256, "a vocabulary that is not of bytes");
-        std::vector<blt::Decoder::Writing> rows;
-        for (int64_t at = 0; at < writing->num_rows; ++at) rows.push_back(row_to_write(*writing, at, vocabulary));
-        *num_passes = decoder->write(rows, writing->max_bytes, {writing->max_draft, writing->min_probability});
+        std::vector<blt::Decoder::GenerationRow> rows;
+        for (int64_t at = 0; at < generation->num_rows; ++at)
+            rows.push_back(generation_row(*generation, at, vocabulary));
+        *num_passes =
+            decoder->generate(rows, generation->max_bytes, {generation->max_draft, generation->min_probability});
         for (size_t at = 0; at < rows.size(); ++at)
-            keep(rows[at], writing->samplings[at]), writing->counts[at] = rows[at].count;
+            keep(rows[at], generation->samplings[at]), generation->counts[at] = rows[at].count;
     });
 }
 

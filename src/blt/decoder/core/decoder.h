@@ -51,7 +51,7 @@ class Decoder {
     void rewind(const int64_t *taken_back, int64_t num_rows);
 
     // A row that is continued: bytes are chosen from its logits and read.
-    struct Writing {
+    struct GenerationRow {
         enum Stopped : int32_t {
             NOT = 0,
             EOS = 1,
@@ -66,8 +66,8 @@ class Decoder {
             num_ahead;   // how many bytes are drafted at once, at most: more after right drafts, fewer after wrong ones
         float *logits;   // of what follows the bytes that were read
         uint8_t *bytes;  // where to write
-        const uint8_t *instead = nullptr;  // bytes to read in place of what is chosen, for measurements
-        int64_t count = 0;                 // bytes written
+        const uint8_t *forced = nullptr;  // bytes to read in place of what is chosen, for measurements
+        int64_t count = 0;                // bytes written
         Stopped stopped = NOT;
     };
     // Bytes that the entropy model holds for likely are read together with the chosen one, and then checked.
@@ -77,7 +77,7 @@ class Decoder {
     };
     // Continues rows until one of them stops, or has written `max_bytes`; returns the number of passes. What is written
     // does not depend on drafts: one is right only if it is what is chosen.
-    int64_t write(std::vector<Writing> &rows, int64_t max_bytes, Drafting drafting);
+    int64_t generate(std::vector<GenerationRow> &rows, int64_t max_bytes, Drafting drafting);
 
     int64_t num_bytes_heard() const;
     // Memory of the rows: entropy model, local encoder, global transformer, local decoder.
@@ -99,9 +99,9 @@ class Decoder {
     void begin_reading(const int64_t *rows, int64_t num_rows);
     void step_patchers(const Reading &reading, const uint8_t *given, float *entropy_logits, uint8_t *ends);
     void hear(const Reading &reading, float *logits);
-    void choose(Writing &one);
-    void draft_ahead(std::vector<Writing *> &rows, int64_t max_bytes, Drafting drafting);
-    int64_t check_drafts(Writing &one, const float *logits);
+    void choose(GenerationRow &one);
+    void draft_ahead(std::vector<GenerationRow *> &rows, int64_t max_bytes, Drafting drafting);
+    int64_t verify_drafts(GenerationRow &one, const float *logits);
     void read(const std::vector<int64_t> &rows, const std::vector<const std::vector<int64_t> *> &ids,
               const std::vector<const std::vector<char> *> &ends, Wanted wanted, float *logits);
     void lay_out(Row &row, const std::vector<int64_t> &ids, const std::vector<char> &ends);

@@ -38,7 +38,7 @@ struct Sampling {
         return next != Utf8::BROKEN && (utf8 != Utf8::BETWEEN || 1 + lacking_bytes(next) <= room);
     }
     // Takes note of a byte.
-    void write(int64_t id) {
+    void accept(int64_t id) {
         --room;
         if (keeps_utf8) utf8 = next_utf8(utf8, int(id - BYTE_OFFSET));
     }

@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from blt.decoder import library as c
 
-WritingStopped = Literal["eos", "length", "broken"]
+GenerationStopped = Literal["eos", "length", "broken"]
 """Why a row is over: the model ended it, nothing more may be written, or its logits are no numbers."""
 
-_STOPPED: tuple[WritingStopped | None, ...] = (None, "eos", "length", "broken")
+_STOPPED: tuple[GenerationStopped | None, ...] = (None, "eos", "length", "broken")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class PlainSampling:
     """Of `blt.generation.utf8`; None where bytes need not be UTF-8."""
 
 
-class WritingRow:
+class GenerationRow:
     """A row, with all that its next bytes depend on.
 
     Args:
@@ -44,7 +44,7 @@ class WritingRow:
         self, row: int, logits: npt.NDArray[np.float32], sampling: PlainSampling, *, max_draft: int = 0
     ) -> None:
         self.row, self.logits = row, logits
-        self.stopped_by: WritingStopped | None = None
+        self.stopped_by: GenerationStopped | None = None
         """Why it is over; None while it is not."""
         self.sampling = c.Sampling(
             temperature=sampling.temperature,

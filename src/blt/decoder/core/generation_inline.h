@@ -4,18 +4,18 @@
 
 namespace blt {
 
-inline void Decoder::choose(Writing &one) {
+inline void Decoder::choose(GenerationRow &one) {
     int64_t id = sampler_.choose(one.sampling, one.logits, model_.vocabulary());
-    if (one.instead && id != Sampler::BROKEN) id = BYTE_OFFSET + one.instead[one.count];
+    if (one.forced && id != Sampler::BROKEN) id = BYTE_OFFSET + one.forced[one.count];
     one.chosen = id;
     if (id == Sampler::BROKEN || id == EOS_ID) {
         one.chosen = -1;
-        one.stopped = id == EOS_ID ? Writing::EOS : Writing::BROKEN;
+        one.stopped = id == EOS_ID ? GenerationRow::EOS : GenerationRow::BROKEN;
         return;
     }
     one.bytes[one.count++] = uint8_t(id - BYTE_OFFSET);
-    one.sampling.write(id);
-    if (one.sampling.room == 0) one.stopped = Writing::LENGTH;
+    one.sampling.accept(id);
+    if (one.sampling.room == 0) one.stopped = GenerationRow::LENGTH;
 }
 
 // The likeliest byte after the newest that the entropy model has read, or −1 where it is not likely enough.
@@ -26,22 +26,22 @@ inline int64_t likely_byte(const float *logits, int64_t vocabulary, float min_pr
 }
 
 // The patcher reads the chosen bytes, and goes on with the entropy model's own for as long as they are likely.
-inline void Decoder::draft_ahead(std::vector<Writing *> &rows, int64_t max_bytes, Drafting drafting) {
+inline void Decoder::draft_ahead(std::vector<GenerationRow *> &rows, int64_t max_bytes, Drafting drafting) {
     const int64_t vocabulary = model_.vocabulary();
     const bool drafts = rule_.needs_entropies() && drafting.max_draft > 0;
     std::vector<int64_t> names, ids, ones(rows.size(), 1);
-    for (const Writing *one : rows) names.push_back(one->row), ids.push_back(one->chosen);
+    for (const GenerationRow *one : rows) names.push_back(one->row), ids.push_back(one->chosen);
     begin_reading(names.data(), int64_t(names.size()));
-    std::vector<Writing *> going = rows;
+    std::vector<GenerationRow *> going = rows;
     for (int64_t number = 0;; ++number) {
         draft_logits_.resize(going.size() * size_t(drafts ? vocabulary : 0));
         step_patchers({names.data(), ones.data(), ids.data(), int64_t(names.size())}, nullptr,
                       drafts ? draft_logits_.data() : nullptr, nullptr);
         if (!drafts) return;
-        std::vector<Writing *> next;
+        std::vector<GenerationRow *> next;
         names.clear(), ids.clear();
         for (size_t at = 0; at < going.size(); ++at) {
-            Writing &one = *going[at];
+            GenerationRow &one = *going[at];
             const int64_t most = std::min(
                 {one.num_ahead, drafting.max_draft, max_rollback_ - 1, max_bytes - one.count, one.sampling.room - 1});
             const int64_t id = number < most ? likely_byte(draft_logits_.data() + at * size_t(vocabulary), vocabulary,
@@ -56,7 +56,7 @@ inline void Decoder::draft_ahead(std::vector<Writing *> &rows, int64_t max_bytes
 }
 
 // Chooses one byte after another while they are what was drafted; returns how many were read in vain.
-inline int64_t Decoder::check_drafts(Writing &one, const float *logits) {
+inline int64_t Decoder::verify_drafts(GenerationRow &one, const float *logits) {
     const std::vector<int64_t> &read = row(one.row).pending;
     const int64_t vocabulary = model_.vocabulary(), num_drafts = int64_t(read.size()) - 1;
     int64_t right = 0;
@@ -72,29 +72,29 @@ inline int64_t Decoder::check_drafts(Writing &one, const float *logits) {
     return num_drafts - right;
 }
 
-inline int64_t Decoder::write(std::vector<Writing> &rows, int64_t max_bytes, Drafting drafting) {
+inline int64_t Decoder::generate(std::vector<GenerationRow> &rows, int64_t max_bytes, Drafting drafting) {
     const int64_t vocabulary = model_.vocabulary();
     require(num_bytes_heard() == 0 && before_draft_.empty(),
-            "forward what the patcher has read, and discard the draft, before rows write");
+            "forward what the patcher has read, and discard the draft, before rows generate");
     std::vector<int64_t> names;
-    for (const Writing &one : rows) names.push_back(one.row);
+    for (const GenerationRow &one : rows) names.push_back(one.row);
     check_rows(names.data(), int64_t(names.size()));
     int64_t num_passes = 0;
     while (true) {
-        for (Writing &one : rows)
+        for (GenerationRow &one : rows)
             if (one.chosen < 0 && one.count < max_bytes && !one.stopped) choose(one);
-        for (const Writing &one : rows)
+        for (const GenerationRow &one : rows)
             if (one.stopped || one.count >= max_bytes) return num_passes;
-        std::vector<Writing *> reading;
-        for (Writing &one : rows) reading.push_back(&one);
+        std::vector<GenerationRow *> reading;
+        for (GenerationRow &one : rows) reading.push_back(&one);
         draft_ahead(reading, max_bytes, drafting);
         written_logits_.resize(size_t(num_bytes_heard() * vocabulary));
         forward(Wanted::ALL, written_logits_.data());
         ++num_passes;
         const float *logits = written_logits_.data();
         std::vector<int64_t> taken_back;
-        for (Writing *one : reading) {
-            taken_back.push_back(check_drafts(*one, logits));
+        for (GenerationRow *one : reading) {
+            taken_back.push_back(verify_drafts(*one, logits));
             logits += int64_t(row(one->row).pending.size()) * vocabulary;
         }
         if (std::any_of(taken_back.begin(), taken_back.end(), [](int64_t count) { return count > 0; }))

@@ -132,7 +132,7 @@ def test_logits_that_are_no_numbers_end_a_request_alone():
     engine = Engine(lm)
     engine.add([good, broken])
     (row,) = [one for one in engine._running.values() if one.request is broken]
-    row.writing.logits = np.full_like(row.writing.logits, np.nan)
+    row.native_row.logits = np.full_like(row.native_row.logits, np.nan)
     while engine.step():
         pass
     assert isinstance(broken.error, ModelFolderError)
