@@ -10,12 +10,9 @@ from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
 from blt.configuration import check
 from blt.evaluation.entropies import entropies_of_rows
 from blt.generation import Alternative
-from blt.lm import LanguageModel, require_finite
+from blt.lm import LanguageModel, likeliest_bytes, require_finite
 from blt.patching import Patches, PatchRule, patch
 from blt.shapes import Float, Int, Tensor
-
-_WRITTEN = np.array([EOS_ID, *range(BYTE_OFFSET, BYTE_OFFSET + 256)])
-"""Ids that can come: the end, then every byte."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +43,9 @@ class Expectations:
 
 
 def _likeliest(logprobs: npt.NDArray[np.float32], count: int) -> list[list[Alternative]]:
-    among = logprobs[:, _WRITTEN]
-    order = np.argsort(-among, axis=1, kind="stable")[:, :count]
     return [
-        [Alternative(byte=None if at == 0 else at - 1, logprob=float(scores[at])) for at in likeliest.tolist()]
-        for likeliest, scores in zip(order, among, strict=True)
+        [Alternative(byte=byte, logprob=logprob) for byte, logprob in likeliest]
+        for likeliest in likeliest_bytes(logprobs, count)
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blt.codec import BYTE_OFFSET, EOS_ID
+from blt.lm import likeliest_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,7 @@ def byte_logprob(logits: npt.NDArray[np.float32], byte_id: int, *, num_top: int)
     logprobs = logits.astype(np.float64)
     logprobs -= logprobs.max()
     logprobs -= np.log(np.exp(logprobs).sum())
-    order = np.argsort(-logprobs, kind="stable")
-    likeliest = order[(order >= BYTE_OFFSET) | (order == EOS_ID)][:num_top]
-    top = tuple(
-        Alternative(byte=None if index == EOS_ID else int(index) - BYTE_OFFSET, logprob=float(logprobs[index]))
-        for index in likeliest
-    )
+    (likeliest,) = likeliest_bytes(logprobs[None], num_top)
+    top = tuple(Alternative(byte=each, logprob=logprob) for each, logprob in likeliest)
     byte = None if byte_id == EOS_ID else byte_id - BYTE_OFFSET
     return ByteLogprob(byte=byte, logprob=float(logprobs[byte_id]), top=top)

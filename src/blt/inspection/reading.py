@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from blt.codec import BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE, encode, to_bytes
+from blt.codec import encode, to_bytes
 from blt.configuration import to_dict
-from blt.lm import LanguageModel, require_finite
+from blt.lm import LanguageModel, likeliest_bytes, require_finite
 from blt.model.cost import cost_of
 from blt.patching import PatchRule, patch
 from blt.shapes import Float, Tensor
@@ -136,14 +136,8 @@ def flops_by_patch(lm: LanguageModel, *, context_bytes: int) -> FlopsByPatch:
 
 
 def _likeliest(logprobs: Float[Tensor, "T V"], count: int) -> tuple[tuple[tuple[int | None, float], ...], ...]:
-    """Return the likeliest next bytes after each position; special ids other than EOS are never meant."""
-    allowed = torch.arange(VOCABULARY_SIZE, device=logprobs.device)
-    allowed = (allowed >= BYTE_OFFSET) | (allowed == EOS_ID)
-    best = logprobs.masked_fill(~allowed, -math.inf).topk(min(count, int(allowed.sum())), dim=-1)
+    """Return the likeliest next bytes after each position, with their probabilities."""
     return tuple(
-        tuple(
-            (None if index == EOS_ID else index - BYTE_OFFSET, math.exp(value))
-            for index, value in zip(*row, strict=True)
-        )
-        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        tuple((byte, math.exp(logprob)) for byte, logprob in likeliest)
+        for likeliest in likeliest_bytes(logprobs.cpu().numpy(), count)
     )

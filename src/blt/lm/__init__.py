@@ -7,6 +7,7 @@ from blt.lm.card import CardFigure
 from blt.lm.finite import require_finite, require_finite_model
 from blt.lm.folder import LMConfig
 from blt.lm.language_model import LanguageModel, Score, ShownPatch, fingerprint
+from blt.lm.likeliest import likeliest_bytes
 from blt.lm.session import DecodingSession
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Score",
     "ShownPatch",
     "fingerprint",
+    "likeliest_bytes",
     "require_finite",
     "require_finite_model",
 ]
