@@ -21,7 +21,12 @@ DTYPES = ("float32", "bfloat16", "int8")
 """Types of weights whose logits can be the same everywhere, as the format numbers them."""
 _START = struct.Struct("<4sBBI")
 _STORED, _DOCUMENTS, _LEARNS = 1, 2, 4
-_MOST_ROWS = 1024
+_MAX_ROWS = 1024
+_MAX_THREADS = 1024
+MAX_BLOCK = 1 << 17
+"""Most symbols of a block. Some bytes can stand for any number of symbols, so what decoding takes hangs on this."""
+_MAX_DIGITS = 10
+"""Most bytes of a number in LEB128: 70 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +134,8 @@ def _unpacked(reader: "_Reader", flags: int, *, num_bytes: int) -> ModelPart:
     for _ in range(reader.number()):
         num_symbols, size = reader.number(), reader.number()
         blocks.append(Block(num_symbols=num_symbols, num_bytes=size // 2, is_plain=bool(size % 2)))
-    could_be = dtype < len(DTYPES) and 1 <= rows <= _MOST_ROWS and all(block.num_symbols for block in blocks)
+    could_be = dtype < len(DTYPES) and 1 <= rows <= _MAX_ROWS and threads <= _MAX_THREADS
+    could_be = could_be and all(1 <= block.num_symbols <= MAX_BLOCK for block in blocks)
     if not could_be or sum(block.num_symbols for block in blocks) > num_bytes:
         raise DataError("the compressed file is damaged: its header holds numbers that cannot be")
     return ModelPart(
@@ -169,10 +175,10 @@ class _Reader:
         return found
 
     def number(self) -> int:
-        value, shift = 0, 0
-        while True:
+        value = 0
+        for digit in range(_MAX_DIGITS):
             byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            shift += 7
+            value |= (byte & 127) << 7 * digit
             if byte < 128:
                 return value
+        raise DataError("the compressed file is damaged: its header holds a number that cannot be")

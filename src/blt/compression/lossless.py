@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from blt.compression.archive import DTYPES, Archive, Block, ModelPart
+from blt.compression.archive import DTYPES, MAX_BLOCK, Archive, Block, ModelPart
 from blt.compression.coding import Coding, Symbols, decode_rows, encode_rows, self_test
 from blt.compression.frequencies import END
 from blt.configuration import check
@@ -42,7 +42,7 @@ class Level:
 LEVELS = {
     1: Level(added_threshold=0.6, context=1024, max_block=1 << 14),
     2: Level(added_threshold=0.0, context=2048, max_block=1 << 16),
-    3: Level(added_threshold=0.0, context=0, max_block=1 << 17),
+    3: Level(added_threshold=0.0, context=0, max_block=MAX_BLOCK),
 }
 DEFAULT_LEVEL = 2
 _MIN_BLOCK = 1024

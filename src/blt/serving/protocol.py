@@ -166,17 +166,17 @@ def _prompts(value: Any) -> Any:
     if value is None:
         value = ""
     if isinstance(value, str):
-        return (_Prompt.of_text(value),)
+        return (Prompt.of_text(value),)
     check(isinstance(value, list) and bool(value), f"expected a text, ids, or a list of them, got {shown(value)}")
     if isinstance(value[0], int):
-        return (_Prompt.of_ids(value),)
+        return (Prompt.of_ids(value),)
     check(len(value) <= MAX_CHOICES, f"at most {MAX_CHOICES} prompts in one request, got {len(value)}")
     kind = "texts" if isinstance(value[0], str) else "lists of ids"
     check(all(isinstance(one, str if kind == "texts" else list) for one in value), f"expected {kind} alone")
-    return tuple(_Prompt.of_text(one) if isinstance(one, str) else _Prompt.of_ids(one) for one in value)
+    return tuple(Prompt.of_text(one) if isinstance(one, str) else Prompt.of_ids(one) for one in value)
 
 
-class _Prompt(BaseModel):
+class Prompt(BaseModel):
     """A prompt's bytes."""
 
     data: bytes
@@ -185,12 +185,12 @@ class _Prompt(BaseModel):
     """Whether BOS was given, as the first id; then it has an entry of its own among the log-probabilities."""
 
     @classmethod
-    def of_text(cls, text: str) -> "_Prompt":
+    def of_text(cls, text: str) -> "Prompt":
         """Return the prompt of a text."""
         return cls.model_construct(data=to_bytes(_whole(text)), names_bos=False)
 
     @classmethod
-    def of_ids(cls, ids: list[Any]) -> "_Prompt":
+    def of_ids(cls, ids: list[Any]) -> "Prompt":
         """Return the prompt of ids."""
         names_bos = bool(ids) and type(ids[0]) is int and ids[0] == BOS_ID
         rest = ids[1:] if names_bos else ids
@@ -200,10 +200,9 @@ class _Prompt(BaseModel):
         return cls.model_construct(data=bytes(one - BYTE_OFFSET for one in rest), names_bos=names_bos)
 
 
-Prompt = _Prompt
 _ID = {"type": "integer", "minimum": 1, "maximum": VOCABULARY_SIZE - 1}
 Prompts = Annotated[
-    tuple[_Prompt, ...],
+    tuple[Prompt, ...],
     BeforeValidator(_prompts),
     WithJsonSchema(
         {

@@ -230,11 +230,24 @@ def test_a_header_that_lies_is_refused_though_its_checksum_is_right(lm):
     for change in (
         {"rows": 0},
         {"rows": 10**9},
+        {"threads": 10**9},
+        {"blocks": [dataclasses.replace(b, num_symbols=0) for b in archive.model.blocks]},
         {"blocks": [dataclasses.replace(b, num_symbols=1 << 50) for b in archive.model.blocks]},
     ):
-        packed = dataclasses.replace(archive, model=dataclasses.replace(archive.model, **change)).pack()
-        with pytest.raises(DataError, match="numbers that cannot be"):
-            Archive.unpack(packed)
+        for num_bytes in (
+            archive.num_bytes,
+            1 << 60,
+        ):  # no block has so many symbols, whatever the length is said to be
+            model = dataclasses.replace(archive.model, **change)
+            with pytest.raises(DataError, match="numbers that cannot be"):
+                Archive.unpack(dataclasses.replace(archive, num_bytes=num_bytes, model=model).pack())
+
+
+def test_a_number_that_never_ends_is_refused(lm):
+    archive = Archive.unpack(compress(lm, STORIES))
+    packed = dataclasses.replace(archive, num_bytes=1 << 7_000).pack()
+    with pytest.raises(DataError, match="a number that cannot be"):
+        Archive.unpack(packed)
 
 
 def test_a_level_that_is_none_is_refused(lm):
