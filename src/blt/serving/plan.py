@@ -69,29 +69,61 @@ async def plan_of(
     Raises:
         APIError, ConfigurationError: a field that cannot be, or is beyond a limit.
     """
+    _check_model(fields, limits)
+    new_bytes = min(DEFAULT_MAX_TOKENS, limits.max_new_bytes) if max_tokens is None else max_tokens
+    _check_lengths(prompts, new_bytes, limits)
+    num_choices, num_candidates = _num_texts(fields, best_of)
+    if fields.stream_options is not None and not fields.stream:
+        raise APIError("stream_options: goes with stream alone; leave it out", param="stream_options")
+    check(
+        fields.repetition_window is None or fields.repetition_penalty is not None,
+        "repetition_window: goes with repetition_penalty alone; leave it out, or give both",
+    )
+    options = _sampling(fields) | _constraint(fields)
+    options["max_new_bytes"], options["stop"] = new_bytes, [*fields.stop, *more_stops]
+    needs_logprobs = num_candidates > num_choices  # to tell which are best
+    options["logprobs"] = 0 if needs_logprobs and logprobs is None else logprobs
+    is_constrained = options["regex"] is not None or options["json_schema"] is not None
+    config = await asyncio.to_thread(GenerationConfig, **options) if is_constrained else GenerationConfig(**options)
+    return Plan(
+        prompts=prompts,
+        config=config,
+        num_candidates=num_candidates,
+        num_choices=num_choices,
+        threshold_factor=fields.threshold_factor or 1.0,
+    )
+
+
+def _check_model(fields: SamplingFields, limits: ServingConfig) -> None:
     if fields.model is not None and fields.model != limits.model_name:
         message = f"model: there is no {fields.model!r} here; this server has {limits.model_name!r}"
         raise APIError(message, status=404, param="model", code="model_not_found")
-    limit = limits.max_new_bytes
-    new_bytes = min(DEFAULT_MAX_TOKENS, limit) if max_tokens is None else max_tokens
-    if new_bytes > limit:
-        raise APIError(f"max_tokens: {new_bytes} bytes, of which this server writes {limit}", param="max_tokens")
+
+
+def _check_lengths(prompts: Sequence[bytes], new_bytes: int, limits: ServingConfig) -> None:
+    if new_bytes > limits.max_new_bytes:
+        message = f"max_tokens: {new_bytes} bytes, of which this server writes {limits.max_new_bytes}"
+        raise APIError(message, param="max_tokens")
     longest = max(map(len, prompts))
     if longest > limits.max_prompt_bytes:
         message = f"prompt: {longest} bytes, of which this server reads {limits.max_prompt_bytes}; send a shorter one"
         raise APIError(message, param="prompt", code="context_length_exceeded")
+
+
+def _num_texts(fields: SamplingFields, best_of: int | None) -> tuple[int, int]:
+    """Return how many texts are answered for each prompt, and how many are written."""
     num_choices = fields.n or 1
     num_candidates = max(num_choices, best_of or num_choices)
     if best_of is not None and best_of < num_choices:
         raise APIError(f"best_of: at least n, which is {num_choices}, got {best_of}", param="best_of")
     if num_candidates > num_choices and fields.stream:
         raise APIError("best_of: a stream cannot know which will be best; leave one of them out", param="best_of")
-    if num_candidates > num_choices and logprobs is None:
-        logprobs = 0
-    if fields.stream_options is not None and not fields.stream:
-        raise APIError("stream_options: goes with stream alone; leave it out", param="stream_options")
-    settings: dict[str, Any] = {
-        "max_new_bytes": new_bytes,
+    return num_choices, num_candidates
+
+
+def _sampling(fields: SamplingFields) -> dict[str, Any]:
+    """Return options of `GenerationConfig`; what a request does not say is as OpenAI's API has it."""
+    return {
         "temperature": 1.0 if fields.temperature is None else fields.temperature,
         "top_k": fields.top_k,
         "top_p": fields.top_p,
@@ -103,22 +135,7 @@ async def plan_of(
         "logit_bias": fields.logit_bias,
         "valid_utf8": fields.valid_utf8,
         "seed": fields.seed,
-        "stop": [*fields.stop, *more_stops],
-        "logprobs": logprobs,
-    } | _constraint(fields)
-    is_constrained = settings["regex"] is not None or settings["json_schema"] is not None
-    check(
-        fields.repetition_window is None or fields.repetition_penalty is not None,
-        "repetition_window: goes with repetition_penalty alone; leave it out, or give both",
-    )
-    config = await asyncio.to_thread(GenerationConfig, **settings) if is_constrained else GenerationConfig(**settings)
-    return Plan(
-        prompts=prompts,
-        config=config,
-        num_candidates=num_candidates,
-        num_choices=num_choices,
-        threshold_factor=fields.threshold_factor or 1.0,
-    )
+    }
 
 
 def _constraint(fields: SamplingFields) -> dict[str, Any]:
