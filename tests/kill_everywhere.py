@@ -33,6 +33,7 @@ torch.set_num_threads(1)
 
 from blt.api import ByteLM
 from blt.cli import main
+from blt.compression import compress
 from blt.training import monitor, validation
 from llama_models import new_llama
 from tiny_config import TINY_CONFIG
@@ -68,11 +69,14 @@ def save(name: str) -> Callable[[], None]:
 
 def link_models() -> None:
     torch.manual_seed(1)
-    ByteLM.new(TINY_CONFIG).eval().save_pretrained("model")
+    lm = ByteLM.new(TINY_CONFIG).eval()
+    lm.save_pretrained("model")
+    Path("thesis.tex.blt").write_bytes(compress(lm.to_type("int8"), THESIS))
     torch.manual_seed(2)
     ByteLM.new(TINY_CONFIG).eval().save_pretrained("other")
 
 
+THESIS = b"years of work"
 PREPARE = ("prepare", "a.txt", "b.txt", "--validation", "0.2", "--shard-mb", "0.001", "--out", "out")
 SMALL = ("--hash_embedding.num_rows", "16", "--local_encoder.dim", "16", "--local_encoder.num_heads", "2")
 SMALL += ("--local_decoder.dim", "16", "--local_decoder.num_heads", "2", "--local_decoder.num_layers", "1")
@@ -100,6 +104,16 @@ COMMANDS = {
         run=blt("plot", "Tom saw a dog.", "--model", "model", "--out", "out.svg"),
         out="out.svg",
         before=blt("plot", "an old text", "--model", "model", "--out", "out.svg"),
+    ),
+    "compress": Command(
+        run=blt("compress", "thesis.tex", "--force", "--model", "model", "-o", "out.blt"),
+        out="out.blt",
+        before=blt("compress", "thesis.tex.blt", "--force", "--model", "model", "-o", "out.blt"),
+    ),
+    "decompress": Command(
+        run=blt("decompress", "thesis.tex.blt", "--force", "--model", "model", "-o", "out.tex"),
+        out="out.tex",
+        before=lambda: shutil.copy("a.txt", "out.tex"),
     ),
     "train": Command(run=blt(*TRAIN), out="out", has_old=False, is_whole=False),
 }
@@ -227,7 +241,7 @@ def lay_out(root: Path) -> None:
     write_recipe(root, documents=made_up_documents(12, max_words=12), validation=0.3)
     for number, name in enumerate("ab"):
         write_text(root / f"{name}.txt", made_up_documents(20, seed=number, max_words=12))
-    (root / "thesis.tex").write_text("years of work")
+    (root / "thesis.tex").write_bytes(THESIS)
     new_llama().save_pretrained(root / "llama")
 
 
