@@ -117,9 +117,9 @@ def put_in_place(new: Path, folder: Path) -> None:
 
 def recover_folder(folder: Path) -> None:
     """Put a folder back whose replacement was killed between two renames; see `put_in_place`."""
-    target = Path(os.path.realpath(folder))
-    if target.exists() or not beside(target, "replaced").exists():
+    if not _is_between_renames(folder):
         return
+    target = Path(os.path.realpath(folder))
     with suppress(OSError), locked(beside(target, "lock")):  # no right to write: it stays missing, and that is told
         _settle(target)
 
@@ -140,12 +140,26 @@ def read_whole(folder: Path, read: Callable[[Path], T]) -> T:
         try:
             result = read(folder)
         except (BLTError, OSError):
-            if _state(folder) == before:
+            if _is_missing(folder) if before is None else _state(folder) == before:
                 raise
             continue
         if _state(folder) == before:
             return result
     raise ModelFolderError(f"{folder}: is replaced again and again while it is read; try again later")
+
+
+def _is_missing(folder: Path) -> bool:
+    """Whether there is no folder, and none on its way.
+
+    It is looked for before and after: a replacement may begin, or end, between two looks.
+    """
+    return not folder.exists() and not _is_between_renames(folder) and not folder.exists()
+
+
+def _is_between_renames(folder: Path) -> bool:
+    """Whether the old folder has left its name, and the new one has not come there; see `put_in_place`."""
+    target = Path(os.path.realpath(folder))
+    return not target.exists() and beside(target, "replaced").exists()
 
 
 def beside(folder: Path, part: str) -> Path:

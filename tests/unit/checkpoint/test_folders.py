@@ -223,3 +223,18 @@ def test_two_writers_of_one_folder_take_turns(tmp_path):
     number = int(content(tmp_path / "out")["mark"])
     assert content(tmp_path / "out") == {"mark": b"%d" % number, f"part/number-{number}": b"%d" % number}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_reader_waits_for_a_replacement_that_is_slow_between_its_two_renames(tmp_path, monkeypatch):
+    """The writer of another process is stopped there for longer than a read takes, as on a busy machine."""
+    out = tmp_path / "out"
+    write(out, 1)
+    replaced = tmp_path / ".out.replaced"
+    looks = iter([lambda: out.rename(replaced), lambda: None, lambda: replaced.rename(out)])
+    monkeypatch.setattr(folders, "recover_folder", lambda folder: next(looks, lambda: None)())
+    assert read_whole(out, lambda folder: (folder / "mark").read_text()) == "1"
+
+
+def test_a_folder_that_is_missing_is_told_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_whole(tmp_path / "out", lambda folder: (folder / "mark").read_text())
