@@ -19,6 +19,11 @@ from blt.errors import ConfigurationError, MissingExtraError
 _JSON_OPTIONS = {"whitespace_pattern": " ?"}
 """At most one space between the parts of JSON, since a small model may write spaces for ever; a schema's own
 `x-guidance` comes before this."""
+_SHORT_ESCAPES = 'nrbtf"\\'
+"""No escape such as `\\u0061`: in the name of a further property it would spell a name that the schema describes, past
+what the schema says of it."""
+_UNICODE_ESCAPES = re.compile(r"\\u00[01]|\x7f")
+"""What only such an escape can write, as `json.dumps` writes it: control characters without a short form."""
 
 MAX_EXACT = 2**53 - 1
 """The largest whole number of which no neighbour has the same 64-bit float."""
@@ -125,6 +130,8 @@ def _schema_text(schema: Any) -> str:
         if not isinstance(read, dict):
             raise ConfigurationError(f"json_schema: expected a JSON object, got {text[:60]}; {{}} is any JSON")
         _refuse_inexact(read)
+        if _UNICODE_ESCAPES.search(text):
+            _refuse_free_names(read)
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, ConfigurationError):
             raise
@@ -182,14 +189,29 @@ def _refuse_names_that_count(schema: dict[str, Any]) -> None:
         )
 
 
+def _refuse_free_names(value: Any) -> None:
+    """Refuse free names beside described ones, where escapes are allowed that could spell a described name."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_free_names(item)
+    if isinstance(value, dict) and isinstance(value.get("properties"), dict) and value["properties"]:
+        if value.get("additionalProperties") is not False or value.get("patternProperties"):
+            raise ConfigurationError(
+                "json_schema: control characters in a schema whose objects may have further properties cannot be kept "
+                "exact; set additionalProperties to false"
+            )
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(kind: str, text: str) -> Any:
     """Return a matcher that has read nothing, to be copied."""
     llguidance = _llguidance()
     make = llguidance.LLMatcher
     try:
+        options = {} if _UNICODE_ESCAPES.search(text) else {"json_allowed_escapes": _SHORT_ESCAPES}
         grammar = (
-            make.grammar_from_regex(text) if kind == "regex" else make.grammar_from_json_schema(text, _JSON_OPTIONS)
+            make.grammar_from_regex(text)
+            if kind == "regex"
+            else make.grammar_from_json_schema(text, _JSON_OPTIONS | options)
         )
         matcher = make(_tokenizer(), grammar, log_level=0)
     except ValueError as error:  # of which UnicodeEncodeError, for lone surrogates, is one

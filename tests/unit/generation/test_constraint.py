@@ -282,6 +282,10 @@ def test_where_the_length_runs_out_no_half_of_a_character_stands(tiny_lm, regex,
             "minProperties 2 where names are free",
         ),
         ({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 2}, "minProperties 2"),
+        (
+            {"type": "object", "properties": {"a": {"const": "\x01"}}, "additionalProperties": {"type": "string"}},
+            "set additionalProperties to false",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -290,6 +294,40 @@ def test_a_schema_that_would_be_followed_otherwise_than_it_says_is_refused(schem
         with pytest.raises(ConfigurationError) as refused:
             SamplingConfig(json_schema=given_as)
         assert said in str(refused.value) or "Infinity" in str(given_as)
+
+
+def is_allowed(schema, text):
+    """Whether a constraint lets a text be written, and end."""
+    constraint = constraint_of(regex=None, json_schema=schema)
+    for byte_id in (byte + BYTE_OFFSET for byte in text.encode()):
+        if constraint.penalties()[byte_id] < 0:
+            return False
+        constraint.read(byte_id)
+    return constraint.penalties()[EOS_ID] == 0
+
+
+@pytest.mark.parametrize(
+    ("described", "misspelt"),
+    [
+        ({"properties": {"a": {"type": "integer"}}}, r'{"\u0061":"x"}'),
+        ({"properties": {"é/": {"type": "integer"}}}, r'{"\u00e9/":"x"}'),
+        ({"properties": {'a"\n': {"type": "integer"}}}, r'{"a\u0022\n":"x"}'),
+        ({"properties": {"a\n": {"type": "integer"}}}, r'{"a\u000a":"x"}'),
+        ({"patternProperties": {"^x": {"type": "integer"}}}, r'{"\u0078y":"x"}'),
+    ],
+    ids=str,
+)
+def test_no_further_property_spells_a_described_name_by_escapes(described, misspelt):
+    schema = {"type": "object", **described, "additionalProperties": {"type": "string"}}
+    assert not is_allowed(schema, misspelt)
+    assert is_allowed(schema, '{"b\\n":"x\\"\\\\"}')
+    name = json.loads(misspelt).popitem()[0]
+    assert is_allowed(schema, json.dumps({name: 1}, ensure_ascii=False, separators=(",", ":")))
+
+
+def test_control_characters_are_written_by_the_escapes_that_they_need():
+    assert is_allowed({"const": "\x01"}, r'"\u0001"')
+    assert is_allowed({"type": "object", "properties": {"\x02": {}}, "additionalProperties": False}, r'{"\u0002":1}')
 
 
 def test_numbers_up_to_2_to_the_53_come_out_as_they_are(tiny_lm):
