@@ -193,12 +193,13 @@ def _refuse_free_names(value: Any) -> None:
     """Refuse free names beside described ones, where escapes are allowed that could spell a described name."""
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _refuse_free_names(item)
-    if isinstance(value, dict) and isinstance(value.get("properties"), dict) and value["properties"]:
-        if value.get("additionalProperties") is not False or value.get("patternProperties"):
-            raise ConfigurationError(
-                "json_schema: control characters in a schema whose objects may have further properties cannot be kept "
-                "exact; set additionalProperties to false"
-            )
+    if not isinstance(value, dict) or not isinstance(value.get("properties"), dict) or not value["properties"]:
+        return
+    if value.get("additionalProperties") is not False or value.get("patternProperties"):
+        raise ConfigurationError(
+            "json_schema: control characters in a schema whose objects may have further properties cannot be kept "
+            "exact; set additionalProperties to false"
+        )
 
 
 @functools.lru_cache(maxsize=64)

@@ -122,8 +122,46 @@ _ONLY: Mapping[str, object] = {
     "downsampling_by_pooling": "max",
     "cross_attn_window_encoder": None,
     "cross_attn_window_decoder": None,
+    "cross_attn_encoder": True,
+    "cross_attn_decoder": True,
+    "cross_attn_init_by_pooling": True,
+    "use_local_encoder_transformer": True,
+    "encoder_enable_byte_ngrams": False,
+    "encoder_ngram_to_size_str": None,
+    "tokenize_with_bpe_delimiter": False,
+    "entropy_model_is_ngram_model": False,
 }
 """Arguments that change what is computed, with the one value that can be carried over."""
+_BIASES = ("causal", "block_causal", "local_block_causal")
+"""Values of `attn_bias_type`: within one document all of them attend to what came before, as the window allows."""
+_WITHOUT_EFFECT = frozenset(
+    {
+        # of training and its speed
+        *("seed", "dropout", "encoder_lm_loss", "encoder_preds_low_entropy_toks", "encoder_preds_random_toks"),
+        *("recompute_fc1_out", "recompute_fc3_out", "recompute_attn", "custom_bwd", "layer_ckpt"),
+        *("init_use_gaussian", "init_use_depth", "init_base_std", "init_std_factor", "alpha_depth"),
+        *("sequence_parallel", "loss_parallel", "fuse_sequence_parallel", "use_fsdp", "attn_to_keep"),
+        *("full_logging_n_layers", "log_patch_lengths", "patching_batch_size", "patching_device"),
+        *("cross_attn_use_flex_attention",),
+        # read off the weights, or off the arguments of the patcher
+        *("head_dim", "multiple_of", "ffn_dim_multiplier", "output_size", "dim_token", "dim_token_emb"),
+        *("dim_patch_emb", "patch_in_forward", "patch_size", "patching_mode", "patching_threshold"),
+        *("patching_threshold_add", "patching_thresholds_str", "monotonicity", "max_patch_length"),
+        *("entropy_model_checkpoint_dir", "encoder_enable_byte_group_hash"),
+        # lengths, and precision of the positions' angles
+        *("max_length", "max_seqlen", "pad_to_max_length", "rope_use_fp32_in_outer_product"),
+        # of the whole, where the parts have their own
+        *("dim", "n_layers", "n_heads"),
+        # read by no part of the published code
+        *("non_linearity", "norm_affine", "pre_norm", "norm_type", "architecture", "share_encoder_decoder_emb"),
+        *("conv_kernel_size", "global_local_decoder_residual_layer", "tie_local_encoder_decoder"),
+        *("tie_local_encoder_decoder_logits", "encoder_ngram_table_dir", "ngram_vocab_sizes"),
+    }
+)
+"""Arguments that leave the outputs as they are."""
+_KNOWN = frozenset().union(
+    _WITHOUT_EFFECT, _ONLY, _ROOT_FIELDS, _REQUIRED, _REQUIRED_OF_ENTROPY, _ENTROPY_FIELDS, *_FIELDS.values()
+) | {"attn_impl", "attn_bias_type", "cross_attn_nheads"}
 _ONLY_OF_PATCHER: Mapping[str, object] = {"monotonicity": False, "threshold_add": None, "patching_mode": "entropy"}
 """Of the patcher. A `threshold_add` of 0 is no absence of one: an entropy must then also have risen."""
 _MODULES = {
@@ -147,14 +185,15 @@ def read_published(folder: str | Path, *, entropy: str | Path | None = None, tel
     Args:
         folder: of the model.
         entropy: folder of the entropy model; without it every byte is a patch, until the patch rule is changed.
-        tell: takes a line where a default threshold is taken, since no file names one.
+        tell: takes a line where a default threshold is taken, since no file names one, and one of the arguments that
+            nothing reads.
 
     Raises:
         ModelFolderError: missing, broken, pickled, or of a shape that cannot be carried over.
     """
     folder = Path(folder)
     path = folder / "config.json"
-    arguments = _arguments(load_json(path), path)
+    arguments = _arguments(load_json(path), path, tell=tell)
     found: dict[str, _Found] = {}
     _rename(found, load_shards(folder), folder, prefix="model.")
     if HEAD in found:
@@ -184,7 +223,9 @@ def published_name(name: str) -> str:
     return f"{written} of the entropy model" if is_entropy else written
 
 
-def _arguments(values: Mapping[str, Any], path: Path, *, required: Sequence[str] = _REQUIRED) -> Mapping[str, Any]:
+def _arguments(
+    values: Mapping[str, Any], path: Path, *, tell: Tell, required: Sequence[str] = _REQUIRED
+) -> Mapping[str, Any]:
     """Find the arguments of a model, or of the entropy model, in its `config.json`, none missing that is needed."""
     arguments = values.get("args", values.get("entropy_model"))
     if not isinstance(arguments, Mapping):
@@ -194,6 +235,12 @@ def _arguments(values: Mapping[str, Any], path: Path, *, required: Sequence[str]
         more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise ModelFolderError(f"{path}: args.{lacking[0]}: missing{more}; copy or download the file again")
     _refuse_others(arguments, _ONLY, f"{path}: args")
+    bias = arguments.get("attn_bias_type")
+    if bias is not None and bias not in _BIASES:
+        raise ModelFolderError(f"{path}: args.attn_bias_type: {bias!r}; only {', '.join(_BIASES)} can be carried over")
+    unknown = sorted(set(map(str, arguments)) - _KNOWN)
+    if unknown:
+        tell(f"{path}: args.{', args.'.join(unknown)[:400]}: unknown to this reader, and not used")
     return arguments
 
 
@@ -241,7 +288,7 @@ def _model_config(arguments: Mapping[str, Any], *, with_entropy: bool) -> dict[s
 def _patching(folder: Path, entropy: Path, *, tell: Tell) -> dict[str, Any]:
     """Find the shape of the entropy model, and the patch rule that the model was trained with."""
     path = entropy / "config.json"
-    arguments = _arguments(load_json(path), path, required=_REQUIRED_OF_ENTROPY)
+    arguments = _arguments(load_json(path), path, tell=tell, required=_REQUIRED_OF_ENTROPY)
     _refuse_other_attention(arguments, f"{path}: args", window="sliding_window")
     window = {"sliding_window": arguments.get("sliding_window")}  # null: all bytes, no default
     found: dict[str, Any] = {"patcher_config": _stack(arguments, _ENTROPY_FIELDS) | window}

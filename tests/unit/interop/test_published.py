@@ -375,6 +375,12 @@ def test_a_patch_rule_that_the_training_names_and_ours_is_not_is_refused(publish
         ("entropy", {"attn_impl": "sdpa"}, "attn_impl: 'sdpa', with which the published code attends past"),
         ("model", {"eos_id": 3}, "eos_id: 3; only 2"),
         ("entropy", {"eos_id": 0}, "eos_id: 0; only 2"),
+        ("model", {"use_local_encoder_transformer": False}, "use_local_encoder_transformer: False; only True"),
+        ("model", {"cross_attn_init_by_pooling": False}, "cross_attn_init_by_pooling: False; only True"),
+        ("model", {"cross_attn_decoder": False}, "cross_attn_decoder: False; only True"),
+        ("model", {"tokenize_with_bpe_delimiter": True}, "tokenize_with_bpe_delimiter: True; only False"),
+        ("model", {"attn_bias_type": "prefix"}, "attn_bias_type: 'prefix'; only causal, "),
+        ("entropy", {"attn_bias_type": "full"}, "attn_bias_type: 'full'; only causal, "),
     ],
 )
 def test_arguments_that_the_published_code_computes_otherwise_are_refused(published, part, changes, said):
@@ -382,6 +388,17 @@ def test_arguments_that_the_published_code_computes_otherwise_are_refused(publis
     with pytest.raises(ModelFolderError, match=said) as refused:
         read_published(published / "model", entropy=published / "entropy")
     assert "\n" not in str(refused.value)
+
+
+def test_arguments_that_nothing_reads_are_told(published):
+    set_arguments(published / "model", qk_norm=True, rope_scaling=4.0, seed=7, attn_bias_type="block_causal")
+    set_arguments(published / "entropy", logit_cap=30.0)
+    set_patcher(published, threshold=3.0)
+    _, told = told_by(published)
+    assert told == [
+        f"{published / 'model' / 'config.json'}: args.qk_norm, args.rope_scaling: unknown to this reader, and not used",
+        f"{published / 'entropy' / 'config.json'}: args.logit_cap: unknown to this reader, and not used",
+    ]
 
 
 @pytest.mark.parametrize("attn_impl", ["xformers", "sdpa"])
