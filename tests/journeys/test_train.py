@@ -143,6 +143,13 @@ def test_a_mean_patch_length_that_cannot_be_is_refused_before_anything_is_traine
     assert "mean_patch_bytes: 3.0 is more than the longest patch" in capsys.readouterr().err
 
 
+def test_a_model_larger_than_memory_is_refused_before_anything_is_trained(recipe, capsys):
+    assert run("train", recipe, *SHORT, "--blt.model.hash_embedding.num_rows", "2000000000") == 2
+    said = capsys.readouterr().err
+    assert "blt.model: its weights take" in said
+    assert "step" not in said
+
+
 def test_a_window_far_longer_than_the_text_costs_what_the_text_costs(tmp_path):
     path = write_recipe(tmp_path, documents=["Tom ran."], validation=0.0)
     longer = [

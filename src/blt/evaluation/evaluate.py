@@ -1,7 +1,6 @@
 """`evaluate`: how well a model predicts documents, in bits per byte, with everything needed to repeat the figure."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.rows import document_rows, num_windows, window_rows
 from blt.lm import fingerprint, require_finite
 from blt.loss import next_byte_loss
+from blt.model.memory import physical_memory
 from blt.ops import attention_mask_bytes
 from blt.patching import Patches, count_text, patch
 from blt.shapes import Float, Int, Tensor
@@ -185,11 +185,8 @@ def _check_memory(lm: ByteLM, patches: Patches) -> None:
     """
     weight, head_dim = lm.blt.hash_embedding.bytes.weight, lm.blt.global_transformer.head_dim
     needed = attention_mask_bytes(weight, rows=len(patches.ends), length=patches.num_slots, head_dim=head_dim)
-    try:
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system tells
-        return
-    if needed > available:
+    available = physical_memory()
+    if available is not None and needed > available:
         raise DataError(
             f"a document of {patches.ends.shape[1]:,} ids has {patches.num_slots:,} patches, whose attention needs "
             f"{needed / 1e9:,.0f} GB at once; evaluate it by the protocol 'windows', or divide it into documents"

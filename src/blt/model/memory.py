@@ -5,6 +5,7 @@ backward pass, counted from the formulas of each part, without compilation and w
 """
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,6 +118,14 @@ def decoding_memory(
     numbers += 2 * config.global_transformer.num_layers * config.global_transformer.dim * num_patches
     numbers += 2 * num_cross * config.queries_per_patch * config.local_decoder.dim
     return DecodingMemory(weights=bytes_per_number * (cost.num_parameters + frozen), caches=bytes_per_number * numbers)
+
+
+def physical_memory() -> int | None:
+    """Return the bytes of main memory that this machine has; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _ring(shape: LocalConfig, context_bytes: int) -> int:

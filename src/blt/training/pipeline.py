@@ -28,6 +28,8 @@ from blt.distributed import choose_device, joined_world
 from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
 from blt.lm import fingerprint
+from blt.model import BLTConfig
+from blt.model.memory import decoding_memory, physical_memory
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.entropies import place_of_entropies, store_entropies
@@ -75,6 +77,7 @@ def run_recipe(recipe: Recipe) -> Path:
     ):
         run.say(f"run folder: {run.folder}")
         check_mean_patch(recipe.patching, run.train)
+        check_weights_fit(recipe.blt.model, device=device)
         if not can_draw():
             run.say(MISSING)
         start = load_start(run)
@@ -99,6 +102,23 @@ def check_mean_patch(stage: PatchingStage | None, shards: Shards) -> None:
     check(
         stage.mean_patch_bytes <= highest,
         f"patching.mean_patch_bytes: {stage.mean_patch_bytes}; on these documents it can be at most {highest:.3f}",
+    )
+
+
+def check_weights_fit(model: BLTConfig | None, *, device: torch.device) -> None:
+    """Refuse a model whose weights alone are more than main memory, before an entropy model is trained for it.
+
+    Raises:
+        ConfigurationError: they are.
+    """
+    available = physical_memory() if device.type == "cpu" else None
+    if model is None or available is None:
+        return
+    needed = decoding_memory(model, context_bytes=1, mean_patch_bytes=1.0).weights
+    check(
+        needed <= available,
+        f"blt.model: its weights take {needed / 1e9:,.0f} GB, this machine has {available / 1e9:,.0f} GB; make it "
+        "smaller (see blt plan)",
     )
 
 
