@@ -7,7 +7,8 @@
     ├── CheckpointError             (ValueError)    a training checkpoint that cannot be resumed
     ├── OutputError                 (OSError)       a file or folder that cannot be written, such as on a full disk
     ├── MissingExtraError           (ImportError)   an optional dependency that is not installed
-    └── TrainingError               (RuntimeError)  a run that cannot go on, such as a loss that is not finite
+    ├── TrainingError               (RuntimeError)  a run that cannot go on, such as a loss that is not finite
+    └── CertificationError          (RuntimeError)  a figure that decoding does not bear out
 
 Each message says what was wrong, the value, and the way out, on one line: the command line prints it and exits with
 status 2. What a message repeats of a broken file can be anything, so it is shortened, in printable characters.
@@ -70,3 +71,7 @@ class MissingExtraError(BLTError, ImportError):
 
 class TrainingError(BLTError, RuntimeError):
     """A run that cannot go on, such as a loss that is not finite."""
+
+
+class CertificationError(BLTError, RuntimeError):
+    """A figure that decoding does not bear out."""

@@ -70,3 +70,33 @@ def test_bad_input_is_told_in_one_line_with_exit_status_2(text_file, monkeypatch
     shown = capsys.readouterr()
     assert not shown.out
     assert message in shown.err.splitlines()[-1]
+
+
+def test_certified_figures_stand_beside_the_plain_ones(tiny_folder, text_file, capsys):
+    arguments = ["evaluate", "--model", tiny_folder, "--data", text_file, "--certified"]
+    assert run(*arguments, "--json", "--units") == 0
+    values = json.loads(capsys.readouterr().out)
+    certified = values["certified"]
+    assert certified["plain_bits_per_byte"] == values["bits_per_byte"]
+    assert certified["bits_per_byte"] == 8 * certified["num_coded_bytes"] / values["num_bytes"]
+    assert len(certified["conditions"]) == 4
+    assert run(*arguments, "--bootstrap", 0) == 0
+    shown = capsys.readouterr().out
+    assert "coded, and decoded to the same bytes" in shown
+    assert "to the plain figure" in shown
+    for condition in ("strictly causal", "full normalised distribution", "scored before any update", "one pass"):
+        assert f"  {condition}: " in shown
+
+
+def test_certified_figures_that_do_not_decode_are_none(tiny_folder, text_file, capsys, monkeypatch):
+    monkeypatch.setattr("blt.evaluation.certified.rans.encode", lambda *_: [bytes(64)])
+    assert run("evaluate", "--model", tiny_folder, "--data", text_file, "--certified", "--json") == 2
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "decoding gave other bytes than the text" in shown.err
+
+
+def test_windows_are_not_certified(tiny_folder, text_file, capsys):
+    arguments = ["--model", tiny_folder, "--data", text_file, "--certified", "--protocol", "windows"]
+    assert run("evaluate", *arguments) == 2
+    assert "codes whole documents" in capsys.readouterr().err

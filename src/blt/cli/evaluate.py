@@ -24,8 +24,9 @@ from blt.cli.options import (
 )
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
 from blt.cli.types import Count
+from blt.configuration import check
 from blt.data import Format, read_documents
-from blt.evaluation import PROTOCOLS, Evaluation, Protocol
+from blt.evaluation import CONDITIONS, PROTOCOLS, Certification, Evaluation, Protocol, certify
 from blt.evaluation import evaluate as evaluate_lm
 from blt.evaluation.evaluate import Progress as Report
 
@@ -48,6 +49,11 @@ from blt.evaluation.evaluate import Progress as Report
 @seed_option("Seed of the bootstrap.")
 @device_option
 @dtype_option("float32", "bfloat16")
+@click.option(
+    "--certified",
+    is_flag=True,
+    help="Also code every document and decode it again; if other bytes come back, there is no figure.",
+)
 @click.option("--units", is_flag=True, help="With --json: also the bits and bytes of every document, or window.")
 @json_option
 @click.pass_context
@@ -65,19 +71,29 @@ def evaluate(
     seed: int,
     device: str,
     dtype: str,
+    certified: bool,
     units: bool,
     as_json: bool,
 ) -> None:
     """Measure bits per byte on a file.
 
     The bits of every byte and of every document's end count, and the bytes of the text alone divide them. With
-    --protocol both, the JSON object has the figures of `documents`, and under the key "windows" those of `windows`.
+    --protocol both, the JSON object has the figures of `documents`, and under the key "windows" those of `windows`;
+    with --certified, under the key "certified", the figures that were coded and decoded.
     """
     read = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
     refuse_unread(context, "units", unless=as_json, reason="needs --json, which shows them")
+    check(
+        not certified or protocol == "documents", f"--certified: codes whole documents; leave --protocol {protocol} out"
+    )
     refuse_unread(context, "seed", unless=bootstrap > 0, reason="nothing is drawn with --bootstrap 0")
     documents = list(itertools.islice(read, limit))
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
+    if certified:
+        with progress_bar("coding and decoding") as report:
+            certification = certify(lm, documents, seed=seed, bootstrap=bootstrap, progress=report)
+        click.echo(_certified_json(certification, units=units) if as_json else _certified_table(certification))
+        return
     evaluations = []
     chosen: tuple[Protocol, ...] = PROTOCOLS if protocol == "both" else (protocol,)  # type: ignore[assignment]
     for one in chosen:
@@ -112,16 +128,43 @@ def _joined(evaluations: list[Evaluation], *, units: bool) -> dict[str, Any]:
     return first.to_dict(units=units) | {other.protocol: other.to_dict(units=units) for other in others}
 
 
+def _certified_json(certification: Certification, *, units: bool) -> str:
+    values = certification.plain.to_dict(units=units) | {"certified": certification.to_dict(units=units)}
+    return json.dumps(values)
+
+
+def _certified_table(certification: Certification) -> str:
+    relative = certification.difference / certification.plain.bits_per_byte
+    rows = {
+        "bits per byte": _figure(certification),
+        "difference": f"{certification.difference:+.4f} ({relative:+.2%}) to the plain figure",
+        "frequencies": f"{certification.frequency_bits_per_byte:.4f} bits per byte, without what the coder adds",
+        "coded": f"{certification.num_coded_bytes:,} bytes in {certification.num_streams} streams, by the "
+        f"{certification.kernels}",
+        "time": f"{certification.seconds_encoding:.1f} s to code, {certification.seconds_decoding:.1f} s to decode",
+    }
+    conditions = "\n".join(f"  {name}: {how}" for name, how in CONDITIONS.items())
+    plain = _table(certification.plain)
+    return f"{plain}\n\ncertified: coded, and decoded to the same bytes\n{_lines(rows)}\nconditions met\n{conditions}"
+
+
+def _figure(found: Evaluation | Certification) -> str:
+    interval = f"   95% interval {found.interval_low:.4f} to {found.interval_high:.4f}"
+    return f"{found.bits_per_byte:.4f}" + ("" if math.isnan(found.interval_low) else interval)
+
+
 def _table(evaluation: Evaluation) -> str:
-    low, high = evaluation.interval_low, evaluation.interval_high
-    interval = "" if math.isnan(low) else f"   95% interval {low:.4f} to {high:.4f}"
     rows = {
         "protocol": evaluation.protocol,
-        "bits per byte": f"{evaluation.bits_per_byte:.4f}{interval}",
+        "bits per byte": _figure(evaluation),
         "text": f"{evaluation.num_bytes:,} bytes in {evaluation.num_documents:,} documents, "
         f"sha256 {evaluation.data_checksum[:16]}",
         "mean patch": f"{evaluation.mean_patch_bytes:.3f} bytes, by {evaluation.patch_rule}",
         "model": evaluation.model_fingerprint,
         "time": f"{evaluation.seconds:.1f} s, {evaluation.bytes_per_second:,.0f} bytes/s",
     }
+    return _lines(rows)
+
+
+def _lines(rows: dict[str, str]) -> str:
     return "\n".join(f"{name:<14} {value}" for name, value in rows.items())

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from blt.codec import BOS_ID, BYTE_OFFSET
 from blt.compression import rans
-from blt.compression.frequencies import END, frequencies
+from blt.compression.frequencies import END, TOTAL, frequencies
 from blt.compression.learning import ContextMixer
+from blt.errors import ModelFolderError
 from blt.lm import DecodingSession, LanguageModel
 
 Symbols = NDArray[np.int16]
@@ -49,6 +50,23 @@ def encode_rows(
     lm: LanguageModel, rows: Sequence[Symbols], checks: Sequence[int], coding: Coding, *, progress: Progress
 ) -> list[bytes]:
     """Encode one batch of rows."""
+    lows, counts = symbol_ranges(lm, rows, coding, progress=progress)
+    return rans.encode(lows, counts, [len(row) for row in rows], checks)
+
+
+def symbol_ranges(
+    lm: LanguageModel, rows: Sequence[Symbols], coding: Coding, *, progress: Progress
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which of the 2^24 slots each symbol of one batch of rows takes.
+
+    A symbol with `count` slots costs 24 − log2(count) bits.
+
+    Returns:
+        Where its slots begin, and how many they are, both `N T`; where a row is over, 0 and 1.
+
+    Raises:
+        ModelFolderError: at some position the frequencies are no distribution.
+    """
     predictor = _Predictor(lm, [len(row) for row in rows], coding)
     shape = len(rows), predictor.longest
     padded = np.zeros(shape, np.int64)
@@ -61,12 +79,16 @@ def encode_rows(
         for column in range(first, last):
             symbols = padded[active, column]
             shares = predictor.mixed(found[:, column - first], active)
-            numbers = np.arange(len(active))
+            bounds, numbers = shares.cumsum(1), np.arange(len(active))
+            if (bounds[:, -1] != TOTAL).any() or (shares < 1).any():
+                raise ModelFolderError(
+                    "frequencies that are no distribution: they must be at least 1 and add up to 2^24"
+                )
             counts[active, column] = shares[numbers, symbols]
-            lows[active, column] = shares.cumsum(1)[numbers, symbols] - counts[active, column]
+            lows[active, column] = bounds[numbers, symbols] - counts[active, column]
             predictor.learn(symbols, active)
         progress(len(active) * (last - first))
-    return rans.encode(lows, counts, predictor.lengths, checks)
+    return lows, counts
 
 
 def decode_rows(

@@ -1,10 +1,22 @@
 """Evaluation: bits per byte of a `ByteLM` on documents, under a named protocol.
 
-In: a `ByteLM` and documents. Out: `Evaluation`. Next: `blt.training`, which watches it, and `blt evaluate`.
+In: a `ByteLM` and documents. Out: `Evaluation`, or `Certification`, which was coded and decoded again. Next:
+`blt.training`, which watches it, and `blt evaluate`.
 """
 
+from blt.evaluation.certified import CONDITIONS, Certification, certify
 from blt.evaluation.entropies import compute_entropies
 from blt.evaluation.evaluate import PROTOCOLS, Evaluation, Protocol, evaluate
 from blt.evaluation.rows import WINDOW
 
-__all__ = ["PROTOCOLS", "WINDOW", "Evaluation", "Protocol", "compute_entropies", "evaluate"]
+__all__ = [
+    "CONDITIONS",
+    "PROTOCOLS",
+    "WINDOW",
+    "Certification",
+    "Evaluation",
+    "Protocol",
+    "certify",
+    "compute_entropies",
+    "evaluate",
+]
