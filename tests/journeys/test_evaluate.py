@@ -100,3 +100,42 @@ def test_windows_are_not_certified(tiny_folder, text_file, capsys):
     arguments = ["--model", tiny_folder, "--data", text_file, "--certified", "--protocol", "windows"]
     assert run("evaluate", *arguments) == 2
     assert "codes whole documents" in capsys.readouterr().err
+
+
+@pytest.fixture
+def longer_file(tmp_path):
+    stories = [f"{name} had a red ball and a blue kite, and they played with it all day." for name in ("Tom", "Anna")]
+    path = tmp_path / "longer.txt"
+    path.write_text("\n<|endoftext|>\n".join([*stories, "Short."]))
+    return path
+
+
+def test_noise_shows_what_every_perturbation_costs_at_every_place(tiny_folder, longer_file, capsys):
+    arguments = ["evaluate", "--model", tiny_folder, "--data", longer_file, "--noise", "--bootstrap", 20]
+    assert run(*arguments, "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    places = [(one["perturbation"], one["place"]) for one in values["noised"]]
+    names = ["antspeak", "drop", "randomcase", "repeat", "uppercase"]
+    assert places == [(name, place) for name in names for place in ("prompt", "continuation", "both")]
+    assert (values["num_documents"], values["num_left_out"], values["chance"]) == (2, 1, 0.5)
+    assert values["clean"]["lost"]["other"] == {"value": 0, "low": 0, "high": 0}
+    assert {"model_fingerprint", "data_checksum", "average", "seed"} <= values.keys()
+    assert run(*arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 1 + 15 + 1 + 1
+    assert lines[2].split()[:2] == ["antspeak", "prompt"]
+    assert "chance 50%" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--noise", "--certified"], "one at a time"),
+        (["--noise", "--protocol", "windows"], "--noise has no use for it"),
+        (["--noise", "--units", "--json"], "--noise has no use for it"),
+        (["--noise"], "pairs need 2"),
+    ],
+)
+def test_what_noise_cannot_do_is_refused(tiny_folder, text_file, capsys, arguments, message):
+    assert run("evaluate", "--model", tiny_folder, "--data", text_file, *arguments) == 2
+    assert message in capsys.readouterr().err

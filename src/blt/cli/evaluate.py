@@ -25,10 +25,22 @@ from blt.cli.options import (
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
 from blt.cli.types import Count
 from blt.configuration import check
-from blt.data import Format, read_documents
-from blt.evaluation import CONDITIONS, PROTOCOLS, Certification, Evaluation, Protocol, certify
+from blt.data import Format, Shards, read_documents
+from blt.evaluation import (
+    CONDITIONS,
+    PROTOCOLS,
+    Certification,
+    Evaluation,
+    Noise,
+    Protocol,
+    certify,
+    measure_noise,
+)
 from blt.evaluation import evaluate as evaluate_lm
+from blt.evaluation.continuations import ByteScorer
 from blt.evaluation.evaluate import Progress as Report
+from blt.evaluation.noise import CHANCE, PAIRS, Interval
+from blt.lm import fingerprint
 
 
 @click.command()
@@ -46,13 +58,19 @@ from blt.evaluation.evaluate import Progress as Report
 @text_field_option
 @skip_bad_option
 @click.option("--bootstrap", type=Count(0, 10**6), default=1000, show_default=True, help="Draws; 0: no interval.")
-@seed_option("Seed of the bootstrap.")
+@seed_option("Seed of the bootstrap, and of the noise.")
 @device_option
 @dtype_option("float32", "bfloat16")
 @click.option(
     "--certified",
     is_flag=True,
     help="Also code every document and decode it again; if other bytes come back, there is no figure.",
+)
+@click.option(
+    "--noise",
+    is_flag=True,
+    help="Instead: bits per byte of continuations, and accuracy on minimal pairs, under five perturbations of the "
+    "prompt, the continuation or both.",
 )
 @click.option("--units", is_flag=True, help="With --json: also the bits and bytes of every document, or window.")
 @json_option
@@ -72,6 +90,7 @@ def evaluate(
     device: str,
     dtype: str,
     certified: bool,
+    noise: bool,
     units: bool,
     as_json: bool,
 ) -> None:
@@ -79,16 +98,24 @@ def evaluate(
 
     The bits of every byte and of every document's end count, and the bytes of the text alone divide them. With
     --protocol both, the JSON object has the figures of `documents`, and under the key "windows" those of `windows`;
-    with --certified, under the key "certified", the figures that were coded and decoded.
+    with --certified, under the key "certified", the figures that were coded and decoded. --noise cuts every document
+    into a prompt and a continuation, and shows what a model loses where either is perturbed.
     """
     read = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
     refuse_unread(context, "units", unless=as_json, reason="needs --json, which shows them")
     check(
         not certified or protocol == "documents", f"--certified: codes whole documents; leave --protocol {protocol} out"
     )
-    refuse_unread(context, "seed", unless=bootstrap > 0, reason="nothing is drawn with --bootstrap 0")
+    check(not (certified and noise), "--certified and --noise: one at a time")
+    refuse_unread(context, "protocol", "units", unless=not noise, reason="--noise has no use for it")
+    refuse_unread(context, "seed", unless=bootstrap > 0 or noise, reason="nothing is drawn with --bootstrap 0")
     documents = list(itertools.islice(read, limit))
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
+    if noise:
+        with progress_bar("scoring noise") as report:
+            found = measure_noise(ByteScorer(lm), documents, seed=seed, bootstrap=bootstrap, progress=report)
+        click.echo(_noise_json(lm, documents, found) if as_json else _noise_table(found))
+        return
     if certified:
         with progress_bar("coding and decoding") as report:
             certification = certify(lm, documents, seed=seed, bootstrap=bootstrap, progress=report)
@@ -146,6 +173,45 @@ def _certified_table(certification: Certification) -> str:
     conditions = "\n".join(f"  {name}: {how}" for name, how in CONDITIONS.items())
     plain = _table(certification.plain)
     return f"{plain}\n\ncertified: coded, and decoded to the same bytes\n{_lines(rows)}\nconditions met\n{conditions}"
+
+
+def _noise_json(lm: ByteLM, documents: list[bytes], found: Noise) -> str:
+    names = {"model_fingerprint": fingerprint(lm), "data_checksum": Shards.from_documents(documents).checksum}
+    return json.dumps(found.to_dict() | names)
+
+
+def _noise_table(found: Noise) -> str:
+    """Return one line for each condition; a cell is a figure and its interval."""
+    named = [("", "clean", found.clean)]
+    named += [(one.perturbation or "", one.place or "", one) for one in found.noised]
+    named += [("average", "", found.average)]
+    lines = [
+        [
+            name,
+            place,
+            _cell(one.bits_per_byte),
+            f"{one.bits_per_clean_byte.value:.3f}",
+            *(
+                _cell(one.accuracy[pair]) if one is found.clean else _cell(one.lost[pair], signed=True)
+                for pair in PAIRS
+            ),
+        ]
+        for name, place, one in named
+    ]
+    heads = ["noise", "on", "bits per byte", "per clean byte", "other: accuracy, lost", "swapped: accuracy, lost"]
+    widths = [max(len(line[column]) for line in [heads, *lines]) for column in range(len(heads))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [heads, *lines]]
+    about = (
+        f"{found.num_documents:,} documents, {found.num_bytes:,} bytes of continuations, {found.num_left_out:,} "
+        f"documents left out; chance {CHANCE:.0%}; {found.seconds:.1f} s"
+    )
+    return "\n".join([*(line.rstrip() for line in table), about])
+
+
+def _cell(figure: Interval, *, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    interval = "" if math.isnan(figure.low) else f" ({figure.low:{form}} to {figure.high:{form}})"
+    return f"{figure.value:{form}}{interval}"
 
 
 def _figure(found: Evaluation | Certification) -> str:

@@ -12,22 +12,18 @@ Texts are bytes: a context and its continuation are simply joined, and no bounda
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from blt.api import ByteLM
-from blt.codec import BYTE_OFFSET, EOS_ID, encode, to_bytes
+from blt.codec import to_bytes
 from blt.configuration import check
 from blt.errors import BLTError, ConfigurationError, MissingExtraError, ModelFolderError
 from blt.evaluation import evaluate
-from blt.evaluation.entropies import MAX_IDS_PER_BATCH
-from blt.evaluation.expectations import next_byte_logits
+from blt.evaluation.continuations import score_continuations
 from blt.generation import generate_batch
-from blt.lm import require_finite
-from blt.loss import NOT_PREDICTED, next_byte_loss, next_byte_targets
-from blt.shapes import Int, Tensor
 
 try:
     from lm_eval.api.model import LM
@@ -50,14 +46,6 @@ _INERT = (("num_beams", 1), ("num_beams", "1"), ("num_return_sequences", 1), ("e
 """Options of searches that are not made here, at the values that ask for none; task files state some of them."""
 
 Item = TypeVar("Item")
-
-
-class _Row(NamedTuple):
-    """A document's start, of which the end is to be predicted."""
-
-    byte_ids: Int[Tensor, " T"]
-    num_context: int
-    """Ids that are given: BOS and the context."""
 
 
 @register_model("blt")
@@ -105,9 +93,9 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return each continuation's log-likelihood in nats, and whether greedy decoding would write it."""
-        pairs = [tuple(map(to_bytes, request.args)) for request in requests]
-        rows = [_Row(encode(context + target, bos=True), 1 + len(context)) for context, target in pairs]
-        results = self._score(rows)
+        pairs = [(to_bytes(context), to_bytes(target)) for context, target in (request.args for request in requests)]
+        scored = score_continuations(self.lm, pairs, max_rows=self._max_rows)
+        results = [(one.logprob, one.is_greedy) for one in scored]
         for request, result in zip(requests, results, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, result)
         return results
@@ -118,7 +106,8 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
         if self.count_eos:
             results = self._documents(texts)
         else:
-            results = [nats for nats, _ in self._score([_Row(encode(text, bos=True), 1) for text in texts])]
+            pairs = [(b"", text) for text in texts]
+            results = [nats for nats, _ in score_continuations(self.lm, pairs, max_rows=self._max_rows)]
         for request, result in zip(requests, results, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, result)
         return results
@@ -181,33 +170,6 @@ class HarnessLM(LM):  # type: ignore[misc]  # the harness has no types
             for number, bits in zip(full, evaluation.bits_by_unit.tolist(), strict=True):
                 results[number] = -bits * math.log(2)
         return results
-
-    def _score(self, rows: Sequence[_Row]) -> list[tuple[float, bool]]:
-        """Score rows, longest first, as many at once as the batch size or a fixed number of ids allows."""
-        results: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
-        numbers = sorted(range(len(rows)), key=lambda number: -len(rows[number].byte_ids))
-        while numbers:
-            count = self._max_rows or max(1, MAX_IDS_PER_BATCH // len(rows[numbers[0]].byte_ids))
-            some, numbers = numbers[:count], numbers[count:]
-            for number, result in zip(some, self._score_together([rows[n] for n in some]), strict=True):
-                results[number] = result
-        return results
-
-    @torch.inference_mode()
-    def _score_together(self, rows: Sequence[_Row]) -> Iterable[tuple[float, bool]]:
-        lengths = torch.tensor([len(row.byte_ids) for row in rows])
-        given = torch.tensor([row.num_context for row in rows])
-        documents = [torch.cat([row.byte_ids, row.byte_ids.new_tensor([EOS_ID])]) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(documents, batch_first=True, padding_value=EOS_ID)
-        byte_ids, targets = next_byte_targets(padded, lengths=lengths)
-        targets[torch.arange(1, padded.shape[1]) < given[:, None]] = NOT_PREDICTED
-        is_target = targets != NOT_PREDICTED
-        logits = next_byte_logits(self.lm, byte_ids.to(self.device), lengths.to(self.device)).cpu()
-        require_finite(logits[is_target], "logits")
-        sums = -next_byte_loss(logits, targets, reduction="none").double().sum(1)
-        logits[..., [special for special in range(BYTE_OFFSET) if special != EOS_ID]] = -math.inf  # never written
-        is_greedy = ((logits.argmax(-1) == targets) | ~is_target).all(1)
-        return zip(sums.tolist(), is_greedy.tolist(), strict=True)
 
 
 def _number(name: str, value: Any) -> int | float:
