@@ -42,6 +42,14 @@ def longest_ngram(config: HashConfig) -> int:
     return max(config.ngram_sizes, default=1)
 
 
+class NgramTable(nn.Embedding):
+    """The rows of all hashed n-grams."""
+
+    def forward(self, hashes: Int[Tensor, "Z N"], *, sparse: bool = False) -> Float[Tensor, "Z D"]:
+        """Sum the rows of each byte's n-grams; with `sparse`, the gradient holds only the rows that were read."""
+        return embedding_bag(hashes, self.weight, sparse=sparse)
+
+
 class HashEmbedding(nn.Module):
     """Byte embedding plus the sum of its hashed n-grams' rows.
 
@@ -54,7 +62,7 @@ class HashEmbedding(nn.Module):
         self.config = config
         self.bytes = nn.Embedding(VOCABULARY_SIZE, dim)
         num_tables = config.num_functions * len(config.ngram_sizes)
-        self.ngrams = nn.Embedding(num_tables * config.num_rows, dim) if num_tables else None
+        self.ngrams = NgramTable(num_tables * config.num_rows, dim) if num_tables else None
         self.sparse_gradients = False
         self.dropout = 0.0
 
@@ -63,7 +71,7 @@ class HashEmbedding(nn.Module):
         embedded = self.bytes(byte_ids)
         if self.ngrams is None:
             return embedded
-        summed = embedding_bag(hashes.flatten(0, 1), self.ngrams.weight, sparse=self.sparse_gradients)  # B·T D
+        summed = self.ngrams(hashes.flatten(0, 1), sparse=self.sparse_gradients)  # B·T D
         if self.training and self.dropout:
             summed = summed * F.dropout(summed.new_ones(len(summed), 1), self.dropout)
         return embedded + summed.view_as(embedded)

@@ -9,7 +9,7 @@ best.json        names the one with the lowest held-out bits per byte
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from blt.training.parts import PartsConfig, freeze
 
 MAX_COUNT = 2**63
 """Where a count of steps or bytes ends."""
+
+WEIGHTS, MOMENTS = "weights.safetensors", "optimizers.safetensors"
+"""The files of a checkpoint that hold tensors."""
 
 CHECKPOINT_FOLDER = FolderKind(
     noun="checkpoint",
@@ -82,20 +85,32 @@ class Checkpoints:
         Raises:
             TrainingError: a weight or a moment is not finite; nothing has been written or deleted.
         """
-        name = f"step-{progress.step:08d}"
-        weights, moments = module.state_dict(), _flatten(optimizers)
+        weights, moments = module.state_dict(), moments_of(optimizers)
         require_finite(weights | moments, step=progress.step)
 
         def fill(folder: Path) -> None:
-            save_tensors(folder / "weights.safetensors", weights)
-            save_tensors(folder / "optimizers.safetensors", moments)
+            save_tensors(folder / WEIGHTS, weights)
+            save_tensors(folder / MOMENTS, moments)
+
+        self.write(fill, progress, is_best=is_best)
+
+    def write(self, fill: Callable[[Path], None], progress: Progress, *, is_best: bool) -> None:
+        """Write a checkpoint whose tensors `fill` writes; see `save`."""
+
+        def fill_and_end(folder: Path) -> None:
+            fill(folder)
             write_json(folder / "state.json", asdict(progress))
 
-        write_folder(self.folder / name, fill, kind=CHECKPOINT_FOLDER)
+        folder = self.folder_of(progress)
+        write_folder(folder, fill_and_end, kind=CHECKPOINT_FOLDER)
         if is_best:
-            write_json(self.folder / "best.json", {"folder": name})
-        write_json(self.folder / "last.json", {"folder": name})
+            write_json(self.folder / "best.json", {"folder": folder.name})
+        write_json(self.folder / "last.json", {"folder": folder.name})
         self.prune()
+
+    def folder_of(self, progress: Progress) -> Path:
+        """Return where the checkpoint of a step lies."""
+        return self.folder / f"step-{progress.step:08d}"
 
     def load(self, module: nn.Module, optimizers: list[Optimizer], *, parts: PartsConfig | None = None) -> Progress:
         """Go back to the last checkpoint; a fresh start where there is none.
@@ -108,17 +123,25 @@ class Checkpoints:
         Raises:
             CheckpointError: it is broken, or of another model or optimiser.
         """
+
+        def fill(folder: Path) -> None:
+            load_weights(module, folder / WEIGHTS, error=CheckpointError)
+            moments = load_tensors(folder / MOMENTS, error=CheckpointError)
+            for tensors in (module.state_dict(), moments):
+                if name := first_not_finite(tensors):
+                    raise not_finite(folder, name)
+            _restore(optimizers, moments, where=folder / MOMENTS)
+
+        return self.go_back(fill, module, parts=parts)
+
+    def go_back(self, fill: Callable[[Path], None], module: nn.Module, *, parts: PartsConfig | None = None) -> Progress:
+        """Go back to the last checkpoint, whose tensors `fill` reads; a fresh start where there is none."""
         folder = self.pointed("last")
         if folder is None:
             return Progress()
         progress = _read_progress(folder)
-        load_weights(module, folder / "weights.safetensors", error=CheckpointError)
-        moments = load_tensors(folder / "optimizers.safetensors", error=CheckpointError)
-        for tensors in (module.state_dict(), moments):
-            if name := first_not_finite(tensors):
-                raise CheckpointError(f"{folder}: {name} is not finite (NaN or infinite); start in a fresh run folder")
         freeze(module, parts, step=progress.step - 1)  # as in the last step that was done
-        _restore(optimizers, moments, where=folder / "optimizers.safetensors")
+        fill(folder)
         return progress
 
     def progress(self) -> Progress:
@@ -138,7 +161,7 @@ class Checkpoints:
         folder = self.pointed("best") or self.pointed("last")
         if folder is None:
             raise CheckpointError(f"{self.folder}: no checkpoint; train this stage first")
-        load_weights(module, folder / "weights.safetensors", error=CheckpointError)
+        load_weights(module, folder / WEIGHTS, error=CheckpointError)
         return _read_progress(folder)
 
     def pointed(self, which: str) -> Path | None:
@@ -178,10 +201,20 @@ def require_finite(tensors: Mapping[str, Tensor], *, step: int) -> None:
         TrainingError: one of them is not.
     """
     if name := first_not_finite(tensors):
-        raise TrainingError(
-            f"step {step}: {name} is not finite (NaN or infinite); the last checkpoint is as it was; start in another "
-            "--out with a lower learning_rate"
-        )
+        raise not_finite_in_training(name, step=step)
+
+
+def not_finite_in_training(name: str, *, step: int) -> TrainingError:
+    """Return the error of a weight or a moment that has become NaN or infinite."""
+    return TrainingError(
+        f"step {step}: {name} is not finite (NaN or infinite); the last checkpoint is as it was; start in another "
+        "--out with a lower learning_rate"
+    )
+
+
+def not_finite(folder: Path, name: str) -> CheckpointError:
+    """Return the error of a checkpoint that holds a NaN or an infinity."""
+    return CheckpointError(f"{folder}: {name} is not finite (NaN or infinite); start in a fresh run folder")
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
@@ -215,40 +248,51 @@ def _is_amount(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
-def _flatten(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+def moments_of(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """Return what optimisers keep, by number of the optimiser, number of the weight in it, and name."""
     tensors: dict[str, Tensor] = {}
-    for number, optimizer in enumerate(optimizers):
-        for index, state in optimizer.state_dict()["state"].items():
-            for key, tensor in state.items():
-                tensors[f"{number}.{index}.{key}"] = tensor
+    for number, index, optimizer, weight in numbered_weights(optimizers):
+        for key, tensor in optimizer.state.get(weight, {}).items():
+            tensors[f"{number}.{index}.{key}"] = tensor
     return tensors
 
 
-def _restore(optimizers: list[Optimizer], tensors: dict[str, Tensor], *, where: Path) -> None:
-    """Fill the optimisers; every weight that has a gradient must have its moments, and nothing else may be there."""
-    wanted: dict[str, tuple[int, ...]] = {}
-    optional: set[str] = set()
+def numbered_weights(optimizers: list[Optimizer]) -> Iterator[tuple[int, int, Optimizer, Tensor]]:
+    """List all weights, each with its optimiser, and the numbers of both."""
     for number, optimizer in enumerate(optimizers):
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         for index, weight in enumerate(weights):
-            shapes = {f"{number}.{index}.{key}": shape for key, shape in shapes_of_state(optimizer, weight).items()}
-            wanted |= shapes
-            if not weight.requires_grad and not shapes.keys() & tensors.keys():
-                optional |= shapes.keys()
-    _check_names(tensors, wanted, optional=optional, where=where)
-    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
-    for name, tensor in tensors.items():
-        place, index_of_weight, key = name.split(".", 2)
-        states[int(place)].setdefault(int(index_of_weight), {})[key] = tensor
-    for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            yield number, index, optimizer, weight
 
 
-def _check_names(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, optional: set[str], where: Path
+def check_moments(
+    found: Mapping[str, tuple[int, ...]],
+    optimizers: list[Optimizer],
+    *,
+    where: Path,
+    shape_of: Callable[[Tensor], tuple[int, ...]] = lambda weight: tuple(weight.shape),
 ) -> None:
-    surplus, missing = sorted(tensors.keys() - wanted.keys()), sorted(wanted.keys() - tensors.keys() - optional)
-    odd = [name for name, tensor in tensors.items() if name in wanted and tuple(tensor.shape) != wanted[name]]
+    """Require that every weight that has a gradient has its moments, and that nothing else is there.
+
+    Args:
+        found: shapes by name.
+        optimizers: what they are for.
+        where: the file.
+        shape_of: returns the whole shape of a weight.
+
+    Raises:
+        CheckpointError: that is not so.
+    """
+    wanted: dict[str, tuple[int, ...]] = {}
+    optional: set[str] = set()
+    for number, index, optimizer, weight in numbered_weights(optimizers):
+        of_weight = shapes_of_state(optimizer, shape_of(weight))
+        shapes = {f"{number}.{index}.{key}": shape for key, shape in of_weight.items()}
+        wanted |= shapes
+        if not weight.requires_grad and not shapes.keys() & found.keys():
+            optional |= shapes.keys()
+    surplus, missing = sorted(found.keys() - wanted.keys()), sorted(wanted.keys() - found.keys() - optional)
+    odd = [name for name, shape in found.items() if name in wanted and shape != wanted[name]]
     if surplus or missing or odd:
         what = (
             f"holds {surplus[0]}" if surplus else f"lacks {missing[0]}" if missing else f"has another shape of {odd[0]}"
@@ -256,3 +300,14 @@ def _check_names(
         raise CheckpointError(
             f"{where}: {what}; damaged, or written with another optimiser; start in a fresh run folder"
         )
+
+
+def _restore(optimizers: list[Optimizer], tensors: dict[str, Tensor], *, where: Path) -> None:
+    """Fill the optimisers; every weight that has a gradient must have its moments, and nothing else may be there."""
+    check_moments({name: tuple(tensor.shape) for name, tensor in tensors.items()}, optimizers, where=where)
+    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
+    for name, tensor in tensors.items():
+        place, index_of_weight, key = name.split(".", 2)
+        states[int(place)].setdefault(int(index_of_weight), {})[key] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -20,11 +20,11 @@ from blt.data import Batch, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
 from blt.loss import NOT_PREDICTED
-from blt.ops import fast_matmul_dtype
-from blt.training.checkpoints import Checkpoints, Progress, require_finite
+from blt.training.checkpoints import Checkpoints, Progress
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective
-from blt.training.optimizers import build_optimizers, clip_gradients
+from blt.training.optimizers import build_optimizers
+from blt.training.parallelize import Alone, matmul_dtype, parallelize
 from blt.training.parts import PartsConfig, freeze
 from blt.training.recipe import LoopConfig
 
@@ -91,8 +91,14 @@ class Trainer:
     asked_to_stop: Callable[[], bool]
     parts: PartsConfig | None = None
     seed: int = 0
+    sharing: Alone | None = None
+    """How the ranks share the work; None: as `config` says."""
+    parallel: Alone = field(init=False)
     optimizers: list[Optimizer] = field(init=False)
     progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parallel = self.sharing or parallelize(self.objective, self.config, world=self.world, device=self.device)
 
     def run(self) -> Progress:
         """Train until the last step; goes on from the last checkpoint if there is one.
@@ -102,9 +108,9 @@ class Trainer:
             Stopped: a stop was asked for; a checkpoint of this very step has been written.
         """
         self.optimizers = build_optimizers(self.objective.module, self.config.optimizer, parts=self.parts)
-        self.progress = self.checkpoints.load(self.objective.module, self.optimizers, parts=self.parts)
+        self.progress = self.parallel.load(self.checkpoints, self.optimizers, parts=self.parts)
         if self.config.compile:
-            self.objective.compile()
+            self.parallel.compile()
         with self.monitor.following(self.progress):
             while self.progress.step < self.config.num_steps:
                 self.step()
@@ -116,13 +122,14 @@ class Trainer:
         started = time.perf_counter()
         config, progress, module = self.config, self.progress, self.objective.module
         freeze(module, self.parts, step=progress.step)
+        self.parallel.begin_step()
         factor = config.schedule.factor(progress.step, num_steps=config.num_steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
         with explain_out_of_memory(self.monitor.stage, config):
             loss = self.accumulate_gradients()
-        norm = float(clip_gradients(module.parameters(), max_norm=config.clip))
+        norm = self.parallel.clip()
         if not (math.isfinite(loss.nats) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {progress.step + 1}: loss {loss.nats / loss.num_targets:.4g}, gradient norm {norm:.4g}; "
@@ -138,18 +145,21 @@ class Trainer:
 
     def accumulate_gradients(self) -> StepSum:
         """Leave the gradients of one step's mean loss in the weights, over all parts and ranks."""
-        world, rows = self.world, self.config.batch_size // self.world.size
+        world, rows, parallel = self.world, self.config.batch_size // self.world.size, self.parallel
         batch = self.windows.batch(self.progress.step, rows=rows, rank=world.rank, world_size=world.size)
-        num_targets = max(1, int(world.sum(int((batch.targets != NOT_PREDICTED).sum()))))
-        num_bytes = int(world.sum(int((batch.targets >= BYTE_OFFSET).sum())))
+        counts = (int((batch.targets != NOT_PREDICTED).sum()), int((batch.targets >= BYTE_OFFSET).sum()))
+        num_targets, num_bytes = (int(count) for count in world.sums(*counts))
+        num_targets = max(1, num_targets)
         torch.manual_seed(step_seed(self.seed, step=self.progress.step, rank=world.rank))
         nats = 0.0
-        for part in parts_of(batch, self.config.accumulation):
-            with autocast(self.config, self.device):
-                loss = self.objective.loss_sum(part.to(self.device))
-            torch.autograd.backward(loss / num_targets)
+        parts = list(parts_of(batch, self.config.accumulation))
+        for number, part in enumerate(parts, 1):
+            with parallel.part(is_last=number == len(parts)):
+                with autocast(self.config, self.device):
+                    loss = self.objective.loss_sum(part.to(self.device))
+                torch.autograd.backward(loss / num_targets)
             nats += loss.item()
-        world.sum_gradients(self.objective.module.parameters())
+        parallel.sum_gradients()
         return StepSum(nats=world.sum(nats), num_targets=num_targets, num_bytes=num_bytes)
 
     def finish_step(self) -> None:
@@ -164,10 +174,11 @@ class Trainer:
         is_stopping = bool(self.world.sum(self.asked_to_stop()))
         is_best = False
         if is_last or (progress.step % config.validate_every == 0 and not is_stopping):
-            require_finite(module.state_dict(), step=progress.step)
+            self.parallel.require_finite(step=progress.step)
             module.eval()
             with torch.compiler.set_stance("force_eager"):  # documents have many shapes, each costly to compile
-                bits_per_byte = self.validate(progress.step)
+                bits_per_byte = self.world.from_main(self.validate(progress.step))
+            self.parallel.after_validation()
             module.train()
             if not math.isfinite(bits_per_byte):
                 raise TrainingError(
@@ -179,10 +190,10 @@ class Trainer:
                 progress.best_bits_per_byte = bits_per_byte
             self.monitor.validation(progress, bits_per_byte=bits_per_byte)
         progress.is_finished = is_last
-        if self.world.is_main and (is_last or is_best or is_stopping or progress.step % config.checkpoint_every == 0):
+        if is_last or is_best or is_stopping or progress.step % config.checkpoint_every == 0:
             self.monitor.saving(progress)
-            self.checkpoints.save(module, self.optimizers, progress, is_best=is_best)
-        self.world.wait()
+            self.parallel.save(self.checkpoints, self.optimizers, progress, is_best=is_best)
+            self.world.wait()
         if is_stopping and not is_last:
             raise Stopped(f"stopped after step {progress.step:,}, which is saved; run the same command to go on")
 
@@ -220,8 +231,7 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
 
 def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
     """Return the autocast context of matmuls: bfloat16 if asked for, or with `auto` where the hardware supports it."""
-    dtype = fast_matmul_dtype(device) if config.precision == "auto" else getattr(torch, config.precision)
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=matmul_dtype(config, device) == torch.bfloat16)
 
 
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1

@@ -1,6 +1,6 @@
 """What a stage minimises: the nats of a batch's targets."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -16,9 +16,10 @@ from blt.shapes import Float, Tensor
 class Objective(Protocol):
     """A module to train and its loss."""
 
-    @property
-    def module(self) -> nn.Module:
-        """The module."""
+    module: Any
+    """The module, whose weights are trained."""
+    called: nn.Module
+    """The module, or what several ranks wrap around it, for the forward pass."""
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """Return the summed nats of the batch's targets."""
@@ -32,10 +33,11 @@ class EntropyObjective:
 
     def __init__(self, module: EntropyModel) -> None:
         self.module = module
+        self.called: nn.Module = module
 
     def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the summed nats of the batch's targets."""
-        return next_byte_loss(self.module(batch.byte_ids), batch.targets)
+        return next_byte_loss(self.called(batch.byte_ids), batch.targets)
 
     def compile(self) -> None:
         """Compile the layers."""
@@ -47,13 +49,14 @@ class BLTObjective:
 
     def __init__(self, module: BLT, *, rule: PatchRule, slots_multiple: int) -> None:
         self.module = module
+        self.called: nn.Module = module
         self.rule = rule
         self.slots_multiple = slots_multiple
 
     def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the summed nats of the batch's targets."""
         patches = patch(batch.byte_ids, self.rule, entropies=batch.entropies, slots_multiple=self.slots_multiple)
-        return next_byte_loss(self.module(batch.byte_ids, patches), batch.targets)
+        return next_byte_loss(self.called(batch.byte_ids, patches), batch.targets)
 
     def compile(self) -> None:
         """Compile the three stages; patch structure and hashes stay outside."""

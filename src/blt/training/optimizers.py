@@ -77,14 +77,14 @@ def build_optimizers(
         parts: factors of the learning rates, for a BLT.
     """
     factors = learning_rate_factors(module, parts)
-    sparse = _sparse_tables(module)
+    sparse = sparse_tables(module)
     weights = [weight for weight in module.parameters() if all(weight is not table for table in sparse)]
     if isinstance(config, AdamWConfig):
         optimizers: list[Optimizer] = [_adamw(weights, module, config, factors)]
     else:
         hidden = hidden_matrices(module)
         taken = {id(weight) for weight in hidden}
-        muon = Muon(
+        muon = _kind_of_muon(hidden)(
             [{"params": group, "factor": factor} for factor, group in _by_factor(hidden, factors)],
             lr=config.learning_rate,
             momentum=config.momentum,
@@ -104,9 +104,17 @@ def build_optimizers(
     return optimizers
 
 
-def shapes_of_state(optimizer: Optimizer, weight: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of what an optimiser keeps of a weight that it has moved."""
-    shape = tuple(weight.shape)
+def _kind_of_muon(matrices: Sequence[Tensor]) -> type[Muon]:
+    """Return the Muon for whole matrices, or for those that are divided over ranks (DTensors, slow to import)."""
+    if not any(hasattr(matrix, "device_mesh") for matrix in matrices):
+        return Muon
+    from blt.training.sharded_muon import ShardedMuon
+
+    return ShardedMuon
+
+
+def shapes_of_state(optimizer: Optimizer, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of what an optimiser keeps of a weight of that shape, which it has moved."""
     if isinstance(optimizer, Muon):
         return {"momentum_buffer": shape}
     moments: dict[str, tuple[int, ...]] = {"exp_avg": shape, "exp_avg_sq": shape}
@@ -124,7 +132,8 @@ def hidden_matrices(module: nn.Module) -> list[Tensor]:
     return found
 
 
-def _sparse_tables(module: nn.Module) -> list[Tensor]:
+def sparse_tables(module: nn.Module) -> list[Tensor]:
+    """List the n-gram tables with sparse gradients."""
     embeddings = [part for part in module.modules() if isinstance(part, HashEmbedding)]
     return [part.ngrams.weight for part in embeddings if part.sparse_gradients and part.ngrams is not None]
 

@@ -33,9 +33,10 @@ from blt.model.memory import decoding_memory, physical_memory
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.entropies import place_of_entropies, store_entropies
-from blt.training.loop import Trainer, Validate, keep_freed_memory, stop_requests
+from blt.training.loop import Trainer, keep_freed_memory, stop_requests
 from blt.training.monitor import MISSING, can_draw
 from blt.training.objectives import BLTObjective, EntropyObjective, Objective
+from blt.training.parallelize import parallelize
 from blt.training.parts import PartsConfig
 from blt.training.recipe import BLTStage, EntropyStage, PatchingStage, Recipe
 from blt.training.run_folder import Run, held_out_split, loops_of, open_run
@@ -135,11 +136,11 @@ def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
         )
     objective, held_out = EntropyObjective(model), HeldOut(run.held_out, num_documents=_num_held_out(run))
 
-    def validate(step: int) -> float:  # noqa: ARG001 (the loop tells every stage)
+    def measure() -> float:
         return held_out.bits_per_byte(objective, device=run.device, entropies=None)
 
     windows = Windows(run.train, sequence_length=stage.loop.sequence_length, seed=run.recipe.seed)
-    _train(run, "entropy", objective, windows, validate)
+    _train(run, "entropy", objective, windows, measure)
     return model.requires_grad_(False).eval()
 
 
@@ -184,17 +185,17 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     held_out = HeldOut(run.held_out, num_documents=_num_held_out(run))
     lm = ByteLM(blt, patch_rule=patching.rule, entropy_model=patching.entropy_model)
 
-    def validate(step: int) -> float:
-        figure = held_out.bits_per_byte(objective, device=run.device, entropies=patching.held_out)
-        if run.world.is_main:
-            samples, prompt = run.folder / "blt" / "samples.txt", recipe.sample_prompt
-            run.say(write_sample(lm, samples, prompt=prompt, seed=recipe.seed, step=step, bits_per_byte=figure))
-        return figure
+    def measure() -> float:
+        return held_out.bits_per_byte(objective, device=run.device, entropies=patching.held_out)
+
+    def sample(step: int, figure: float) -> None:
+        samples, prompt = run.folder / "blt" / "samples.txt", recipe.sample_prompt
+        run.say(write_sample(lm, samples, prompt=prompt, seed=recipe.seed, step=step, bits_per_byte=figure))
 
     if run.world.is_main:
         step = run.checkpoints("blt").progress().step
         drop_samples_after(run.folder / "blt" / "samples.txt", step=step)
-    _train(run, "blt", objective, windows, validate, mean_patch_bytes=mean_patch, parts=stage.parts)
+    _train(run, "blt", objective, windows, measure, sample=sample, mean_patch_bytes=mean_patch, parts=stage.parts)
     folder = run.folder / "model"
     if run.world.is_main:
         lm.eval().save_pretrained(folder)
@@ -208,14 +209,37 @@ def _train(
     stage: str,
     objective: Objective,
     windows: Windows,
-    validate: Validate,
+    measure: Callable[[], float],
     *,
+    sample: Callable[[int, float], None] | None = None,
     mean_patch_bytes: float | None = None,
     parts: PartsConfig | None = None,
 ) -> None:
-    """Train a stage to its end unless it is there, and leave the best weights in its module, not the last."""
+    """Train a stage to its end unless it is there, and leave the best weights in its module, not the last.
+
+    Args:
+        run: the folder, the recipe, the ranks.
+        stage: its name.
+        objective: what is minimised.
+        windows: what is read.
+        measure: returns the held-out bits per byte of the objective's module as it is now.
+        sample: shows what the model writes after a step, given that figure; for the main process alone.
+        mean_patch_bytes: to be shown.
+        parts: which parts are trained when.
+    """
     checkpoints, loop = run.checkpoints(stage), loops_of(run.recipe)[stage]
+    module = objective.module
     if checkpoints.progress().step < loop.num_steps:
+        sharing = parallelize(objective, loop, world=run.world, device=run.device)
+
+        def validate(step: int) -> float:
+            figure = measure()
+            if sample is not None:
+                with sharing.whole_weights(module):
+                    if run.world.is_main:
+                        sample(step, figure)
+            return figure
+
         Trainer(
             objective=objective,
             windows=windows,
@@ -228,10 +252,12 @@ def _train(
             asked_to_stop=run.asked_to_stop,
             parts=parts,
             seed=run.recipe.seed,
+            sharing=sharing,
         ).run()
     if run.world.is_main:
         checkpoints.prune()  # a run that was killed after its last checkpoint has not done it
-    best = checkpoints.load_best(objective.module)
+    best = checkpoints.load_best(module)
+    module.to(run.device)
     figure = "not validated" if best.best_bits_per_byte is None else f"held-out {best.best_bits_per_byte:.4f} BPB"
     run.say(f"{stage}: the weights of step {best.step:,} are taken, the best ({figure})")
 

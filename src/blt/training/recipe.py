@@ -71,6 +71,14 @@ class LoopConfig:
     """Precision of matrix products; `auto` takes bfloat16 where a GPU or processor has it built in, else float32."""
     compile: bool = False
     """Compile with torch.compile: slower to start, faster after."""
+    parallel: Literal["none", "ddp", "fsdp"] = "ddp"
+    """How the processes that torchrun started share a batch: `ddp`, each holds all weights; `fsdp`, they share out
+    weights, gradients and optimiser states; `none`, more than one is refused. One process alone needs neither."""
+    shards: int | None = None
+    """Processes of one replica under `fsdp`, which share out its weights; None: all are one replica."""
+    recompute: bool = False
+    """Compute the inner values of a layer again in the backward pass, instead of keeping them: a third more time for
+    much less memory."""
     slots_multiple: int = 1
     """Round patches per row up to a multiple, so that compiled code sees few shapes."""
     log_every: int = 10
@@ -92,6 +100,9 @@ class LoopConfig:
             f"accumulation: {self.accumulation} does not divide batch_size, {self.batch_size}",
         )
         check_rate("clip", self.clip)
+        if self.shards is not None:
+            check_range("shards", self.shards, 1)
+            check(self.parallel == "fsdp", f'shards: only parallel = "fsdp" has them, here it is {self.parallel!r}')
         if self.keep_every is not None:
             check_range("keep_every", self.keep_every, 1)
 

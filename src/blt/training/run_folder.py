@@ -23,6 +23,7 @@ from blt.training.recipe import DataConfig, LoopConfig, Recipe
 
 MAY_CHANGE = {"num_steps", "compile", "accumulation", "device", "tensorboard", "out", "sample_prompt"}
 MAY_CHANGE |= {"log_every", "validate_every", "checkpoint_every", "keep_every", "slots_multiple", "precision"}
+MAY_CHANGE |= {"parallel", "shards", "recompute"}
 """Fields that a resumed run may set anew: they decide how long and how it is computed, not what is learnt (but for
 which positions are dropped, where some are)."""
 
@@ -100,6 +101,10 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
                 f"{name}.loop.batch_size: {loop.batch_size} is no multiple of {world.size} ranks × "
                 f"{loop.accumulation} parts"
             )
+        if world.size > 1 and loop.parallel == "none":
+            raise ConfigurationError(f"{name}.loop.parallel: 'none', and there are {world.size} ranks; say ddp or fsdp")
+        if loop.shards is not None and world.size % loop.shards:
+            raise ConfigurationError(f"{name}.loop.shards: {loop.shards} does not divide {world.size} ranks")
     train, held_out = _open_data_together(recipe, world)
     folder = Path(recipe.out)
     with named_failures(folder):

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-import blt.training.loop
+import blt.training.parallelize
 from blt.data import Shards, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
@@ -33,6 +33,7 @@ class Bigram(nn.Module):
 @dataclass
 class BigramObjective:
     module: Bigram = field(default_factory=Bigram)
+    called: nn.Module = None
     seen_dtypes: list = field(default_factory=list)
     is_compiled: bool = False
 
@@ -73,7 +74,7 @@ def new_trainer(tmp_path, monkeypatch):
 
 
 def test_gradients_are_clipped_once_per_step_however_many_parts(new_trainer, monkeypatch):
-    honest, norms = blt.training.loop.clip_gradients, []
+    honest, norms = blt.training.parallelize.clip_gradients, []
 
     def clip(weights, *, max_norm):
         weights = list(weights)
@@ -81,7 +82,7 @@ def test_gradients_are_clipped_once_per_step_however_many_parts(new_trainer, mon
         norms.append((float(norm), float(nn.utils.get_total_norm([weight.grad for weight in weights]))))
         return norm
 
-    monkeypatch.setattr(blt.training.loop, "clip_gradients", clip)
+    monkeypatch.setattr(blt.training.parallelize, "clip_gradients", clip)
     trainer = new_trainer(accumulation=4, clip=0.01)
     trainer.run()
     assert len(norms) == trainer.config.num_steps
@@ -215,7 +216,7 @@ def test_products_have_the_precision_asked_for_and_weights_stay_float32(
     new_trainer, precision, built_in, dtype, monkeypatch
 ):
     monkeypatch.setattr(
-        blt.training.loop, "fast_matmul_dtype", lambda device: torch.bfloat16 if built_in else torch.float32
+        blt.training.parallelize, "fast_matmul_dtype", lambda device: torch.bfloat16 if built_in else torch.float32
     )
     trainer = new_trainer(precision=precision)
     trainer.run()

@@ -2,17 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from blt.errors import ConfigurationError
-from blt.shapes import Tensor
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it fails. What the main process does alone, in `World.lead`, may take
@@ -38,43 +36,19 @@ class World:
 
     def sum(self, value: int | float) -> float:
         """Add up a number over all processes."""
-        if self.size == 1:
-            return float(value)
-        total = torch.tensor(value, dtype=torch.float64, device=_device_of_messages())
-        dist.all_reduce(total)
-        return float(total)
+        return self.sums(value)[0]
 
-    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
-        """Add up the gradients over all processes, in one message per dtype; a weight without one counts as 0."""
+    def sums(self, *values: int | float) -> list[float]:
+        """Add up each of some numbers over all processes, in one message."""
         if self.size == 1:
-            return
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for weight in weights:
-            if weight.grad is not None and weight.grad.is_sparse:
-                weight.grad = self._sum_sparse(weight.grad.coalesce())
-            elif weight.requires_grad:
-                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-                by_dtype.setdefault(weight.grad.dtype, []).append(weight.grad)
-        for gradients in by_dtype.values():
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            dist.all_reduce(flat)
-            for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-                gradient.copy_(summed.view_as(gradient))
+            return [float(value) for value in values]
+        totals = torch.tensor(values, dtype=torch.float64, device=_device_of_messages())
+        dist.all_reduce(totals)
+        return totals.tolist()
 
-    def _sum_sparse(self, gradient: Tensor) -> Tensor:
-        """Add up gradients that hold other rows in each process: all get all of them."""
-        rows, values = gradient.indices()[0], gradient.values()  # N, N D
-        counts = rows.new_zeros(self.size)
-        counts[self.rank] = len(rows)
-        dist.all_reduce(counts)
-        longest = int(counts.max())
-        all_rows = [rows.new_empty(longest) for _ in counts]
-        all_values = [values.new_empty(longest, values.shape[1]) for _ in counts]
-        dist.all_gather(all_rows, nn.functional.pad(rows, (0, longest - len(rows))))
-        dist.all_gather(all_values, nn.functional.pad(values, (0, 0, 0, longest - len(rows))))
-        kept_rows = torch.cat([some[:count] for some, count in zip(all_rows, counts.tolist(), strict=True)])
-        kept_values = torch.cat([some[:count] for some, count in zip(all_values, counts.tolist(), strict=True)])
-        return torch.sparse_coo_tensor(kept_rows[None], kept_values, gradient.shape, check_invariants=True).coalesce()
+    def from_main(self, value: float) -> float:
+        """Return the main process's number, in all processes."""
+        return self.sum(value if self.is_main else 0.0)
 
     def lead(self, work: Callable[[Callable[[], None]], None]) -> bool:
         """Run `work` in the main process alone, however long it takes, while the others wait.

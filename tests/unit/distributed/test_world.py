@@ -6,7 +6,6 @@ import time
 
 import pytest
 import torch
-from torch import nn
 
 from blt.distributed import PATIENCE, World, choose_device, joined_world
 from blt.errors import ConfigurationError
@@ -19,9 +18,8 @@ def test_a_process_without_torchrun_is_alone(monkeypatch):
         assert world.is_main
         assert world.sum(3) == 3
         world.wait()
-        weight = nn.Parameter(torch.ones(2))
-        world.sum_gradients([weight])
-        assert weight.grad is None
+        assert world.sums(3, 4.5) == [3, 4.5]
+        assert world.from_main(2.0) == 2
 
 
 def test_a_device_is_what_its_name_says():
@@ -39,7 +37,7 @@ PROGRAM = """
 import sys, time
 from datetime import timedelta
 import torch
-import blt.distributed as distributed
+from blt.distributed import world as distributed
 distributed.PATIENCE = timedelta(seconds=4)
 distributed.LIFE_SECONDS = 0.2
 
