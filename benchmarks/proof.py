@@ -2,8 +2,9 @@
 
     python benchmarks/proof.py certified v2-valid.txt --out benchmarks/records/certified.json
     python benchmarks/proof.py noise v2-valid.txt --out benchmarks/records/noise.json
+    python benchmarks/proof.py probe v2-valid.txt --cute CUTE/data --out benchmarks/records/probe.json
 
-Each is what `blt evaluate --certified` and `blt evaluate --noise` print as JSON, as a record.
+Each is what `blt evaluate --certified`, `blt evaluate --noise` and `blt probe` print as JSON, as a record.
 """
 
 import sys
@@ -16,12 +17,15 @@ from record import write_record
 
 from blt.api import ByteLM
 from blt.data import Shards, read_documents
-from blt.evaluation import certify, measure_noise
+from blt.evaluation import certify, cute_rows, measure_noise, word_rows
+from blt.evaluation import probe as probe_model
 from blt.evaluation.continuations import ByteScorer
 from blt.lm import fingerprint
 
 CERTIFIED = "Bits per byte that were coded and decoded again differ from those of `blt evaluate` by less than 1%"
 NOISE = "What the paper's five perturbations cost, in bits per byte and in accuracy on minimal pairs"
+
+PROBE = "What the model knows of characters: CUTE's tasks, and tasks made of the words of held-out text"
 
 
 def _progress(done: int, total: int) -> None:
@@ -77,6 +81,20 @@ def noise(text: Path, limit: int | None, model: str | None, threads: int, out: P
     lm, documents = _ready(text, limit, model, threads)
     found = measure_noise(ByteScorer(lm), documents, progress=_progress)
     _write(out, NOISE, found.to_dict(), lm, documents)
+
+
+@main.command()
+@_options
+@click.option("--cute", type=click.Path(exists=True, path_type=Path), required=True, help="CUTE's folder of TASK.tsv.")
+@click.option("--rows", default=100, show_default=True, help="Questions of each task.")
+def probe(
+    text: Path, limit: int | None, model: str | None, threads: int, out: Path | None, cute: Path, rows: int
+) -> None:
+    """Ask about characters."""
+    lm, documents = _ready(text, limit, model, threads)
+    tasks = cute_rows(cute, count=rows) + word_rows(documents, count=rows)
+    found = probe_model(ByteScorer(lm), tasks, progress=_progress)
+    _write(out, PROBE, found.to_dict(), lm, documents)
 
 
 if __name__ == "__main__":

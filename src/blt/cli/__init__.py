@@ -25,6 +25,7 @@ VERBS = {
     "prepare": "Turn text, JSONL, Parquet or a data set into training shards.",
     "train": "Train by a recipe: entropy model, threshold, BLT.",
     "evaluate": "Measure bits per byte on a file.",
+    "probe": "Ask a model about the characters in words.",
     "compress": "Compress a file by a model's predictions.",
     "decompress": "Restore a file that `blt compress` made, every byte exact.",
     "bench": "Measure how fast a model writes, reads or trains here.",

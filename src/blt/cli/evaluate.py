@@ -37,9 +37,10 @@ from blt.evaluation import (
     measure_noise,
 )
 from blt.evaluation import evaluate as evaluate_lm
+from blt.evaluation.bootstrap import Interval
 from blt.evaluation.continuations import ByteScorer
 from blt.evaluation.evaluate import Progress as Report
-from blt.evaluation.noise import CHANCE, PAIRS, Interval
+from blt.evaluation.noise import CHANCE, PAIRS
 from blt.lm import fingerprint
 
 
@@ -189,12 +190,9 @@ def _noise_table(found: Noise) -> str:
         [
             name,
             place,
-            _cell(one.bits_per_byte),
+            cell(one.bits_per_byte),
             f"{one.bits_per_clean_byte.value:.3f}",
-            *(
-                _cell(one.accuracy[pair]) if one is found.clean else _cell(one.lost[pair], signed=True)
-                for pair in PAIRS
-            ),
+            *(cell(one.accuracy[pair]) if one is found.clean else cell(one.lost[pair], signed=True) for pair in PAIRS),
         ]
         for name, place, one in named
     ]
@@ -208,7 +206,8 @@ def _noise_table(found: Noise) -> str:
     return "\n".join([*(line.rstrip() for line in table), about])
 
 
-def _cell(figure: Interval, *, signed: bool = False) -> str:
+def cell(figure: Interval, *, signed: bool = False) -> str:
+    """Write a figure with its interval."""
     form = "+.3f" if signed else ".3f"
     interval = "" if math.isnan(figure.low) else f" ({figure.low:{form}} to {figure.high:{form}})"
     return f"{figure.value:{form}}{interval}"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from blt.configuration import check
 from blt.errors import DataError
-from blt.evaluation.bootstrap import ratio_interval
+from blt.evaluation.bootstrap import Interval, mean_interval, ratio
 from blt.evaluation.continuations import Pair, Scorer
 from blt.evaluation.perturbations import PERTURBATIONS, perturb
 
@@ -54,20 +54,6 @@ class Item(NamedTuple):
     true: bytes
     other: bytes
     swapped: bytes
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95% bootstrap interval over documents; NaN without a bootstrap."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Return plain values for JSON; a missing interval is null."""
-        values = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,24 +263,16 @@ class _Summary:
     """Turns what was measured document by document into figures with intervals."""
 
     def __init__(self, clean: _Measured, *, seed: int, bootstrap: int) -> None:
-        self._clean, self._seed, self._bootstrap = clean, seed, bootstrap
-        self._ones = np.ones(len(clean.bits), np.int64)
+        self._clean, self._draws = clean, {"seed": seed, "resamples": bootstrap}
 
     def of(self, measured: _Measured, name: str | None, place: str | None) -> Condition:
         """Return the figures of one condition."""
+        right, clean = measured.is_right, self._clean.is_right
         return Condition(
             perturbation=name,
             place=place,
-            bits_per_byte=self._ratio(measured.bits, measured.num_bytes),
-            bits_per_clean_byte=self._ratio(measured.bits, measured.num_clean_bytes),
-            accuracy={pair: self._ratio(measured.is_right[pair], self._ones) for pair in PAIRS},
-            lost={
-                pair: self._ratio(self._clean.is_right[pair] - measured.is_right[pair], self._ones) for pair in PAIRS
-            },
+            bits_per_byte=ratio(measured.bits, measured.num_bytes, **self._draws),
+            bits_per_clean_byte=ratio(measured.bits, measured.num_clean_bytes, **self._draws),
+            accuracy={pair: mean_interval(right[pair], **self._draws) for pair in PAIRS},
+            lost={pair: mean_interval(clean[pair] - right[pair], **self._draws) for pair in PAIRS},
         )
-
-    def _ratio(self, numerators: NDArray[np.float64], denominators: NDArray[np.int64]) -> Interval:
-        low, high = math.nan, math.nan
-        if self._bootstrap:
-            low, high = ratio_interval(numerators, denominators, resamples=self._bootstrap, seed=self._seed)
-        return Interval(float(numerators.sum() / denominators.sum()), low, high)
