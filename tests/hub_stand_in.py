@@ -244,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{owner}/{values['name']}"
         if name in self.hub.repositories:
             raise _RefusalError(409, message="You already created this model repo", url=f"{self.hub.url}/{name}")
-        private = values.get("visibility") == "private"
+        private = values.get("visibility") == "private" or values.get("private") is True  # newer and older clients
         repository = self.hub.repositories[name] = Repository(private=private)
         repository.commit("main", {".gitattributes": b"*.safetensors filter=lfs"}, "initial commit")
         self._json({"url": f"{self.hub.url}/{name}", "name": name, "id": name})

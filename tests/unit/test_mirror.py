@@ -16,6 +16,7 @@ OF_NO_MODULE = {
     "test_documentation.py",
     "test_lints.py",
     "test_mirror.py",
+    "test_packaging.py",
     "test_spec.py",
     # a rule that every module of a package keeps
     "cli/test_hostile_options.py",

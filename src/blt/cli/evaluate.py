@@ -138,11 +138,12 @@ def evaluate(
 @contextmanager
 def progress_bar(description: str) -> Iterator[Report]:
     """Show how much of something is done, on standard error, if that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     console = Console(stderr=True)
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    if not console.is_terminal:  # a bar that is only disabled ends with an empty line in older versions of rich
+        yield lambda *_: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(description, total=None)
 
         def report(done: int, total: int) -> None:

@@ -97,6 +97,10 @@ def _bytes_of(option: str, megabytes: float) -> int:
 @contextmanager
 def _progress_bar() -> Iterator[Report]:
     """Show how far a run is on standard error, if that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:  # a bar that is only disabled ends with an empty line in older versions of rich
+        yield lambda _: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -105,8 +109,7 @@ def _progress_bar() -> Iterator[Report]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[documents]:,} documents"),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def report(progress: PrepareProgress) -> None:

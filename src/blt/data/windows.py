@@ -92,7 +92,7 @@ class Windows:
             return np.zeros(1, np.int64)
         bits = np.random.Philox(np.random.SeedSequence([self._seed, epoch])).random_raw(self.num_windows + 1)
         order = np.argsort(bits[1:], kind="stable")
-        return (order * self.sequence_length + int(bits[0] % self.sequence_length)) % self._shards.num_ids
+        return (order * self.sequence_length + int(bits[0]) % self.sequence_length) % self._shards.num_ids
 
     def _ids(self, start: int) -> NDArray[np.int64]:
         """Return the ids of a window and the one after it."""

@@ -99,6 +99,27 @@ def test_a_closed_output_is_no_error_and_no_file_takes_its_place(place, tmp_path
     assert names_in(tmp_path / "made") == names_in(tmp_path / "model")
 
 
+WITHOUT_HOME = """
+import pwd, sys
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+from blt.cli import main
+main(sys.argv[1:])
+"""
+"""As for a user whom the system does not know, such as one of a container."""
+
+
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "patch"])
+def test_a_user_without_a_home_is_served(verb, place):
+    variables = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    variables["BLT_NATIVE"] = "0"  # compiling takes a minute; test_build.py has where the library goes
+    words = [sys.executable, "-c", WITHOUT_HOME, *command(verb)]
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp437"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_output_encoding_shows_what_it_can(verb, encoding, place, monkeypatch, capfd):
