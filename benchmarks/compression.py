@@ -2,9 +2,12 @@
 
     pip install brotli zstandard pyppmd
     python benchmarks/compression.py v2-valid.txt alice29.txt ... --out benchmarks/records/compression.json
+    python benchmarks/compression.py v2-valid.txt --bytes 60000 --rates --out benchmarks/records/compression-speed.json
 
-The first bytes of each file are compressed by every side, so that none has seen more than another; text that the model
-was trained on must not be among them. Each result is decompressed and compared. Rates are of one run each.
+The same bytes are compressed by every side, so that none has seen more than another; text that the model was trained on
+must not be among them. Each result is decompressed and compared. Rates are of one run each, on a machine that does
+nothing else. JSONL files become text: the documents, each followed by the separator; `--of-each` takes as much of each
+only, so that a file of many languages gives a sample of all.
 """
 
 import bz2
@@ -21,6 +24,8 @@ from record import write_record
 
 from blt.api import ByteLM
 from blt.compression import Archive, compress, decompress
+from blt.compression.lossless import SEPARATOR
+from blt.data import read_documents
 
 CLAIM = "What a model's predictions compress a text to, plain and learning while it codes, beside other compressors"
 Pack = Callable[[bytes], bytes]
@@ -41,7 +46,10 @@ def peers() -> dict[str, tuple[Pack, Pack]]:
 
 
 def _zstd(module: Any) -> dict[str, tuple[Pack, Pack]]:
-    return {"zstd --ultra -22": (module.ZstdCompressor(level=22).compress, module.ZstdDecompressor().decompress)}
+    return {
+        f"zstd --ultra -{level}": (module.ZstdCompressor(level=level).compress, module.ZstdDecompressor().decompress)
+        for level in (19, 22)
+    }
 
 
 def _brotli(module: Any) -> dict[str, tuple[Pack, Pack]]:
@@ -70,19 +78,37 @@ def ours(lm: ByteLM) -> dict[str, tuple[Pack, Pack]]:
     }
 
 
+def text_of(file: Path, of_each: int | None) -> bytes:
+    """Return the bytes of a file; of JSONL, also compressed, those of the documents."""
+    if ".jsonl" not in file.suffixes:
+        return file.read_bytes()
+    documents = (document[:of_each] for document in read_documents(str(file)))
+    return b"".join(document.decode(errors="ignore").encode() + SEPARATOR for document in documents)
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--bytes", "num_bytes", default=60_000, show_default=True, help="Of each file.")
+@click.option("--bytes", "num_bytes", type=int, help="Of each file; all if not given.")
+@click.option("--of-each", type=int, help="Bytes of each document of a JSONL file; all if not given.")
+@click.option("--rates", is_flag=True, help="Also kilobytes per second.")
 @click.option("--model", help="The bundled model if not given.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write a record there.")
-def main(files: tuple[Path, ...], num_bytes: int, model: str | None, threads: int, out: Path | None) -> None:
+def main(
+    files: tuple[Path, ...],
+    num_bytes: int | None,
+    of_each: int | None,
+    rates: bool,
+    model: str | None,
+    threads: int,
+    out: Path | None,
+) -> None:
     """Compress and decompress each file by each side."""
     torch.set_num_threads(threads)
     sides = ours(ByteLM.from_pretrained(model, dtype="int8")) | peers()
     results: dict[str, Any] = {}
     for file in files:
-        data = file.read_bytes()[:num_bytes]
+        data = text_of(file, of_each)[:num_bytes]
         results[file.name] = {"bytes": len(data)}
         for name, (pack, unpack) in sides.items():
             start = time.perf_counter()
@@ -94,8 +120,9 @@ def main(files: tuple[Path, ...], num_bytes: int, model: str | None, threads: in
             results[file.name][name] = {
                 "bytes": len(packed),
                 "bits_per_byte": 8 * len(packed) / len(data),
-                "kilobytes_per_second": [len(data) / 1000 / each for each in seconds],
             }
+            if rates:
+                results[file.name][name]["kilobytes_per_second"] = [len(data) / 1000 / each for each in seconds]
             click.echo(f"{file.name:<28}{name:<22}{results[file.name][name]}")
     if out is not None:
         write_record(out, claim=CLAIM, device="cpu", results=results)

@@ -54,7 +54,9 @@ def main() -> None:
     faults.add_argument("--faults", type=int, default=1000, help="for each protocol")
     given = parser.parse_args()
     if given.verb == "zoo":
-        animals = ({} if given.only else made_up()) | {path.name: path.read_bytes()[: given.bytes] for path in given.files}
+        animals = ({} if given.only else made_up()) | {
+            path.name: path.read_bytes()[: given.bytes] for path in given.files
+        }
         lm = ByteLM.from_pretrained(given.model, dtype="int8")
         for name, data in animals.items():
             for protocol in given.protocol or PROTOCOLS:

@@ -26,3 +26,44 @@ def test_forward_scaling_writes_a_record_of_every_part_and_length(tmp_path):
     for part in ("embedding and encoder", "decoder and logits"):
         assert peaks[part, 512] == pytest.approx(2 * peaks[part, 256], rel=0.1)
     assert peaks["decoder and logits", 512] > 512 * 260 * 4  # the logits alone
+
+
+STORIES = "\n<|endoftext|>\n".join(
+    f"{name} had a red ball and a blue kite. {name} liked the silver garden near the window."
+    for name in ("Tom", "Lily")
+)
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT / "benchmarks"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_compression_is_recorded_beside_other_compressors(tiny_folder, tmp_path):
+    (tmp_path / "stories.txt").write_text(STORIES)
+    (tmp_path / "files.jsonl").write_text(json.dumps({"text": STORIES}) + "\n" + json.dumps({"text": "Öl" * 40}) + "\n")
+    files = [tmp_path / "stories.txt", tmp_path / "files.jsonl"]
+    options = ["--model", tiny_folder, "--out", tmp_path / "record.json", "--bytes", 80, "--of-each", 41, "--rates"]
+    run("compression.py", *files, *options)
+    results = json.loads((tmp_path / "record.json").read_text())["results"]
+    assert results["stories.txt"]["bytes"] == 80
+    assert results["files.jsonl"]["bytes"] == 80
+    for each in results.values():
+        assert {"blt, int8", "blt, int8, learning", "xz -9e"} <= each.keys()
+        assert len(each["blt, int8"]["kilobytes_per_second"]) == 2
+
+
+def test_claims_are_put_to_the_test_and_recorded(tiny_folder, tmp_path):
+    from blt.evaluation.probe_tasks import CUTE, TASKS
+
+    (tmp_path / "stories.txt").write_text(STORIES)
+    for name in CUTE:
+        (tmp_path / f"{name}.tsv").write_text("names\n" + "\t".join(TASKS[name].shots[0]) + "\n")
+    for claim, options in (("certified", []), ("noise", []), ("probe", ["--cute", tmp_path, "--rows", 1])):
+        out = tmp_path / f"{claim}.json"
+        run("proof.py", claim, tmp_path / "stories.txt", "--model", tiny_folder, "--out", out, *options)
+        results = json.loads(out.read_text())["results"]
+        assert results["num_documents_given"] == 2
+        assert {"certified": "certified", "noise": "noised", "probe": "tasks"}[claim] in results
