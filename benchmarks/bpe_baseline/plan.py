@@ -1,0 +1,162 @@
+"""Which runs there are, in the order in which they matter, each decided by the figures of those before it.
+
+Every side is tuned with the same number of trials, on dev and at the smallest budget: four learning rates; two other
+values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two other sizes
+with the best of both. Of all eight the best is taken. At larger budgets the size grows with the budget, for all alike:
+one size up where the budget is four times as large.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from .sides import FLOPS_BY_SIZE, SIDES, SideName
+from .texts import CORPORA, STORIES
+
+BUDGETS = (5e11, 2e12, 8e12)
+"""Training FLOPs."""
+RATES = (0.005, 0.01, 0.02, 0.04)
+"""Of Muon; AdamW, for embeddings and norms, has half of it."""
+KNOBS: Mapping[SideName, tuple[float, ...]] = {
+    "blt": (6.0, 4.5, 8.0),
+    "bpe": (1024, 2048, 4096),
+    "flat": (256, 64, 512),
+}
+"""Bytes per patch of the entropy rule; ids of the BPE; positions that a flat model attends to. First the default."""
+BASE_SIZE = 1
+PATCH_RULES = ("entropy", "entropy-rise", "static")
+PATCH_LENGTHS = (3, 4, 5, 6, 7, 8)
+SEEDS = (1, 2)
+Purpose = Literal["trial", "budget", "inference", "parameters", "rule", "seed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run."""
+
+    purpose: Purpose
+    corpus: str
+    side: SideName
+    rate: float
+    knob: float
+    """Of `KNOBS`; for BLT the bytes per patch that its rule is set to."""
+    size: int | None = BASE_SIZE
+    """Of `FLOPS_BY_SIZE`; None where a plain model is made for a number of FLOPs or parameters."""
+    budget: float | None = BUDGETS[0]
+    """Training FLOPs; None where the number of bytes is told."""
+    num_bytes: int | None = None
+    """Bytes to read."""
+    rule: str = "entropy"
+    """BLT's patch rule."""
+    forward: float | None = None
+    """FLOPs per byte that a plain model is made for."""
+    parameters: int | None = None
+    """Parameters that a plain model is made for."""
+    seed: int = 0
+    """Of the weights and of the order of the documents."""
+
+    @property
+    def name(self) -> str:
+        """A name of its own, for files."""
+        told = {name: value for name, value in asdict(self).items() if value is not None and name != "purpose"}
+        shown = [f"{value:g}" if isinstance(value, float | int) else str(value) for value in told.values()]
+        return f"{self.purpose}-" + "-".join(shown)
+
+    @property
+    def scores_test(self) -> bool:
+        """Whether the run is reported, and so is measured on the test documents; trials never are."""
+        return self.purpose != "trial"
+
+
+Results = Mapping[str, Mapping[str, Any]]
+"""Finished runs by the names of their jobs."""
+
+
+def trials(corpus: str, side: SideName, results: Results) -> tuple[list[Job], Job | None]:
+    """Return the trials of a side that can run now or have run, and the choice, once all have run."""
+    base = Job(purpose="trial", corpus=corpus, side=side, rate=RATES[0], knob=KNOBS[side][0])
+    found = [replace(base, rate=rate) for rate in RATES]
+    best = _best(found, results)
+    if best is None:
+        return found, None
+    found += [replace(best, knob=knob) for knob in KNOBS[side][1:]]
+    best = _best(found, results)
+    if best is None:
+        return found, None
+    found += [replace(best, size=size) for size in (BASE_SIZE - 1, BASE_SIZE + 1)]
+    return found, _best(found, results)
+
+
+def _best(jobs: list[Job], results: Results) -> Job | None:
+    """Return the job with the lowest bits per byte on dev; None while one has not run. A failed run is none of them."""
+    if any(job.name not in results for job in jobs):
+        return None
+    return min(jobs, key=lambda job: results[job.name]["dev_bits_per_byte"])
+
+
+def final(choice: Job, *, budget: int, seed: int = 0, purpose: Purpose = "budget") -> Job:
+    """Return the tuned run of a side at a budget, by its number; the size grows with it."""
+    assert choice.size is not None
+    size = min(choice.size + budget, len(FLOPS_BY_SIZE) - 1)
+    return replace(choice, purpose=purpose, size=size, budget=BUDGETS[budget], seed=seed)
+
+
+def equals(choices: Mapping[SideName, Job], results: Results) -> list[Job]:
+    """Return the plain runs with BLT's FLOPs per byte, or with its parameters, that read as many bytes as it did.
+
+    The first at the second budget; the second at the first, since a flat model of so many parameters costs much more.
+    """
+    found = []
+    for purpose, budget in (("inference", 1), ("parameters", 0)):
+        anchor = results.get(final(choices["blt"], budget=budget).name)
+        for side in SIDES[1:] if anchor is not None else ():
+            assert anchor is not None
+            told = replace(choices[side], size=None, budget=None, num_bytes=round(anchor["bytes_read"]))
+            if purpose == "inference":
+                found.append(replace(told, purpose="inference", forward=anchor["forward_flops_per_byte"]))
+            else:
+                found.append(replace(told, purpose="parameters", parameters=anchor["parameters"]))
+    return found
+
+
+def rules(choice: Job, *, budget: int) -> list[Job]:
+    """Return the runs of BLT with every patch rule and mean length, at its tuned rate."""
+    base = final(choice, budget=budget, purpose="rule")
+    lengths = [replace(base, rule=rule, knob=float(length)) for length in PATCH_LENGTHS for rule in PATCH_RULES]
+    return [replace(base, rule="space", knob=0.0), *lengths]
+
+
+def in_order(results: Results, *, corpora: tuple[str, ...] = CORPORA) -> Iterator[Job]:
+    """Return every job that can run now, finished ones too, the most important first."""
+    choices: dict[str, dict[SideName, Job]] = {}
+    for corpus in corpora:
+        choices[corpus] = {}
+        for side in SIDES:
+            some, choice = trials(corpus, side, results)
+            yield from some
+            if choice is not None:
+                choices[corpus][side] = choice
+        for budget in range(3 if corpus == STORIES else 2):
+            for choice in choices[corpus].values():
+                yield final(choice, budget=budget)
+    stories = choices.get(STORIES, {})
+    if len(stories) == len(SIDES):
+        yield from equals(stories, results)
+        yield from rules(stories["blt"], budget=0)
+    yield from _seeds(choices, budget=0)
+    for corpus in corpora:
+        for choice in choices[corpus].values():
+            yield final(choice, budget=2)
+    for corpus in corpora:
+        if len(choices[corpus]) == len(SIDES):
+            yield from equals(choices[corpus], results)
+    yield from _seeds(choices, budget=1)
+    if "blt" in stories:
+        yield from rules(stories["blt"], budget=1)
+
+
+def _seeds(choices: Mapping[str, Mapping[SideName, Job]], *, budget: int) -> Iterator[Job]:
+    for seed in SEEDS:
+        for chosen in choices.values():
+            for choice in chosen.values():
+                yield final(choice, budget=budget, seed=seed, purpose="seed")

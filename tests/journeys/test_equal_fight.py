@@ -1,0 +1,255 @@
+"""The equal fight in `benchmarks/bpe_baseline`: what makes it equal."""
+
+import itertools
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blt.api import ByteLM
+from blt.codec import BOS_ID, EOS_ID, VOCABULARY_SIZE
+from blt.entropy import EntropyConfig, EntropyModel
+from blt.errors import ConfigurationError
+from blt.evaluation import evaluate
+from blt.nn import LocalConfig
+from blt.ops import only_references
+
+pytest.importorskip("tokenizers")
+sys.path.append(str(Path(__file__).parents[2]))
+
+from benchmarks.bpe_baseline import plan, texts, training
+from benchmarks.bpe_baseline.plan import BUDGETS, KNOBS, Job, final, in_order, trials
+from benchmarks.bpe_baseline.queue import append, read_results
+from benchmarks.bpe_baseline.sides import (
+    FLOPS_BY_SIZE,
+    SIDES,
+    PlainTransformer,
+    Reading,
+    count_parameters,
+    plain_cost,
+    plain_shape,
+)
+from benchmarks.bpe_baseline.tokens import BPE, byte_ids
+from benchmarks.bpe_baseline.training import Prepared, Stream, batches, bits_by_document, plain_loss, run, side_of
+
+STORY = "Once upon a time there was a girl named Lily. She had a red ball, and she saw a big dog in the park. "
+MIXED = "Всё хорошо 日本語 \u200bnaïve\n\tfoo(bar) 🙂 "
+
+
+@pytest.fixture
+def corpus():
+    train = [(STORY * (1 + number % 3) + MIXED + str(number)).encode() for number in range(60)]
+    some = texts.held_out([(str(number), (MIXED + STORY[: 40 + 9 * number]).encode()) for number in range(4)])
+    return texts.Corpus(train=train, dev=some, test=some)
+
+
+@pytest.fixture
+def prepared(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "ENTROPY_FLOPS", 2e9)
+    return Prepared(corpus, tmp_path / "corpus")
+
+
+def job(side, **changes):
+    told = {"blt": 4.5, "bpe": 512, "flat": 64}
+    return replace(
+        Job(purpose="trial", corpus="stories", side=side, rate=0.02, knob=told[side], size=0, budget=5e9), **changes
+    )
+
+
+def test_tokens_decode_to_the_bytes(corpus):
+    bpe = BPE.train(corpus.train, vocabulary=400)
+    assert bpe.vocabulary == 400
+    for text in (STORY, MIXED, "никогда \x00 unseen 漢字", " ", "\n\n"):
+        ids = bpe.encode(text.encode())
+        assert (ids[0], ids[-1]) == (BOS_ID, EOS_ID)
+        assert bpe.decode(ids.tolist()) == text.encode()
+    assert len(bpe.encode(STORY.encode())) < len(STORY) / 2
+
+
+def test_bits_of_bpe_add_up_over_every_token_and_the_end_and_divide_by_every_byte(prepared, corpus):
+    side = side_of(job("bpe"), prepared)
+    with torch.no_grad():
+        side.module.embedding.weight.zero_()  # every id as likely as any other
+    bits, num_bytes = training.score(side, corpus.dev, prepared)
+    bpe = prepared.bpe(512)
+    tokens = [len(bpe.encode(piece)) - 1 for piece in corpus.dev.pieces]
+    assert bits == pytest.approx(np.array(tokens) * math.log2(bpe.vocabulary), rel=1e-5)
+    assert num_bytes.tolist() == [len(piece) for piece in corpus.dev.pieces]
+    assert num_bytes.sum() == corpus.dev.num_bytes
+
+
+def test_every_side_reads_the_same_text_in_the_same_order(prepared, corpus):
+    bpe = prepared.bpe(512)
+    sides = [Stream(prepared.byte_documents, seed=3), Stream(prepared.tokens(bpe), seed=3)]
+    read = [side.take(2_000)[0] for side in sides]
+    as_bytes = (read[0][read[0] >= 4] - 4).astype(np.uint8).tobytes()
+    assert bpe.decode(read[1].tolist()).startswith(as_bytes)
+    other, _ = Stream(prepared.byte_documents, seed=4).take(2_000)
+    assert (other != read[0]).any()
+
+
+def test_a_stream_goes_on_in_a_new_order_and_every_id_is_predicted_once():
+    documents = [np.array([BOS_ID, 10 + number, EOS_ID]) for number in range(5)]
+    ids, _ = Stream(documents, seed=0).take(31)
+    assert sorted(ids[:15]) == sorted(ids[15:30])
+    some = list(batches(Stream(documents, seed=0), width=5, steps=3, rows=2))
+    assert np.concatenate([batch.byte_ids.flatten().numpy() for batch in some]).tolist() == ids[:30].tolist()
+    targets = torch.cat([batch.targets.flatten() for batch in some]).numpy()
+    assert targets[targets >= 0].tolist() == ids[1:][ids[1:] != BOS_ID].tolist()
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_side_spends_the_budget_within_a_hundredth(prepared, budget):
+    for side in SIDES:
+        built = side_of(job(side, size=1, budget=budget), prepared)
+        steps = built.steps(job(side, budget=budget))
+        bytes_read = steps * training.ROWS * built.width / built.reading.positions_per_byte
+        assert built.cost.training * bytes_read + built.cost.once == pytest.approx(budget, rel=0.01)
+
+
+@pytest.mark.parametrize(("per_byte", "context"), [(1.0025, 850.0), (0.3, 260.0), (0.42, 800.0)])
+def test_plain_shapes_meet_flops_and_parameters_within_a_hundredth(per_byte, context):
+    reading = Reading(positions_per_byte=per_byte, context=context)
+    vocabulary = 260 if per_byte > 1 else 2048
+    for flops in FLOPS_BY_SIZE[1:]:
+        shape = plain_shape(vocabulary=vocabulary, reading=reading, window=256, flops=flops)
+        assert plain_cost(shape, vocabulary=vocabulary, reading=reading).forward == pytest.approx(flops, rel=0.01)
+    shape = plain_shape(vocabulary=vocabulary, reading=reading, window=256, parameters=2_000_000)
+    module = PlainTransformer(shape, vocabulary=vocabulary)
+    assert count_parameters(module) == pytest.approx(2_000_000, rel=0.01)
+    assert count_parameters(module) == plain_cost(shape, vocabulary=vocabulary, reading=reading).parameters
+
+
+def test_no_shape_is_made_up_where_none_fits():
+    with pytest.raises(ConfigurationError, match="no plain Transformer of 50000 ids"):
+        plain_shape(vocabulary=50_000, reading=Reading(positions_per_byte=0.3, context=100), window=64, flops=1e5)
+
+
+def test_the_flops_of_matmuls_are_those_that_pytorch_counts():
+    shape, vocabulary, length = LocalConfig(dim=64, num_layers=2, num_heads=2, window=16), 700, 48
+    module = PlainTransformer(shape, vocabulary=vocabulary)
+    with only_references(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(torch.randint(4, vocabulary, (1, length)))
+    counted = counter.get_flop_counts()["Global"]
+    matmuls = sum(count for name, count in counted.items() if name in (torch.ops.aten.mm, torch.ops.aten.addmm))
+    reading = Reading(positions_per_byte=1.0, context=length)
+    cost = plain_cost(shape, vocabulary=vocabulary, reading=reading)
+    visible = np.minimum(np.arange(1, length + 1), 16).sum()
+    attention = shape.num_layers * 4 * shape.dim * visible / length
+    assert cost.forward - attention == pytest.approx(matmuls / length)
+
+
+def test_whole_attention_is_counted_exactly_over_documents_of_all_lengths():
+    lengths = [3, 50, 200]
+    reading = Reading.of([np.zeros(length, np.int64) for length in lengths], num_bytes=sum(lengths))
+    shape = LocalConfig(dim=32, num_layers=1, num_heads=1, window=10_000)
+    pairs = sum(length * (length + 1) / 2 for length in lengths)
+    without = plain_cost(replace(shape, window=1), vocabulary=260, reading=reading).forward - 4 * 32
+    counted = plain_cost(shape, vocabulary=260, reading=reading).forward - without
+    assert counted == pytest.approx(4 * 32 * pairs / sum(lengths), rel=0.005)
+
+
+def test_a_plain_transformer_on_bytes_is_the_entropy_model_of_its_shape():
+    shape = EntropyConfig(dim=32, num_layers=2, num_heads=1, window=8)
+    plain, same = PlainTransformer(shape, vocabulary=VOCABULARY_SIZE), EntropyModel(shape)
+    same.load_state_dict({name.replace("embedding.", "bytes."): weight for name, weight in plain.state_dict().items()})
+    ids = torch.from_numpy(np.concatenate([byte_ids(b"Tom sat."), byte_ids(b"The end.")]))[None]
+    assert torch.allclose(plain(ids), same(ids), atol=1e-6)
+
+
+def test_each_side_is_tuned_with_as_many_trials_and_none_of_them_sees_the_test_documents():
+    results = {}
+    for turn in itertools.count():
+        jobs = [each for each in in_order(results) if each.name not in results]
+        if not jobs:
+            break
+        for number, each in enumerate(jobs):
+            results[each.name] = {
+                "dev_bits_per_byte": 1 + (7 * turn + number) % 5,
+                "bytes_read": 1e6,
+                "forward_flops_per_byte": 7e5,
+                "parameters": 2_000_000,
+            }
+    for corpus in texts.CORPORA:
+        for side in SIDES:
+            found, choice = trials(corpus, side, results)
+            assert len(found) == len({each.name for each in found}) == 8
+            assert choice is not None
+            assert not any(each.scores_test for each in found)
+            assert results[choice.name]["dev_bits_per_byte"] == min(
+                results[each.name]["dev_bits_per_byte"] for each in found
+            )
+            assert all(final(choice, budget=number).name in results for number in range(len(BUDGETS)))
+    assert len(KNOBS["blt"]) == len(KNOBS["bpe"]) == len(KNOBS["flat"])
+    assert {each.purpose for each in in_order(results)} == set(plan.Purpose.__args__)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_run_learns_and_tells_what_it_spent(prepared, side, tmp_path):
+    told = job(side, purpose="budget", budget=1.5e10)
+    found = run(told, prepared, keep=tmp_path / side)
+    assert found["training_flops"] == pytest.approx(1.5e10, rel=0.15)  # few steps
+    assert found["dev_bits_per_byte"] < 7.5  # of 8 and the end
+    assert sum(found["test_bits"]) / sum(found["test_bytes"]) == found["test_bits_per_byte"]
+    assert found["bytes_read"] == pytest.approx(found["steps"] * training.ROWS * texts.MAX_BYTES, rel=0.05)
+    json.dumps(found)
+    assert list((tmp_path / side).iterdir())
+
+
+def test_blt_is_scored_as_the_command_evaluate_does(prepared, corpus, tmp_path):
+    found = run(job("blt", purpose="budget"), prepared, keep=tmp_path / "blt")
+    lm = ByteLM.from_pretrained(str(tmp_path / "blt"))
+    assert found["test_bits"] == pytest.approx(evaluate(lm, corpus.test.pieces).bits_by_unit.tolist(), rel=1e-4)
+
+
+def test_padding_changes_no_bits():
+    torch.manual_seed(0)
+    module = PlainTransformer(LocalConfig(dim=32, num_layers=1, num_heads=1, window=8), vocabulary=260).eval()
+    documents = [byte_ids(b"a"), byte_ids(b"a longer document than that"), byte_ids(b"and another")]
+    together = bits_by_document(plain_loss(module), documents)
+    alone = [bits_by_document(plain_loss(module), [document])[0] for document in documents]
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+def test_pieces_join_to_the_document_and_cut_no_character():
+    document = ("я" * 700 + "\n" + "日本" * 900 + "x\n" * 30).encode()
+    pieces = texts.pieces_of(document, limit=512)
+    assert b"".join(pieces) == document
+    assert all(0 < len(piece) <= 512 and piece.decode() for piece in pieces)
+    assert texts.pieces_of(b"") == []
+
+
+def test_no_held_out_line_of_a_language_is_trained_on(tmp_path):
+    rows = [
+        {"code": f"l{number}", "text": "".join(f"{number} line {place:02} {'x' * 90}\n" for place in range(100))}
+        for number in range(70)
+    ]
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = texts.languages(str(path))
+    trained = {line for piece in corpus.train for line in piece.split(b"\n") if line}
+    for part in (corpus.dev, corpus.test):
+        held = {line for piece in part.pieces for line in piece.split(b"\n") if line}
+        assert held
+        assert not held & trained
+    assert {line.split()[2] for line in trained} == {f"{place:02}".encode() for place in range(80)}
+    unseen = [name for name in corpus.test.names if name.startswith("unseen")]
+    assert unseen == ["unseen l31", "unseen l63"]
+    assert not any(line.startswith((b"31 ", b"63 ")) for line in trained)
+    assert len(corpus.test.names) == 70
+
+
+def test_finished_runs_are_kept_and_a_line_cut_short_is_run_again(tmp_path):
+    first, second = job("blt"), job("flat")
+    append(tmp_path, first, {"dev_bits_per_byte": 1.0})
+    append(tmp_path, second, {"dev_bits_per_byte": math.inf, "failed": "no shape"})
+    path = tmp_path / "results.jsonl"
+    assert read_results(tmp_path).keys() == {first.name, second.name}
+    path.write_text(path.read_text()[:-20])
+    assert read_results(tmp_path).keys() == {first.name}
