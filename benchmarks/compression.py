@@ -5,14 +5,16 @@
     python benchmarks/compression.py v2-valid.txt --bytes 60000 --rates --out benchmarks/records/compression-speed.json
 
 The same bytes are compressed by every side, so that none has seen more than another; text that the model was trained on
-must not be among them. Each result is decompressed and compared. Rates are of one run each, on a machine that does
-nothing else. JSONL files become text: the documents, each followed by the separator; `--of-each` takes as much of each
-only, so that a file of many languages gives a sample of all.
+must not be among them. Each result is decompressed and compared. Of files of documents the record also says how many
+bytes the bits of `blt evaluate` are, of the same model with the same weights. Rates are of one run each, on a machine
+that does nothing else. JSONL files become text: the documents, each followed by the separator; `--of-each` takes so
+many bytes of each only, so that a file of many languages gives a sample of all.
 """
 
 import bz2
 import importlib
 import lzma
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from blt.api import ByteLM
 from blt.compression import Archive, compress, decompress
 from blt.compression.lossless import SEPARATOR
 from blt.data import read_documents
+from blt.evaluation import evaluate
 
 CLAIM = "What a model's predictions compress a text to, plain and learning while it codes, beside other compressors"
 Pack = Callable[[bytes], bytes]
@@ -105,11 +108,15 @@ def main(
 ) -> None:
     """Compress and decompress each file by each side."""
     torch.set_num_threads(threads)
-    sides = ours(ByteLM.from_pretrained(model, dtype="int8")) | peers()
+    lm = ByteLM.from_pretrained(model, dtype="int8")
+    sides = ours(lm) | peers()
     results: dict[str, Any] = {}
     for file in files:
         data = text_of(file, of_each)[:num_bytes]
         results[file.name] = {"bytes": len(data)}
+        if SEPARATOR in data:
+            found = evaluate(lm, data.split(SEPARATOR), bootstrap=0)
+            results[file.name]["evaluated bytes"] = math.ceil(found.bits_by_unit.sum() / 8)
         for name, (pack, unpack) in sides.items():
             start = time.perf_counter()
             packed = pack(data)

@@ -50,6 +50,7 @@ def test_compression_is_recorded_beside_other_compressors(tiny_folder, tmp_path)
     results = json.loads((tmp_path / "record.json").read_text())["results"]
     assert results["stories.txt"]["bytes"] == 80
     assert results["files.jsonl"]["bytes"] == 80
+    assert results["files.jsonl"]["evaluated bytes"] > 0
     for each in results.values():
         assert {"blt, int8", "blt, int8, learning", "xz -9e"} <= each.keys()
         assert len(each["blt, int8"]["kilobytes_per_second"]) == 2
