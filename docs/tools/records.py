@@ -260,10 +260,28 @@ def all_records(link: Callable[[str], str]) -> str:
     return markdown(["record", "claim", "device", "threads", "date", "commit"], rows)
 
 
+def certified(link: Callable[[str], str]) -> str:
+    """Certified bits per byte of the bundled model, and what they differ by."""
+    results = load("certified")["results"]
+    found = results["certified"]
+    rows = [
+        ["`blt evaluate`", *_bits(results)],
+        ["certified: coded and decoded", *_bits(found)],
+        ["its frequencies, without the coder's own bytes", f"{found['frequency_bits_per_byte']:.4f}", ""],
+        ["difference", f"{found['difference']:+.4f} ({found['relative_difference']:+.2%})", ""],
+    ]
+    return _with_source(["figure", "bits per byte", "95% interval"], rows, ["certified"], link)
+
+
+def _bits(found: dict[str, Any]) -> list[str]:
+    return [f"{found['bits_per_byte']:.4f}", f"{found['interval_low']:.4f} to {found['interval_high']:.4f}"]
+
+
 TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "all": all_records,
     "bundled": bundled,
     "caches": caches,
+    "certified": certified,
     "decoding": decoding,
     "drafting": drafting,
     "quantised": quantised,
