@@ -1,9 +1,9 @@
 """Which runs there are, in the order in which they matter, each decided by the figures of those before it.
 
-Every side is tuned with the same number of trials, on dev and at the smallest budget: four learning rates; two other
-values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two other sizes
-with the best of both. Of all eight the best is taken. At larger budgets the size grows with the budget, for all alike:
-one size up where the budget is four times as large.
+Every side is tuned with the same number of trials, on dev and at the smallest budget. On stories: four learning rates;
+two other values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two
+other sizes with the best of both; of all eight the best is taken. On the other texts rate and size stay as they are,
+and the knob's three values are tried anew. At four times the smallest budget all sides are one size larger.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,10 @@ from typing import Any, Literal
 from .sides import FLOPS_BY_SIZE, SIDES, SideName
 from .texts import CORPORA, STORIES
 
-BUDGETS = (5e11, 2e12, 8e12)
+BUDGETS = (5e11, 1e12, 2e12)
 """Training FLOPs."""
+SIZES_UP = (0, 0, 1)
+"""How many sizes larger a model is at each budget: one where the budget is four times the smallest."""
 RATES = (0.005, 0.01, 0.02, 0.04)
 """Of Muon; AdamW, for embeddings and norms, has half of it."""
 KNOBS: Mapping[SideName, tuple[float, ...]] = {
@@ -74,6 +76,12 @@ Results = Mapping[str, Mapping[str, Any]]
 
 def trials(corpus: str, side: SideName, results: Results) -> tuple[list[Job], Job | None]:
     """Return the trials of a side that can run now or have run, and the choice, once all have run."""
+    if corpus != STORIES:
+        _, choice = trials(STORIES, side, results)
+        if choice is None:
+            return [], None
+        found = [replace(choice, corpus=corpus, knob=knob) for knob in KNOBS[side]]
+        return found, _best(found, results)
     base = Job(purpose="trial", corpus=corpus, side=side, rate=RATES[0], knob=KNOBS[side][0])
     found = [replace(base, rate=rate) for rate in RATES]
     best = _best(found, results)
@@ -97,7 +105,7 @@ def _best(jobs: list[Job], results: Results) -> Job | None:
 def final(choice: Job, *, budget: int, seed: int = 0, purpose: Purpose = "budget") -> Job:
     """Return the tuned run of a side at a budget, by its number; the size grows with it."""
     assert choice.size is not None
-    size = min(choice.size + budget, len(FLOPS_BY_SIZE) - 1)
+    size = min(choice.size + SIZES_UP[budget], len(FLOPS_BY_SIZE) - 1)
     return replace(choice, purpose=purpose, size=size, budget=BUDGETS[budget], seed=seed)
 
 
@@ -141,16 +149,17 @@ def in_order(results: Results, *, corpora: tuple[str, ...] = CORPORA) -> Iterato
                 yield final(choice, budget=budget)
     stories = choices.get(STORIES, {})
     if len(stories) == len(SIDES):
-        yield from equals(stories, results)
+        yield from (job for job in equals(stories, results) if job.purpose == "inference")
         yield from rules(stories["blt"], budget=0)
-    yield from _seeds(choices, budget=0)
+    yield from _seeds({STORIES: stories}, budget=0)
     for corpus in corpora:
         for choice in choices[corpus].values():
             yield final(choice, budget=2)
     for corpus in corpora:
         if len(choices[corpus]) == len(SIDES):
             yield from equals(choices[corpus], results)
-    yield from _seeds(choices, budget=1)
+    for budget in range(len(BUDGETS)):
+        yield from _seeds(choices, budget=budget)
     if "blt" in stories:
         yield from rules(stories["blt"], budget=1)
 

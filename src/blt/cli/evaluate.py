@@ -33,6 +33,7 @@ from blt.evaluation import (
     Evaluation,
     Noise,
     Protocol,
+    ScriptFigures,
     certify,
     measure_noise,
 )
@@ -41,6 +42,7 @@ from blt.evaluation.bootstrap import Interval
 from blt.evaluation.continuations import ByteScorer
 from blt.evaluation.evaluate import Progress as Report
 from blt.evaluation.noise import CHANCE, PAIRS
+from blt.evaluation.scripts import by_script as divide
 from blt.lm import fingerprint
 
 
@@ -73,6 +75,11 @@ from blt.lm import fingerprint
     help="Instead: bits per byte of continuations, and accuracy on minimal pairs, under five perturbations of the "
     "prompt, the continuation or both.",
 )
+@click.option(
+    "--by-script",
+    is_flag=True,
+    help="Also bits per byte and FLOPs per character by script: the one that most letters of a document have.",
+)
 @click.option("--units", is_flag=True, help="With --json: also the bits and bytes of every document, or window.")
 @json_option
 @click.pass_context
@@ -92,6 +99,7 @@ def evaluate(
     dtype: str,
     certified: bool,
     noise: bool,
+    by_script: bool,
     units: bool,
     as_json: bool,
 ) -> None:
@@ -100,7 +108,8 @@ def evaluate(
     The bits of every byte and of every document's end count, and the bytes of the text alone divide them. With
     --protocol both, the JSON object has the figures of `documents`, and under the key "windows" those of `windows`;
     with --certified, under the key "certified", the figures that were coded and decoded. --noise cuts every document
-    into a prompt and a continuation, and shows what a model loses where either is perturbed.
+    into a prompt and a continuation, and shows what a model loses where either is perturbed. --by-script divides the
+    figures by writing system, in JSON under the key "by_script".
     """
     read = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
     refuse_unread(context, "units", unless=as_json, reason="needs --json, which shows them")
@@ -108,6 +117,8 @@ def evaluate(
         not certified or protocol == "documents", f"--certified: codes whole documents; leave --protocol {protocol} out"
     )
     check(not (certified and noise), "--certified and --noise: one at a time")
+    check(not (by_script and (certified or noise)), "--by-script: only of the plain figure")
+    check(not by_script or protocol == "documents", f"--by-script: of whole documents; leave --protocol {protocol} out")
     refuse_unread(context, "protocol", "units", unless=not noise, reason="--noise has no use for it")
     refuse_unread(context, "seed", unless=bootstrap > 0 or noise, reason="nothing is drawn with --bootstrap 0")
     documents = list(itertools.islice(read, limit))
@@ -129,10 +140,13 @@ def evaluate(
             evaluations.append(
                 evaluate_lm(lm, documents, protocol=one, seed=seed, bootstrap=bootstrap, progress=report)
             )
+    scripts = divide(lm, documents, evaluations[0], seed=seed, bootstrap=bootstrap) if by_script else None
     if as_json:
-        click.echo(json.dumps(_joined(evaluations, units=units)))
+        divided = {} if scripts is None else {"by_script": [script.to_dict() for script in scripts]}
+        click.echo(json.dumps(_joined(evaluations, units=units) | divided))
     else:
-        click.echo("\n\n".join(_table(evaluation) for evaluation in evaluations))
+        tables = [_table(evaluation) for evaluation in evaluations]
+        click.echo("\n\n".join(tables if scripts is None else [*tables, _script_table(scripts)]))
 
 
 @contextmanager
@@ -187,6 +201,7 @@ def _noise_table(found: Noise) -> str:
     named = [("", "clean", found.clean)]
     named += [(one.perturbation or "", one.place or "", one) for one in found.noised]
     named += [("average", "", found.average)]
+    heads = ["noise", "on", "bits per byte", "per clean byte", "other: accuracy, lost", "swapped: accuracy, lost"]
     lines = [
         [
             name,
@@ -197,14 +212,38 @@ def _noise_table(found: Noise) -> str:
         ]
         for name, place, one in named
     ]
-    heads = ["noise", "on", "bits per byte", "per clean byte", "other: accuracy, lost", "swapped: accuracy, lost"]
-    widths = [max(len(line[column]) for line in [heads, *lines]) for column in range(len(heads))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [heads, *lines]]
     about = (
         f"{found.num_documents:,} documents, {found.num_bytes:,} bytes of continuations, {found.num_left_out:,} "
         f"documents left out; chance {CHANCE:.0%}; {found.seconds:.1f} s"
     )
-    return "\n".join([*(line.rstrip() for line in table), about])
+    return "\n".join([*_columns(heads, lines), about])
+
+
+def _script_table(scripts: list[ScriptFigures]) -> str:
+    """Return one line for each script."""
+    heads = ["script", "documents", "bytes", "bits per byte", "bits per character", "bytes per character"]
+    heads += ["bytes per patch", "MFLOPs per character"]
+    lines = [
+        [
+            one.script,
+            f"{one.num_documents:,}",
+            f"{one.num_bytes:,}",
+            cell(one.bits_per_byte),
+            f"{one.bits_per_character:.3f}",
+            f"{one.bytes_per_character:.2f}",
+            f"{one.mean_patch_bytes:.2f}",
+            f"{one.flops_per_character / 1e6:.2f}",
+        ]
+        for one in scripts
+    ]
+    return "\n".join(_columns(heads, lines))
+
+
+def _columns(heads: list[str], lines: list[list[str]]) -> list[str]:
+    """Return the lines of a table whose cells stand below their heads."""
+    table = [heads, *lines]
+    widths = [max(len(line[column]) for line in table) for column in range(len(heads))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 def cell(figure: Interval, *, signed: bool = False) -> str:

@@ -11,6 +11,7 @@ from blt.evaluation.evaluate import PROTOCOLS, Evaluation, Protocol, evaluate
 from blt.evaluation.noise import Noise, measure_noise
 from blt.evaluation.probe import Probe, cute_rows, probe, word_rows
 from blt.evaluation.rows import WINDOW
+from blt.evaluation.scripts import ScriptFigures, by_script, script_of
 
 __all__ = [
     "CONDITIONS",
@@ -21,11 +22,14 @@ __all__ = [
     "Noise",
     "Probe",
     "Protocol",
+    "ScriptFigures",
+    "by_script",
     "certify",
     "compute_entropies",
     "cute_rows",
     "evaluate",
     "measure_noise",
     "probe",
+    "script_of",
     "word_rows",
 ]

@@ -21,7 +21,7 @@ from blt.lm import fingerprint, require_finite
 from blt.loss import next_byte_loss
 from blt.model.memory import physical_memory
 from blt.ops import attention_mask_bytes
-from blt.patching import Patches, count_text, patch
+from blt.patching import Patches, count_text_by_row, patch
 from blt.shapes import Float, Int, Tensor
 
 Protocol = Literal["documents", "windows"]
@@ -64,6 +64,8 @@ class Evaluation:
     """Bits of each unit, in the order of the text."""
     bytes_by_unit: NDArray[np.int64]
     """Bytes of text that each unit predicts."""
+    patches_by_unit: NDArray[np.int64]
+    """Patches of each unit that hold any text."""
 
     @property
     def bytes_per_second(self) -> float:
@@ -74,7 +76,7 @@ class Evaluation:
         """Return plain values for JSON; a missing interval is null.
 
         Args:
-            units: with the bits and the bytes of every unit.
+            units: with the bits, bytes and patches of every unit.
         """
         names = [name for name in self.__dataclass_fields__ if not name.endswith("_by_unit")]
         values = {name: getattr(self, name) for name in names} | {"bytes_per_second": self.bytes_per_second}
@@ -82,6 +84,7 @@ class Evaluation:
         if units:
             values["bits_by_unit"] = self.bits_by_unit.tolist()
             values["bytes_by_unit"] = self.bytes_by_unit.tolist()
+            values["patches_by_unit"] = self.patches_by_unit.tolist()
         return values
 
 
@@ -132,7 +135,7 @@ def evaluate(
         interval_high=high,
         num_bytes=shards.num_bytes,
         num_documents=shards.num_documents,
-        mean_patch_bytes=tally.text_bytes / tally.text_patches,
+        mean_patch_bytes=tally.text_bytes / int(tally.num_patches.sum()),
         threshold=getattr(lm.patch_rule, "threshold", None),
         patch_rule=to_dict(lm.patch_rule),
         model_fingerprint=fingerprint(lm),
@@ -140,6 +143,7 @@ def evaluate(
         seconds=seconds,
         bits_by_unit=tally.bits,
         bytes_by_unit=tally.num_bytes,
+        patches_by_unit=tally.num_patches,
     )
 
 
@@ -149,8 +153,8 @@ class _Tally:
     def __init__(self, *, num_units: int) -> None:
         self.bits = np.zeros(num_units, np.float64)
         self.num_bytes = np.zeros(num_units, np.int64)
+        self.num_patches = np.zeros(num_units, np.int64)
         self.text_bytes = 0
-        self.text_patches = 0
 
     def add(self, lm: ByteLM, rows: Batch) -> None:
         """Score some rows."""
@@ -164,9 +168,9 @@ class _Tally:
         require_finite(nats, "nats")
         self.bits[units] = nats.numpy() / math.log(2)
         self.num_bytes[units] = (rows.targets >= BYTE_OFFSET).sum(1).cpu().numpy()
-        num_bytes, num_patches = count_text(patches, rows.byte_ids)
-        self.text_bytes += num_bytes
-        self.text_patches += num_patches
+        num_bytes, num_patches = count_text_by_row(patches, rows.byte_ids)
+        self.text_bytes += int(num_bytes.sum())
+        self.num_patches[units] = num_patches.cpu().numpy()
 
 
 @torch.inference_mode()

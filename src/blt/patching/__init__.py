@@ -6,7 +6,7 @@ A rule decides from the bytes read so far only; `patch` asks it about a whole ba
 each row at a time, and both always agree. `calibrate` finds the threshold that gives a target mean patch length.
 """
 
-from blt.patching.calibration import calibrate, count_text, mean_patch_bytes
+from blt.patching.calibration import calibrate, count_text, count_text_by_row, mean_patch_bytes
 from blt.patching.online import OnlinePatcher, PatcherState
 from blt.patching.patches import Patches
 from blt.patching.rules import (
@@ -33,6 +33,7 @@ __all__ = [
     "StaticRule",
     "calibrate",
     "count_text",
+    "count_text_by_row",
     "mean_patch_bytes",
     "patch",
 ]

@@ -26,9 +26,15 @@ def count_text(patches: Patches, byte_ids: Int[Tensor, "B T"]) -> tuple[int, int
     Returns:
         number of bytes, number of patches. Add both up over batches before dividing.
     """
+    num_bytes, num_patches = count_text_by_row(patches, byte_ids)
+    return int(num_bytes.sum()), int(num_patches.sum())
+
+
+def count_text_by_row(patches: Patches, byte_ids: Int[Tensor, "B T"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
+    """Count as `count_text` does, each row by itself."""
     is_text = byte_ids >= BYTE_OFFSET
     bytes_held = torch.zeros_like(patches.ids).scatter_add(1, patches.ids, is_text.long())  # B T: patches ≤ bytes
-    return int(is_text.sum()), int((bytes_held > 0).sum())
+    return is_text.sum(1), (bytes_held > 0).sum(1)
 
 
 def mean_patch_bytes(patches: Patches, byte_ids: Int[Tensor, "B T"]) -> float:
