@@ -23,7 +23,7 @@ import torch
 from record import write_record
 
 from blt.api import ByteLM
-from blt.cli.bench import PROMPTS, _model
+from blt.cli.bench import PROMPTS, model_to_measure
 from blt.codec import encode
 from blt.decoder import kernels
 from blt.generation import DraftConfig, Drafter
@@ -93,7 +93,7 @@ def read_prompt(lm: ByteLM) -> float:
 
 def measure(peer: Peer, *, rounds: int, num_bytes: int, types: list[str]) -> dict[str, Any]:
     """Run all sides in turn."""
-    ours = {name: _model(None, "tinystories-55m", dtype=name, device="cpu") for name in types}
+    ours = {name: model_to_measure(None, "tinystories-55m", dtype=name, device="cpu") for name in types}
     bundled = {name: ByteLM.from_pretrained(dtype=name) for name in types}
     rules = {
         (name, mean): dataclasses.replace(at_patches_of(lm, mean).patch_rule)

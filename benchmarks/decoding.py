@@ -21,7 +21,7 @@ import torch
 from record import write_record
 
 from blt.api import ByteLM
-from blt.cli.bench import _model
+from blt.cli.bench import model_to_measure
 from blt.codec import encode
 from blt.generation import Engine, GenerationConfig, Request
 from blt.generation.speed import TEXT, Speed, measure_decoding, measure_limits
@@ -136,7 +136,9 @@ def main(num_bytes: int, rounds: int, threads: int, out: Path | None) -> None:
     """Measure all sides in turn."""
     torch.set_num_threads(threads)
     types = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-    models = {name: _model(None, "tinystories-55m", dtype=dtype, device="cpu") for name, dtype in types.items()}
+    models = {
+        name: model_to_measure(None, "tinystories-55m", dtype=dtype, device="cpu") for name, dtype in types.items()
+    }
     sides = {f"blt {name}": ours(lm) for name, lm in models.items()}
     sides |= {
         "transformers BLT, no cache, fp32": transformers_blt(),

@@ -19,7 +19,7 @@ import torch
 from record import write_record
 
 from blt.api import ByteLM
-from blt.cli.bench import _model
+from blt.cli.bench import model_to_measure
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID, encode
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
 from blt.generation.speed import TEXT
@@ -89,7 +89,7 @@ def memory(lm: ByteLM, *, num_bytes: int) -> list[dict[str, Any]]:
 def main(num_bytes: int, long_bytes: int, threads: int, out: Path | None) -> None:
     """Compare, and read a long text."""
     torch.set_num_threads(threads)
-    lm = _model(None, "tinystories-55m", dtype="float32", device="cpu")
+    lm = model_to_measure(None, "tinystories-55m", dtype="float32", device="cpu")
     with torch.no_grad():
         lm.blt.hash_embedding.bytes.weight[EOS_ID] = 0  # never the likeliest, so that no text ends early
     by_entropy = lm.patch_rule

@@ -28,7 +28,7 @@ import torch
 from decoding import transformers_blt_model
 from record import write_record
 
-from blt.cli.bench import MEAN_PATCH_BYTES, _model
+from blt.cli.bench import MEAN_PATCH_BYTES, model_to_measure
 from blt.codec import encode
 from blt.data import Batch
 from blt.generation.speed import TEXT, measure_limits
@@ -53,7 +53,7 @@ def threshold(entropies: torch.Tensor) -> float:
 
 def ours(*, bf16: bool) -> tuple[Callable[[], float], dict[str, Any]]:
     keep_freed_memory()
-    lm = _model(None, "tinystories-55m", dtype="float32", device="cpu")
+    lm = model_to_measure(None, "tinystories-55m", dtype="float32", device="cpu")
     rows = Batch.of(batch())
     byte_ids, targets = rows.byte_ids, rows.targets
     entropies = lm.entropies(byte_ids)

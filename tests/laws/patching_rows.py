@@ -23,8 +23,8 @@ byte_ids = st.integers(0, 259) | st.sampled_from([BOS_ID, EOS_ID]) | st.sampled_
 max_lengths = st.none() | st.integers(1, 6)
 
 
-def rules() -> st.SearchStrategy[PatchRule]:
-    """Every rule, with every kind of `max_length`."""
+def rules(max_lengths: st.SearchStrategy[int | None] = max_lengths) -> st.SearchStrategy[PatchRule]:
+    """Every rule, with every kind of `max_length`, or with the given ones."""
     variants: dict[type, dict[str, Any]] = {
         EntropyRule: {"threshold": nats},
         EntropyRiseRule: {"threshold": nats.map(lambda value: value - 3)},

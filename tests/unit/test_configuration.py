@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from blt.configuration import describe_fields, field_help, from_dict, tag_of, to_dict, variant, with_overrides
+from blt.configuration import describe_fields, dotted, field_help, from_dict, tag_of, to_dict, variant, with_overrides
 from blt.errors import ConfigurationError
 
 
@@ -189,6 +189,12 @@ def test_overrides_set_dotted_keys_and_leave_the_original():
         "new": {"deep": {"key": 1}},
     }
     assert values == {"name": "x", "stage": {"steps": 1}, "schedule": {"type": "cosine", "final": 0.1}}
+
+
+def test_dotted_paths_are_what_overrides_take():
+    values = {"stage": {"steps": 1, "inner": {"rate": 0.1}}, "seed": 4}
+    assert dotted(values) == {"stage.steps": 1, "stage.inner.rate": 0.1, "seed": 4}
+    assert with_overrides({}, dotted(values)) == values
 
 
 def test_an_override_within_a_single_value_is_refused_with_its_whole_path():

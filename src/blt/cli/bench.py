@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import statistics
 import time
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 
 from blt.api import ByteLM
 from blt.cli.options import device_option, dtype_option, json_option, model_option, refuse_unread
-from blt.cli.plan import ENTROPY_MODELS
 from blt.cli.types import Count
 from blt.codec import encode
 from blt.configuration import check
@@ -31,7 +29,7 @@ from blt.generation.speed import (
 )
 from blt.lm import require_finite
 from blt.lm.folder import LMConfig
-from blt.model import preset
+from blt.model import entropy_preset, preset
 from blt.model.cost import cost_of
 from blt.patching import EntropyRule, calibrate, mean_patch_bytes, patch
 from blt.training.loop import keep_freed_memory
@@ -88,7 +86,7 @@ def bench(
     batch = max(8, batch) if what == "train" else batch
     if threads is not None:
         torch.set_num_threads(threads)
-    lm = _model(model, preset_name, dtype="float32" if what == "train" else dtype, device=device)
+    lm = model_to_measure(model, preset_name, dtype="float32" if what == "train" else dtype, device=device)
     products = torch.bfloat16 if what == "train" and dtype == "bfloat16" else None
     limits = measure_limits(lm.device, dtype=products) if what == "train" else measure_limits_of(lm)
     if what == "train":
@@ -103,7 +101,7 @@ def bench(
         speed = measure_decoding(
             lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=batch, repeats=repeats, after=after
         )
-    if speed.roofline_share > 1:
+    if speed.roofline_share is not None and speed.roofline_share > 1:
         raise click.ClickException(
             f"{speed.roofline_share:.0%} of what the machine allows: it was busy while that was measured; run again"
         )
@@ -127,12 +125,16 @@ def _refuse_unread(context: click.Context, *, what: str, drafts: bool) -> None:
     refuse_unread(context, "after", "batch", "repeats", unless=not drafts, reason=reason)
 
 
-def _model(model: str | None, preset_name: str | None, *, dtype: str, device: str) -> ByteLM:
+def model_to_measure(model: str | None, preset_name: str | None, *, dtype: str, device: str) -> ByteLM:
+    """Return a model as `ByteLM.from_pretrained` does, or one of a preset's shape with new weights.
+
+    The latter's threshold is calibrated on the sample text, so that patches have the length of a trained model's.
+    """
     if preset_name is None:
         return ByteLM.from_pretrained(model, dtype=dtype, device=device)
     torch.manual_seed(0)
     config = LMConfig(
-        blt=preset(preset_name), entropy_model=ENTROPY_MODELS[preset_name], patch_rule=EntropyRule(threshold=0.0)
+        blt=preset(preset_name), entropy_model=entropy_preset(preset_name), patch_rule=EntropyRule(threshold=0.0)
     )
     lm = ByteLM.new(config).eval()
     byte_ids = encode(TEXT, bos=True, eos=True)
@@ -181,11 +183,7 @@ def _training(lm: ByteLM, limits: Limits, *, batch: int, num_bytes: int, repeats
 
 def _described(speed: Speed) -> dict[str, Any]:
     described = dataclasses.asdict(speed)
-    return {key: value for key, value in described.items() if value not in (None, {}) and not _is_nan(value)}
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    return {key: value for key, value in described.items() if value not in (None, {})}
 
 
 def _shown(found: dict[str, Any]) -> str:

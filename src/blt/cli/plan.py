@@ -11,19 +11,13 @@ from blt.cli.types import Count, Name, Number
 from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.lm.folder import download, read_config
-from blt.model import PRESETS, BLTConfig, preset
-from blt.model.cost import Cost, PartCost, cost_of
+from blt.model import PRESETS, BLTConfig, entropy_preset, preset
+from blt.model.cost import Cost, PartCost, cost_of, with_unit
 from blt.model.memory import DecodingMemory, TrainingMemory, decoding_memory, training_memory
 
 MEAN_PATCH_BYTES = 4.4
 CONTEXT_BYTES = 512
 BATCH_ROWS = 16.0
-
-_SMALL = EntropyConfig(dim=128, num_layers=2, num_heads=4, window=64)
-_REFERENCE = EntropyConfig(dim=256, num_layers=2, num_heads=4, window=128)
-_PAPER = EntropyConfig(dim=512, num_layers=14, num_heads=8, window=512)
-ENTROPY_MODELS = {"tiny": _SMALL, "tinystories-55m": _REFERENCE, "blt-1b": _PAPER, "blt-8b": _PAPER}
-"""The entropy model that goes with each preset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +81,8 @@ def _planned(
     if recipe is not None:
         return _Plan(**_from_recipe(recipe) | given)
     if preset_name is not None:
-        shape = preset(preset_name)
-        return _Plan(title=f"preset {preset_name}", blt=shape, entropy_model=ENTROPY_MODELS[preset_name], **given)
+        shape, entropy_model = preset(preset_name), entropy_preset(preset_name)
+        return _Plan(title=f"preset {preset_name}", blt=shape, entropy_model=entropy_model, **given)
     config = read_config(download(model))
     title = f"model {model or '(bundled)'}"
     return _Plan(title=title, blt=config.blt, entropy_model=config.entropy_model, **given)
@@ -178,31 +172,23 @@ def _table(planned: _Plan, cost: Cost, training: TrainingMemory, decoding: Decod
         lines.append(_row(cost.entropy_model))
         together = cost.num_parameters + cost.entropy_model.num_parameters
         lines.append(_totals("with the entropy model", together, cost.flops_with_entropy_model))
-    lines += ["", f"training, per byte         {_short(cost.training_flops)}FLOPs (backward = 2 × forward)"]
+    lines += ["", f"training, per byte         {with_unit(cost.training_flops)}FLOPs (backward = 2 × forward)"]
     if planned.training_bytes is not None:
         total = cost.training_flops_with_entropy_model * planned.training_bytes
-        lines.append(f"training, in all           {_short(total)}FLOPs for {planned.training_bytes:,} bytes")
+        lines.append(f"training, in all           {with_unit(total)}FLOPs for {planned.training_bytes:,} bytes")
     rows = f"{planned.batch_rows:g} rows of {planned.context_bytes:,} bytes"
-    held = [f"{name} {_short(getattr(training, name))}B" for name in training.__dataclass_fields__]
-    lines.append(f"memory in training         {_short(training.total)}B: {', '.join(held)} (estimate, {rows})")
-    caches = f"weights {_short(decoding.weights)}B, caches {_short(decoding.caches)}B per text"
-    lines.append(f"memory in decoding         {_short(decoding.total)}B: {caches}")
+    held = [f"{name} {with_unit(getattr(training, name))}B" for name in training.__dataclass_fields__]
+    lines.append(f"memory in training         {with_unit(training.total)}B: {', '.join(held)} (estimate, {rows})")
+    caches = f"weights {with_unit(decoding.weights)}B, caches {with_unit(decoding.caches)}B per text"
+    lines.append(f"memory in decoding         {with_unit(decoding.total)}B: {caches}")
     lines.append(f"                           all in float32; {planned.optimizer} moves the weights")
     return lines
 
 
 def _row(part: PartCost) -> str:
-    attention = _short(part.attention) if part.attention else "- "
+    attention = with_unit(part.attention) if part.attention else "- "
     return f"{_totals(part.name, part.num_parameters, part.flops)}{attention:>18}".rstrip()
 
 
 def _totals(name: str, num_parameters: int, flops: float) -> str:
-    return f"{name:<26}{num_parameters:>16,}{_short(flops):>16}"
-
-
-def _short(value: int | float) -> str:
-    """Write a number with three digits and a letter."""
-    for power, letter in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 10**power:
-            return f"{value / 10**power:.3g} {letter}"
-    return f"{value:.3g} "
+    return f"{name:<26}{num_parameters:>16,}{with_unit(flops):>16}"

@@ -8,7 +8,7 @@ its tag). Whatever cannot be is refused here, naming the key, the value and the 
 from blt.configuration.checks import check, check_known, check_path, check_range, check_rate, shown
 from blt.configuration.description import FieldRow, describe_fields, field_help
 from blt.configuration.former_names import FORMER_NAME, with_current_names, with_current_path
-from blt.configuration.reading import from_dict, to_dict, with_overrides
+from blt.configuration.reading import dotted, from_dict, to_dict, with_overrides
 from blt.configuration.variants import tag_of, variant
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_range",
     "check_rate",
     "describe_fields",
+    "dotted",
     "field_help",
     "from_dict",
     "shown",

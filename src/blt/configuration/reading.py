@@ -97,6 +97,17 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any], *, w
     return result
 
 
+def dotted(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """Return the single values of a tree of plain values by their dotted paths, as `with_overrides` takes them."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(dotted(value, prefix=f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)

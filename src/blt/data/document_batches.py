@@ -10,6 +10,9 @@ from blt.configuration import check
 from blt.data.batch import Batch
 from blt.data.shards import Shards
 
+MAX_IDS_PER_BATCH = 2**14
+"""Most ids of a batch of documents, so that logits and entropies of more never exist at a time."""
+
 
 def document_batches(shards: Shards, *, max_ids_per_batch: int) -> Iterator[Batch]:
     """Return every document of a split once, longest first: little is padded, and memory peaks at the start.

@@ -100,11 +100,10 @@ class _Spec:
         )
 
     def _stack(self, stack: Transformer, shape: TransformerConfig, *, theta: float) -> c.Stack:
-        head_dim = shape.dim // shape.num_heads
         if self.portable:
-            frequencies = _portable_frequencies(head_dim, theta)
+            frequencies = _portable_frequencies(shape.head_dim, theta)
         else:
-            frequencies = rotary_frequencies(head_dim=head_dim, theta=theta, device=torch.device("cpu")).numpy()
+            frequencies = rotary_frequencies(head_dim=shape.head_dim, theta=theta, device=torch.device("cpu")).numpy()
         layers = [self._layer(layer) for layer in stack.layers if isinstance(layer, Layer)]
         return c.Stack(
             layers=self._structures(c.Layer, layers),

@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 
 from blt.codec import BYTE_OFFSET, EOS_ID, encode
+from blt.data.document_batches import MAX_IDS_PER_BATCH
 from blt.errors import ModelFolderError
-from blt.evaluation.entropies import MAX_IDS_PER_BATCH
 from blt.evaluation.expectations import next_byte_logits
 from blt.generation import generate_batch
 from blt.lm import LanguageModel, require_finite

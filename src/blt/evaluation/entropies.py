@@ -4,11 +4,9 @@ import numpy as np
 import torch
 
 from blt.data import EntropyStore, Shards, document_batches
+from blt.data.document_batches import MAX_IDS_PER_BATCH
 from blt.entropy import EntropyModel
 from blt.shapes import Float, Int, Tensor
-
-MAX_IDS_PER_BATCH = 1 << 14
-"""Most ids whose logits exist at a time."""
 
 
 def compute_entropies(model: EntropyModel, shards: Shards) -> EntropyStore:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from blt.codec import EOS_ID
 from blt.data import Batch, Shards, document_batches
+from blt.data.document_batches import MAX_IDS_PER_BATCH
 from blt.entropy import EntropyModel
-from blt.evaluation.entropies import MAX_IDS_PER_BATCH, compute_entropies, entropies_of_rows
+from blt.evaluation.entropies import compute_entropies, entropies_of_rows
 from blt.shapes import Tensor
 
 WINDOW = 512

@@ -15,7 +15,7 @@ from blt.generation.logprobs import ByteLogprob, byte_logprob
 from blt.generation.sampling import Sampler, SamplingConfig, as_plain_number
 from blt.generation.stopping import StopWatch
 
-Stopped = Literal["eos", "stop", "length", "error"]
+StopReason = Literal["eos", "stop", "length", "error"]
 """Why a text is over: the model ended it, a stop string came, it is as long as was asked for, or it cannot go on."""
 
 
@@ -88,7 +88,7 @@ class Generation:
     """What was given."""
     new_bytes: bytes
     """What the model wrote, without a stop string; UTF-8 unless `valid_utf8` is off."""
-    stopped_by: Stopped
+    stopped_by: StopReason
     """Why it is over: `eos`, `stop`, `length` or `error`; after `length`, a regex or a JSON schema may not be satisfied
     yet."""
     logprobs: tuple[ByteLogprob, ...] | None = None
@@ -126,7 +126,7 @@ class Request:
         self.prompt = to_bytes(prompt)
         self.new_bytes = bytearray()
         """What has been written and is settled, so that it may be shown: no beginning of a stop string."""
-        self.stopped_by: Stopped | None = None
+        self.stopped_by: StopReason | None = None
         """Why it is over; None while it is not."""
         self.error: Exception | None = None
         """What went wrong, where it is over by that."""
@@ -227,7 +227,7 @@ class Request:
             error=error,
         )
 
-    def _stop(self, reason: Stopped) -> None:
+    def _stop(self, reason: StopReason) -> None:
         self.stopped_by = reason
         self.new_bytes += self._watch.finish()
 

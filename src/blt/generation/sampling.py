@@ -204,10 +204,6 @@ class Sampler:
             drawn = int(cumulative.searchsorted(total, side="left"))
         return drawn
 
-    def random(self) -> float:
-        """Return one of the row's random numbers, from 0 to below 1."""
-        return self._random.draw()
-
     def read(self, byte_id: int) -> None:
         """Update the state with an id that was chosen."""
         if byte_id < BYTE_OFFSET:

@@ -59,8 +59,9 @@ class Speed:
     """Median."""
     mean_patch_bytes: float
     """Of the bytes that were read."""
-    roofline_share: float
-    """Of the bytes per second that the limits allow, if each needed weight is read once per pass."""
+    roofline_share: float | None = None
+    """Of the bytes per second that the limits allow, if each needed weight is read once per pass; None where bytes are
+    drafted."""
     seconds_per_byte: dict[str, float] = field(default_factory=dict)
     """Part by part; the rest is the host's."""
     bytes_per_pass: float | None = None
@@ -212,7 +213,6 @@ def measure_drafting(
     return Speed(
         bytes_per_second=written / seconds,
         mean_patch_bytes=ends / max(1, patches),
-        roofline_share=float("nan"),
         bytes_per_pass=written / passes,
     )
 

@@ -108,9 +108,7 @@ class Llama:
             stack = Transformer(self.shape)
         stack.load_state_dict(self.layers, assign=True)
         segments = torch.zeros_like(token_ids)
-        table = rotary_table(
-            run_positions(segments), head_dim=self.shape.dim // self.shape.num_heads, theta=self.rope_theta
-        )
+        table = rotary_table(run_positions(segments), head_dim=self.shape.head_dim, theta=self.rope_theta)
         states = stack(self.embedding[token_ids], table, CausalPattern(segments))
         normed = nn.functional.rms_norm(states, (self.shape.dim,), self.norm, self.shape.norm_epsilon)
         return normed @ self.output.T

@@ -30,7 +30,7 @@ from blt.codec import BOE_ID, BOS_ID, BPE_ID, EOS_ID
 from blt.errors import ModelFolderError
 from blt.interop.accounting import Tell, log
 from blt.interop.residual import double_residual
-from blt.interop.transformers_config import account_for_arguments, read_config, read_layout, write_config
+from blt.interop.transformers_config import account_for_arguments, read_layout, read_lm_config, write_config
 from blt.interop.transformers_tokenizer import tokenizer_files
 from blt.interop.transformers_weights import from_transformers, module_of, names, to_transformers
 from blt.lm import LMConfig
@@ -106,7 +106,7 @@ def from_parts(
     Raises:
         ModelFolderError: see `read_transformers`.
     """
-    config, layout = read_config(values, path), read_layout(values, path)
+    config, layout = read_lm_config(values, path), read_layout(values, path)
     shapes = _shapes(ByteLM.without_weights(config, path=path, num_tensors=len(tensors)), layout.key_value_heads)
     if config.blt.tie_embeddings:
         tensors = _with_one_embedding(tensors, path)

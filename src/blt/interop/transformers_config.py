@@ -204,7 +204,7 @@ def whole_number(value: Any, *, where: str) -> int:
     raise ModelFolderError(f"{where}: expected a whole number of at least 1, found {value!r}")
 
 
-def read_config(values: Mapping[str, Any], path: Path) -> LMConfig:
+def read_lm_config(values: Mapping[str, Any], path: Path) -> LMConfig:
     """Turn a `config.json` of transformers into the shape of a model of ours.
 
     Raises:

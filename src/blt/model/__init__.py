@@ -7,11 +7,12 @@ Next: `blt.lm`, which joins it with an entropy model and a patch rule.
 from blt.model.blt import BLT
 from blt.model.configuration import BLTConfig, HashConfig
 from blt.model.incremental import BLTState, RowPosition
-from blt.model.presets import PRESETS, preset
+from blt.model.presets import ENTROPY_PRESETS, PRESETS, entropy_preset, preset
 from blt.nn import LocalConfig, TransformerConfig
 
 __all__ = [
     "BLT",
+    "ENTROPY_PRESETS",
     "PRESETS",
     "BLTConfig",
     "BLTState",
@@ -19,5 +20,6 @@ __all__ = [
     "LocalConfig",
     "RowPosition",
     "TransformerConfig",
+    "entropy_preset",
     "preset",
 ]

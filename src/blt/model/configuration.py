@@ -33,6 +33,11 @@ class HashConfig:
         check_range("num_rows", self.num_rows, 1, 2**31)
         check(1 <= self.num_functions <= 11, f"num_functions: {self.num_functions}; expected 1 to 11")
 
+    @property
+    def num_tables(self) -> int:
+        """Number of tables: one for every n of every hash function."""
+        return self.num_functions * len(self.ngram_sizes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BLTConfig:
@@ -66,3 +71,8 @@ class BLTConfig:
         check_range("rope_theta", self.rope_theta, 1, MAX_ROPE_THETA)
         if self.global_rope_theta is not None:
             check_range("global_rope_theta", self.global_rope_theta, 1, MAX_ROPE_THETA)
+
+    @property
+    def num_decoder_cross_attentions(self) -> int:
+        """Number of decoder layers that a cross-attention stands before."""
+        return self.local_decoder.num_layers if self.decoder_cross_attention == "every" else 1

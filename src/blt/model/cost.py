@@ -108,12 +108,11 @@ def cost_of(
         ),
         "local decoder": _local(config.local_decoder, context_bytes=context_bytes),
     }
-    num_tables = config.hash_embedding.num_functions * len(config.hash_embedding.ngram_sizes)
     dim = config.local_encoder.dim
     output = VOCABULARY_SIZE * dim
     parts = [
         _part("byte embedding", weights=output),
-        _part("n-gram embedding", weights=num_tables * config.hash_embedding.num_rows * dim),
+        _part("n-gram embedding", weights=config.hash_embedding.num_tables * config.hash_embedding.num_rows * dim),
         _part("local encoder", layers=stacks["local encoder"]),
         _patches_read_bytes(config, mean_patch_bytes=mean_patch_bytes),
         _part("global transformer", layers=stacks["global transformer"]),
@@ -210,3 +209,12 @@ def cost_of_entropy_model(shape: EntropyConfig, *, context_bytes: int) -> PartCo
     layers = _local(shape, context_bytes=context_bytes)
     weights = embedding * (1 if shape.tie_embeddings else 2) + shape.dim
     return _part("entropy model", layers=layers, weights=weights, products=2.0 * embedding)
+
+
+def with_unit(number: int | float) -> str:
+    """Write three digits and a prefix, to be followed by the unit: `55.4 M`."""
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    place = 0
+    while number >= 999.5 and place < len(prefixes) - 1:
+        number, place = number / 1000, place + 1
+    return f"{number:.3g} {prefixes[place]}"

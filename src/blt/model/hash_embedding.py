@@ -61,8 +61,7 @@ class HashEmbedding(nn.Module):
         super().__init__()
         self.config = config
         self.bytes = nn.Embedding(VOCABULARY_SIZE, dim)
-        num_tables = config.num_functions * len(config.ngram_sizes)
-        self.ngrams = NgramTable(num_tables * config.num_rows, dim) if num_tables else None
+        self.ngrams = NgramTable(config.num_tables * config.num_rows, dim) if config.num_tables else None
         self.sparse_gradients = False
         self.dropout = 0.0
 
@@ -82,5 +81,4 @@ class HashEmbedding(nn.Module):
         std = self.bytes.embedding_dim**-0.5
         nn.init.normal_(self.bytes.weight, std=std)
         if self.ngrams is not None:
-            num_tables = self.config.num_functions * len(self.config.ngram_sizes)
-            nn.init.normal_(self.ngrams.weight, std=0.1 * std * num_tables**-0.5)
+            nn.init.normal_(self.ngrams.weight, std=0.1 * std * self.config.num_tables**-0.5)

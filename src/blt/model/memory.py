@@ -81,9 +81,8 @@ def training_memory(
     gradients = cost.num_parameters
     if sparse_ngrams:
         hashing, dim = config.hash_embedding, config.local_encoder.dim
-        num_tables = hashing.num_functions * len(hashing.ngram_sizes)
-        moments += num_tables * hashing.num_rows
-        gradients -= num_tables * max(0, hashing.num_rows - accumulation * batch_bytes) * dim
+        moments += hashing.num_tables * hashing.num_rows
+        gradients -= hashing.num_tables * max(0, hashing.num_rows - accumulation * batch_bytes) * dim
     return TrainingMemory(
         weights=FLOAT32_BYTES * (cost.num_parameters + frozen),
         gradients=FLOAT32_BYTES * gradients,
@@ -112,11 +111,10 @@ def decoding_memory(
     cost = cost_of(config, mean_patch_bytes=mean_patch_bytes, context_bytes=1, entropy_model=entropy_model)
     frozen = 0 if cost.entropy_model is None else cost.entropy_model.num_parameters
     num_patches = math.ceil(context_bytes / mean_patch_bytes)
-    num_cross = config.local_decoder.num_layers if config.decoder_cross_attention == "every" else 1
     rings = [config.local_encoder, config.local_decoder, *([] if entropy_model is None else [entropy_model])]
     numbers = sum(_ring(shape, context_bytes) for shape in rings)
     numbers += 2 * config.global_transformer.num_layers * config.global_transformer.dim * num_patches
-    numbers += 2 * num_cross * config.queries_per_patch * config.local_decoder.dim
+    numbers += 2 * config.num_decoder_cross_attentions * config.queries_per_patch * config.local_decoder.dim
     return DecodingMemory(weights=bytes_per_number * (cost.num_parameters + frozen), caches=bytes_per_number * numbers)
 
 
@@ -136,12 +134,11 @@ def _ring(shape: LocalConfig, context_bytes: int) -> int:
 def _kept_per_byte(config: BLTConfig, *, mean_patch_bytes: float) -> float:
     """Count the activations saved for the backward pass, per byte of the batch."""
     dim, k = config.local_encoder.dim, config.queries_per_patch
-    num_cross = config.local_decoder.num_layers if config.decoder_cross_attention == "every" else 1
     encoder = _kept_by_stack(config.local_encoder, copies_of_keys=2)
     decoder = _kept_by_stack(config.local_decoder, copies_of_keys=2)
     latent = _kept_by_stack(config.global_transformer, copies_of_keys=1) / mean_patch_bytes
     patches_read = (k + 5) * dim + 6 * k * dim / mean_patch_bytes
-    bytes_read = num_cross * ((2 * k + 6) * dim + 4 * k * dim / mean_patch_bytes)
+    bytes_read = config.num_decoder_cross_attentions * ((2 * k + 6) * dim + 4 * k * dim / mean_patch_bytes)
     return encoder + decoder + latent + patches_read + bytes_read + 2 * VOCABULARY_SIZE
 
 

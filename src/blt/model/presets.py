@@ -1,6 +1,7 @@
 """Named shapes."""
 
 from blt.configuration import check
+from blt.entropy import EntropyConfig
 from blt.model.configuration import BLTConfig, HashConfig
 from blt.nn import LocalConfig, TransformerConfig
 
@@ -35,6 +36,15 @@ PRESETS = {
 }
 """`tiny` ships with the package; `tinystories-55m` is the reference run's; the others have the paper's shapes."""
 
+_PAPERS_ENTROPY_MODEL = EntropyConfig(dim=512, num_layers=14, num_heads=8, window=512)
+ENTROPY_PRESETS = {
+    "tiny": EntropyConfig(dim=128, num_layers=2, num_heads=4, window=64),
+    "tinystories-55m": EntropyConfig(dim=256, num_layers=2, num_heads=4, window=128),
+    "blt-1b": _PAPERS_ENTROPY_MODEL,
+    "blt-8b": _PAPERS_ENTROPY_MODEL,
+}
+"""Shape of the entropy model that goes with each preset."""
+
 
 def preset(name: str) -> BLTConfig:
     """Return the shape of that name.
@@ -44,3 +54,13 @@ def preset(name: str) -> BLTConfig:
     """
     check(name in PRESETS, f"preset {name!r} is none of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def entropy_preset(name: str) -> EntropyConfig:
+    """Return the shape of the entropy model that goes with the preset of that name.
+
+    Raises:
+        ConfigurationError: no such preset.
+    """
+    check(name in ENTROPY_PRESETS, f"preset {name!r} is none of {', '.join(ENTROPY_PRESETS)}")
+    return ENTROPY_PRESETS[name]

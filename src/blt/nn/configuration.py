@@ -43,6 +43,11 @@ class TransformerConfig:
         )
 
     @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.dim // self.num_heads
+
+    @property
     def feed_forward_width(self) -> int:
         """Hidden width of the SwiGLU layers; the default costs as much as a plain feed-forward layer of 4·dim."""
         if self.feed_forward_dim is not None:

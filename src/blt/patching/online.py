@@ -126,10 +126,6 @@ class OnlinePatcher:
         for values, start in zip(self._state, fresh, strict=True):
             values[rows] = start.to(values.dtype)
 
-    def select(self, rows: Int[Tensor, " R"] | Bool[Tensor, " B"]) -> None:
-        """Keep only some rows, given by number (in that order; a row may be repeated) or by mask."""
-        self._state = PatcherState(*(values[rows] for values in self._state))
-
     def append(self, other: "OnlinePatcher") -> None:
         """Add the rows of another patcher with the same rule after one's own.
 

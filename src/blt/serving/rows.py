@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from blt.generation import ByteLogprob, Request
-from blt.generation.request import Stopped
+from blt.generation.request import StopReason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
     """Why a text is over."""
 
-    stopped_by: Stopped
+    stopped_by: StopReason
     """As in `Generation`."""
     stop_string: bytes | None = None
     """The stop string that came."""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from blt.data import Shards
 from blt.entropy import EntropyConfig
 from blt.model import BLTConfig
-from blt.model.cost import PartCost, cost_of, cost_of_entropy_model
+from blt.model.cost import PartCost, cost_of, cost_of_entropy_model, with_unit
 from blt.model.memory import training_memory
 from blt.training.optimizers import MuonConfig
 from blt.training.recipe import BLTStage, EntropyStage, LoopConfig
@@ -16,7 +16,7 @@ def describe_entropy_stage(stage: EntropyStage, shards: Shards) -> str:
     cost = cost_of_entropy_model(stage.model, context_bytes=stage.loop.sequence_length)
     return "\n".join(
         [
-            f"entropy model: {cost.num_parameters:,} parameters, {_with_unit(cost.flops)}FLOPs per byte forward",
+            f"entropy model: {cost.num_parameters:,} parameters, {with_unit(cost.flops)}FLOPs per byte forward",
             *_loop(stage.loop, shards, flops=3 * cost.flops),
         ]
     )
@@ -53,10 +53,10 @@ def describe_blt_stage(
         sparse_ngrams=stage.sparse_ngrams,
         accumulation=loop.accumulation,
     )
-    parts = ", ".join(f"{name} {_with_unit(size)}B" for name, size in asdict(memory).items())
-    flops = f"  {_with_unit(cost.flops)}FLOPs per byte forward, {_with_unit(cost.training_flops)}FLOPs in training"
+    parts = ", ".join(f"{name} {with_unit(size)}B" for name, size in asdict(memory).items())
+    flops = f"  {with_unit(cost.flops)}FLOPs per byte forward, {with_unit(cost.training_flops)}FLOPs in training"
     if entropy_model is not None:
-        flops += f"; with the entropy model {_with_unit(cost.flops_with_entropy_model)}FLOPs forward"
+        flops += f"; with the entropy model {with_unit(cost.flops_with_entropy_model)}FLOPs forward"
     return "\n".join(
         [
             f"BLT: {cost.num_parameters:,} parameters, {mean_patch_bytes:.2f} bytes per patch",
@@ -64,14 +64,14 @@ def describe_blt_stage(
             flops,
             *([f"  trained: {stage.parts}"] if str(stage.parts) else []),
             *_dropped(stage),
-            f"  memory: about {_with_unit(memory.total)}B ({parts})",
+            f"  memory: about {with_unit(memory.total)}B ({parts})",
             *_loop(loop, shards, flops=cost.training_flops),
         ]
     )
 
 
 def _part(part: PartCost) -> str:
-    return f"    {part.name:<24} {part.num_parameters:>13,} parameters {_with_unit(part.flops):>8}FLOPs per byte"
+    return f"    {part.name:<24} {part.num_parameters:>13,} parameters {with_unit(part.flops):>8}FLOPs per byte"
 
 
 def _dropped(stage: BLTStage) -> list[str]:
@@ -85,15 +85,6 @@ def _loop(loop: LoopConfig, shards: Shards, *, flops: float) -> list[str]:
     epochs = seen / shards.num_ids
     return [
         f"  {loop.batch_size} rows × {loop.sequence_length:,} bytes = {per_step:,} bytes per step, "
-        f"× {loop.num_steps:,} steps = {_with_unit(seen)}B, {_with_unit(flops * seen)}FLOPs",
-        f"  text: {shards.num_documents:,} documents, {_with_unit(shards.num_bytes)}B, read {epochs:,.2f} times",
+        f"× {loop.num_steps:,} steps = {with_unit(seen)}B, {with_unit(flops * seen)}FLOPs",
+        f"  text: {shards.num_documents:,} documents, {with_unit(shards.num_bytes)}B, read {epochs:,.2f} times",
     ]
-
-
-def _with_unit(number: int | float) -> str:
-    """Write three digits and a prefix, to be followed by the unit: `55.4 M`."""
-    prefixes = ["", "k", "M", "G", "T", "P", "E"]
-    place = 0
-    while number >= 999.5 and place < len(prefixes) - 1:
-        number, place = number / 1000, place + 1
-    return f"{number:.3g} {prefixes[place]}"

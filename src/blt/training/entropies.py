@@ -6,13 +6,12 @@ from pathlib import Path
 import torch
 
 from blt.data import EntropyStore, Shards, document_batches, entropies_path
+from blt.data.document_batches import MAX_IDS_PER_BATCH
 from blt.data.entropies import unfinished_path
 from blt.data.index import read_index
 from blt.entropy import EntropyModel
 from blt.errors import DataError
 from blt.evaluation.entropies import entropies_of_rows
-
-MAX_IDS_PER_BATCH = 16384
 
 
 def place_of_entropies(run_folder: Path, shards: Shards, *, name: str, split: str, fingerprint: str) -> Path:

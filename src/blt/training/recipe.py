@@ -14,6 +14,7 @@ from blt.configuration import (
     check_path,
     check_range,
     check_rate,
+    dotted,
     from_dict,
     to_dict,
     with_current_names,
@@ -250,15 +251,5 @@ def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(model, Mapping) or "preset" not in model:
         return values
     changed = {key: value for key, value in model.items() if key != "preset"}
-    merged = with_overrides(to_dict(preset(str(model["preset"]))), _dotted(changed))
+    merged = with_overrides(to_dict(preset(str(model["preset"]))), dotted(changed))
     return with_overrides(values, {"blt.model": merged})
-
-
-def _dotted(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_dotted(value, prefix=f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

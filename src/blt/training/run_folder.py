@@ -11,7 +11,7 @@ from rich.console import Console
 
 from blt import checkpoint
 from blt.checkpoint import check_replaceable, load_json, named_failures, write_json
-from blt.configuration import from_dict, to_dict
+from blt.configuration import dotted, from_dict, to_dict
 from blt.data import Shards
 from blt.distributed import World
 from blt.errors import CheckpointError, ConfigurationError, DataError, ModelFolderError, TrainingError
@@ -183,7 +183,7 @@ def check_recipe(recipe: Recipe, path: Path) -> None:
     theirs, mine = load_json(path, error=CheckpointError), to_dict(recipe)
     with suppress(ConfigurationError):  # raised by fields that blt has no more: then both are compared as they are
         theirs = to_dict(from_dict(Recipe, theirs))  # fields that blt has got since then have their defaults
-    mine, theirs = identity_of(mine), identity_of(theirs)
+    mine, theirs = _what_decides(mine), _what_decides(theirs)
     for key in sorted(mine.keys() | theirs.keys()):
         if mine.get(key) != theirs.get(key) and key.split(".")[0] not in open_to_change:
             raise ConfigurationError(
@@ -221,15 +221,9 @@ def check_data(checksums: dict[str, str], path: Path) -> None:
         )
 
 
-def identity_of(tree: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Return what decides what is learnt, as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(identity_of(value, prefix=f"{prefix}{key}."))
-        elif key not in MAY_CHANGE:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe that decide what is learnt, by their dotted paths."""
+    return {path: value for path, value in dotted(recipe).items() if path.rpartition(".")[2] not in MAY_CHANGE}
 
 
 def loops_of(recipe: Recipe) -> dict[str, LoopConfig]:

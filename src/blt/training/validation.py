@@ -15,10 +15,9 @@ from blt.api import ByteLM
 from blt.checkpoint import write_file
 from blt.codec import BYTE_OFFSET
 from blt.data import Batch, EntropyStore, Shards, document_batches
+from blt.data.document_batches import MAX_IDS_PER_BATCH
 from blt.generation import generate
 from blt.training.objectives import Objective
-
-MAX_IDS_PER_BATCH = 16384
 
 
 class HeldOut:

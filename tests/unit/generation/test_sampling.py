@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from blt.codec import BOE_ID, BOS_ID, BPE_ID, BYTE_OFFSET, EOS_ID, VOCABULARY_SIZE
 from blt.errors import ConfigurationError, ModelFolderError
 from blt.generation import GenerationConfig, Sampler, SamplingConfig
+from blt.generation.random_numbers import RandomNumbers
 
 
 def logits_of(**chances: float) -> np.ndarray:
@@ -167,20 +168,20 @@ def test_a_fork_goes_on_as_its_original_would_and_leaves_it_alone():
     sampler = Sampler(SamplingConfig(**options), prompt=b"abc")
     sampler.read(sampler.choose(FOUR))
     ahead = sampler.fork()
-    foreseen = []
+    drafted = []
     for _ in range(20):
-        foreseen.append(ahead.choose(FOUR))
-        ahead.read(foreseen[-1])
+        drafted.append(ahead.choose(FOUR))
+        ahead.read(drafted[-1])
     chosen = []
     for _ in range(20):
         chosen.append(sampler.choose(FOUR))
         sampler.read(chosen[-1])
-    assert foreseen == chosen
-    assert sampler.random() == ahead.random()
+    assert drafted == chosen
+    assert sampler.choose(FOUR) == ahead.choose(FOUR)
 
 
 def test_random_numbers_are_spread_evenly_and_differ_between_seeds():
-    drawn = np.array([[sampler.random() for _ in range(200)] for sampler in map(seeded, range(200))])
+    drawn = np.array([[numbers.draw() for _ in range(200)] for numbers in map(RandomNumbers, range(200))])
     assert drawn.min() >= 0
     assert drawn.max() < 1
     counts = np.histogram(drawn, bins=20, range=(0, 1))[0]
@@ -190,14 +191,10 @@ def test_random_numbers_are_spread_evenly_and_differ_between_seeds():
     assert len(np.unique(drawn)) == drawn.size
 
 
-def seeded(seed):
-    return Sampler(SamplingConfig(seed=seed))
-
-
 def test_a_seed_gives_the_numbers_that_splitmix64_is_published_with():
-    sampler = seeded(1234567)
+    numbers = RandomNumbers(1234567)
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    assert [sampler.random() for _ in published] == [(number >> 11) * 2**-53 for number in published]
+    assert [numbers.draw() for _ in published] == [(number >> 11) * 2**-53 for number in published]
 
 
 def test_a_model_whose_logits_are_no_numbers_is_named_as_the_cause():

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from blt.entropy import EntropyConfig, EntropyModel
 from blt.errors import ConfigurationError
 from blt.model import BLT, PRESETS, BLTConfig, HashConfig, LocalConfig, TransformerConfig
-from blt.model.cost import cost_of, mean_keys
+from blt.model.cost import cost_of, mean_keys, with_unit
 from blt.patching import StaticRule, patch
 
 ENTROPY = EntropyConfig(dim=32, num_layers=3, num_heads=2, window=8)
@@ -128,3 +128,11 @@ def test_the_presets_hold_what_their_names_say():
 def test_impossible_patches_and_contexts_are_refused(bad):
     with pytest.raises(ConfigurationError, match="at least 1"):
         cost_of(SMALL, **{"mean_patch_bytes": 4.4, "context_bytes": 64} | bad)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 "), (999, "999 "), (999.7, "1 k"), (55_400_000, "55.4 M"), (3e18, "3 E")],
+)
+def test_a_number_is_written_with_three_digits_and_a_prefix(number, text):
+    assert with_unit(number) == text

@@ -78,7 +78,7 @@ inline void attend(const Seen &seen, const float *query, float *scores, float *o
     }
     for (int64_t slot = 0; slot < seen.first % PAGE; ++slot) scores[slot] = NEVER;
     for (int64_t slot = seen.last % PAGE + 1; slot < PAGE; ++slot) scores[(pages - 1) * PAGE + slot] = NEVER;
-    const float scale = 1.0f / soften(scores, pages * PAGE);
+    const float scale = 1.0f / exponentials_inplace(scores, pages * PAGE);
     int64_t at = 0;
     for (; at + 4 * LANES <= seen.width; at += 4 * LANES) mix<4>(seen, scores, scale, at, out);
     for (; at + LANES <= seen.width; at += LANES) mix<1>(seen, scores, scale, at, out);
@@ -99,7 +99,7 @@ inline void attend_few(const float *query, const float *keys, const float *value
     const float scale = 1.0f / std::sqrt(float(width));
     for (int64_t at = 0; at < num; ++at) scores[at] = dot(query, keys + at * stride, width) * scale;
     for (int64_t at = num; at % LANES; ++at) scores[at] = NEVER;
-    const float whole = 1.0f / soften(scores, round_up(num, LANES));
+    const float whole = 1.0f / exponentials_inplace(scores, round_up(num, LANES));
     int64_t at = 0;
     for (; at + LANES <= width; at += LANES) {
         Floats total{};

@@ -10,8 +10,9 @@ namespace blt {
 
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
-// Scores (a whole number of vectors; −∞ where nothing may be seen) become weights; returns their sum.
-inline float soften(float *scores, int64_t padded) {
+// The numerators of a softmax take the scores' place (a whole number of vectors; −∞ where nothing may be seen): e to the
+// power of each less the largest. Returns their sum, the denominator.
+inline float exponentials_inplace(float *scores, int64_t padded) {
     Floats most = load(scores), total{};
     for (int64_t at = LANES; at < padded; at += LANES) {
         const Floats others = load(scores + at);
