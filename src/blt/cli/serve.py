@@ -1,9 +1,12 @@
 """`blt serve`: answer by OpenAI's API over HTTP."""
 
+import contextlib
 import os
+import re
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +17,9 @@ from blt.configuration import check
 from blt.errors import ConfigurationError, DataError, MissingExtraError
 from blt.lm.language_model import LOADED_AS
 
-_SWITCH_SECONDS = 0.0005
-"""How soon a thread lets another have Python: the model's thread comes back from native code every few milliseconds."""
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 KEY_VARIABLE = "BLT_API_KEY"
 """The variable of the environment that a key may stand in."""
 
@@ -51,6 +55,24 @@ def _limit(name: str, default: int, help: str) -> Decorator:
 @_limit("max_seconds", 600, "Longest time to the end of an answer.")
 @_limit("prompt_bytes_per_step", 512, "Bytes of prompts read between two bytes of what is being written.")
 @_limit("stream_interval_ms", 40, "Least time between two pieces of a stream.")
+@click.option(
+    "--replicas",
+    type=Count(),
+    metavar="N",
+    help="Processes that answer, each with a model of its own, on Ray Serve; limits are those of each.",
+)
+@click.option(
+    "--ray-address",
+    type=Name(),
+    metavar="ADDRESS",
+    help="HOST:PORT of a Ray cluster that runs the replicas; this machine alone by default.",
+)
+@click.option(
+    "--replica-cpus",
+    type=Count(),
+    metavar="N",
+    help="Processors of each replica; this machine's divided by --replicas, or 1 with --ray-address, by default.",
+)
 @click.option("--drain-seconds", type=Count(), default=60, show_default=True, help="To end answers in after SIGTERM.")
 @click.pass_context
 def serve(
@@ -65,6 +87,9 @@ def serve(
     api_key_file: str | None,
     no_key: bool,
     drain_seconds: int,
+    replicas: int | None,
+    ray_address: str | None,
+    replica_cpus: int | None,
     **limits: int,
 ) -> None:
     """Answer by OpenAI's API over HTTP, and show a page at /.
@@ -75,11 +100,16 @@ def serve(
     """
     try:
         from blt.serving import ServingConfig, create_app
-        from blt.serving.server import allowed_hosts, refuse_open_address, server_of
+        from blt.serving.cluster import ClusterConfig, check_ray, running_replicas
+        from blt.serving.front import create_front
+        from blt.serving.server import SWITCH_SECONDS, allowed_hosts, refuse_open_address, server_of
     except MissingExtraError as error:
         raise ConfigurationError(str(error)) from None
     key = _key(api_key_file)
     refuse_unread(context, "no_key", unless=key is None, reason="there is a key; leave one of them out")
+    refuse_unread(
+        context, "ray_address", "replica_cpus", unless=replicas is not None, reason="goes with --replicas alone"
+    )
     refuse_open_address(host, has_key=key is not None, needs_no_key=no_key)
     config = ServingConfig(
         model_name=served_name or _name(model),
@@ -87,13 +117,36 @@ def serve(
         allowed_hosts=allowed_hosts(host, has_key=key is not None),
         **limits,
     )
-    with _listening(host, port) as listening:
-        lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
-        server = server_of(create_app(lm, config), host=host, port=port, drain_seconds=drain_seconds)
-        at = f"{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        click.echo(f"{config.model_name}: http://{at} (OpenAI's API under /v1)", err=True)
-        sys.setswitchinterval(_SWITCH_SECONDS)
+    cluster = None
+    if replicas is not None:
+        check_ray()
+        cluster = ClusterConfig(replicas=replicas, address=ray_address, replica_cpus=replica_cpus)
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(_listening(host, port))
+        address = f"{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        lm = ByteLM.from_pretrained(model, dtype=dtype, device=device if cluster is None else "cpu")
+        if cluster is None:
+            app: ASGIApp = create_app(lm, config)
+        else:
+            del lm  # it was read to refuse one that cannot be, before Ray takes its time to start
+            started = running_replicas(
+                _anywhere(model), dtype=dtype, device=device, config=config, cluster=cluster, name=_own_name(address)
+            )
+            app = create_front(stack.enter_context(started), config)
+        server = server_of(app, host=host, port=port, drain_seconds=drain_seconds)
+        click.echo(f"{config.model_name}: http://{address} (OpenAI's API under /v1)", err=True)
+        sys.setswitchinterval(SWITCH_SECONDS)
         server.run(sockets=[listening])
+
+
+def _anywhere(model: str | None) -> str | None:
+    """Return the name of a model for a process in another folder."""
+    return str(Path(model).resolve()) if model is not None and Path(model).is_dir() else model
+
+
+def _own_name(address: str) -> str:
+    """Return the name of this server's replicas in a cluster: one that is started again replaces what it has left."""
+    return "blt-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{socket.gethostname()}-{address}")
 
 
 def _key(file: str | None) -> str | None:

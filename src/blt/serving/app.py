@@ -104,9 +104,13 @@ def create_app(lm: LanguageModel, config: ServingConfig | None = None) -> FastAP
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, refused)
-    paths = [path for route in app.routes if (path := getattr(route, "path", "")) and "{" not in path]
-    app.add_middleware(Guard, config=config, metrics=metrics, paths=paths)
+    app.add_middleware(Guard, config=config, metrics=metrics, paths=counted_paths(app))
     return app
+
+
+def counted_paths(app: FastAPI) -> list[str]:
+    """Return the paths that are counted by their names: those that no client can choose."""
+    return [path for route in app.routes if (path := getattr(route, "path", "")) and "{" not in path]
 
 
 def _add_openai(app: FastAPI, state: State) -> None:

@@ -1,11 +1,33 @@
 """What Prometheus reads at /metrics, in its text format (version 0.0.4)."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A figure and its samples, as text."""
+
+    name: str
+    head: str
+    """The lines that say what it means and of which kind it is."""
+    samples: Sequence[str]
+    """One line each."""
+
+
+def text_of(families: Iterable[Family]) -> str:
+    """Return what Prometheus reads; samples of one figure stand together, whoever measured them."""
+    samples: dict[str, list[str]] = {}
+    heads = {}
+    for family in families:
+        heads[family.name] = family.head
+        samples.setdefault(family.name, []).extend(family.samples)
+    return "".join(f"{line}\n" for name, head in heads.items() for line in (head, *samples[name]))
 
 
 class Metric:
@@ -39,16 +61,15 @@ class Metric:
         with self._lock:
             return self._values.get(tuple(sorted(labels.items())), 0.0)
 
-    def lines(self) -> Iterator[str]:
-        """Return its lines."""
-        yield f"# HELP {self.name} {self.help}"
-        yield f"# TYPE {self.name} {self.kind}"
-        yield from self._samples()
+    def family(self, **labels: str) -> Family:
+        """Return its samples, each with further labels."""
+        head = f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}"
+        return Family(self.name, head, self._samples(labels))
 
-    def _samples(self) -> Sequence[str]:
+    def _samples(self, labels: dict[str, str]) -> Sequence[str]:
         with self._lock:
             values = self._values or {(): 0.0}
-            return [f"{self.name}{_labels(dict(key))} {_number(value)}" for key, value in values.items()]
+            return [f"{self.name}{_labels(labels | dict(key))} {_number(value)}" for key, value in values.items()]
 
 
 class Counter(Metric):
@@ -73,14 +94,15 @@ class Histogram(Metric):
             self._counts[sum(value > bound for bound in _SECONDS)] += 1
             self._sum += value
 
-    def _samples(self) -> Sequence[str]:
+    def _samples(self, labels: dict[str, str]) -> Sequence[str]:
         with self._lock:
             counts, total = list(self._counts), self._sum
         lines, reached = [], 0
         for bound, count in zip([*map(str, _SECONDS), "+Inf"], counts, strict=True):
             reached += count
-            lines.append(f'{self.name}_bucket{{le="{bound}"}} {reached}')
-        return [*lines, f"{self.name}_sum {_number(total)}", f"{self.name}_count {reached}"]
+            lines.append(f"{self.name}_bucket{_labels(labels | {'le': bound})} {reached}")
+        others = _labels(labels)
+        return [*lines, f"{self.name}_sum{others} {_number(total)}", f"{self.name}_count{others} {reached}"]
 
 
 class Metrics:
@@ -100,8 +122,12 @@ class Metrics:
 
     def text(self) -> str:
         """Return all of it in Prometheus's format."""
+        return text_of(self.families())
+
+    def families(self, **labels: str) -> list[Family]:
+        """Return all of it, each sample with further labels."""
         every: Mapping[str, Metric] = vars(self)
-        return "".join(f"{line}\n" for metric in every.values() for line in metric.lines())
+        return [metric.family(**labels) for metric in every.values()]
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from blt.errors import ConfigurationError
 
+SWITCH_SECONDS = 0.0005
+"""How soon a thread lets another have Python: the model's thread comes back from native code every few milliseconds."""
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -66,7 +68,7 @@ class Server(uvicorn.Server):
                 signal.signal(kind, handler)
 
 
-def server_of(app: FastAPI, *, host: str, port: int, drain_seconds: int) -> Server:
+def server_of(app: ASGIApp, *, host: str, port: int, drain_seconds: int) -> Server:
     """Return a server that logs neither paths nor bodies.
 
     Args:

@@ -18,9 +18,14 @@ DONE = "data: [DONE]\n\n"
 """The last event of every stream."""
 
 
+_SEPARATORS = str.maketrans({character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"})
+"""Of lines, as some clients take them; JSON may hold them as they are, but then an event would be torn there."""
+
+
 def event(content: dict[str, Any]) -> str:
     """Return an event that carries JSON."""
-    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text if text.isascii() else text.translate(_SEPARATORS)}\n\n"
 
 
 class GoneError(APIError):
@@ -30,7 +35,7 @@ class GoneError(APIError):
         super().__init__("the client has gone", status=499)
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
     """Wait until the client has closed its connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -44,7 +49,7 @@ async def unless_gone(request: HTTPRequest, work: Coroutine[Any, Any, Result], m
     Raises:
         GoneError: the client has gone.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(request.receive))
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(until_gone(request.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -52,7 +57,7 @@ async def unless_gone(request: HTTPRequest, work: Coroutine[Any, Any, Result], m
             raise GoneError
         return task.result()
     finally:
-        await _cancelled(task, gone)
+        await cancelled(task, gone)
 
 
 class EventStream(Response):
@@ -74,7 +79,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
         """Send the stream until it ends or the client goes away."""
         sending = asyncio.ensure_future(self._send(send))
-        gone = asyncio.ensure_future(_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
@@ -82,7 +87,7 @@ class EventStream(Response):
                 return
             sending.result()
         finally:
-            await _cancelled(sending, gone)
+            await cancelled(sending, gone)
             self._close()
 
     async def _send(self, send: Send) -> None:
@@ -96,7 +101,8 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": DONE.encode(), "more_body": False})
 
 
-async def _cancelled(*tasks: "asyncio.Future[Any]") -> None:
+async def cancelled(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel tasks, and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -148,3 +148,12 @@ def test_a_client_that_goes_away_while_it_waits_is_forgotten():
             until(lambda: server.state.worker.num_admitted == 1)
             stream.close()
         until(lambda: server.state.worker.num_admitted == 0)
+
+
+def test_no_character_of_a_text_divides_an_event_for_clients_that_split_lines_as_python_does(server, monkeypatch):
+    text = "a\x85b\u2028c\u2029d\x1ce\x0bf\rg\nh"
+    scripted(monkeypatch, text)
+    lines = server.post("/v1/completions", {"prompt": "Tom", "stream": True}).text.splitlines()
+    assert lines[-2:] == ["data: [DONE]", ""]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-2] if line]
+    assert "".join(texts(events)) == text
