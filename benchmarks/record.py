@@ -33,8 +33,9 @@ def command() -> str:
     """Return the command line, as typed from the root of the repository; of paths elsewhere, the last name alone."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
+    how = ["-m", ".".join(Path(name).parent.parts)] if script.name == "__main__.py" else [str(name)]
     arguments = [re.sub(r"(^|=)/\S*/", r"\1", argument) for argument in sys.argv[1:]]
-    return shlex.join(["python", str(name), *arguments])
+    return shlex.join(["python", *how, *arguments])
 
 
 def circumstances(device: str) -> dict[str, Any]:

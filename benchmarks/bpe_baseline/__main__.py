@@ -3,9 +3,15 @@
 from pathlib import Path
 
 import click
+import torch
+from benchmarks.record import write_record
 
-from .queue import work_off
-from .texts import CORPORA, Files
+from .any_language import any_language
+from .draw import draw
+from .queue import read_results, work_off
+from .report import CLAIM, about_texts, record
+from .texts import CORPORA, LANGUAGES, Files
+from .training import Prepared
 
 
 @click.command()
@@ -16,20 +22,25 @@ from .texts import CORPORA, Files
 @click.option("--python-test", required=True, help="To report.")
 @click.option("--languages", required=True, help="One text in many languages: JSON lines with code and text.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Where finished runs are kept.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Where the record is written; SVG beside it."
+)
 @click.option("--corpus", "corpora", type=click.Choice(CORPORA), multiple=True, help="These only.")
 @click.option("--workers", default=1, show_default=True, help="Runs side by side, each of one thread.")
 @click.option("--minutes", type=float, help="Begin no run after this long; the same command goes on later.")
-def main(*, work: Path, corpora: tuple[str, ...], workers: int, minutes: float | None, **files: str) -> None:
+def main(*, work: Path, out: Path, corpora: tuple[str, ...], workers: int, minutes: float | None, **files: str) -> None:
     """Run the equal fight, and write its record."""
     work.mkdir(parents=True, exist_ok=True)
     told = Files(**files)
-    work_off(
-        told,
-        work,
-        corpora=tuple(corpora) or CORPORA,
-        workers=workers,
-        seconds=None if minutes is None else 60 * minutes,
-    )
+    chosen = tuple(corpora) or CORPORA
+    work_off(told, work, corpora=chosen, workers=workers, seconds=None if minutes is None else 60 * minutes)
+    torch.set_num_threads(1)
+    finished = read_results(work)
+    results = {"texts": about_texts(told, chosen)} | record(finished, chosen)
+    if LANGUAGES in chosen:
+        results["any_language"] = any_language(finished, Prepared(told.corpus(LANGUAGES), work / LANGUAGES), work)
+    write_record(out, claim=CLAIM, device="cpu", results=results)
+    draw(results, out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

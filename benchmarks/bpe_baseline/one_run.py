@@ -1,33 +1,43 @@
-"""One run in a process of its own: `queue.py` starts it."""
+"""One run, in a process that `queue.py` keeps for many."""
 
+import functools
 import json
 import math
-import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from blt.errors import ConfigurationError
 
 from .plan import Job
-from .queue import append
 from .texts import Files
 from .training import Prepared, run
 
+RESULTS = "results.jsonl"
 
-def main() -> None:
-    """Run the job that the first argument tells, and append what it came to."""
+
+@functools.lru_cache(maxsize=1)
+def prepared(files: Files, work: Path, corpus: str) -> Prepared:
+    """Return what the runs on a corpus share; that of the last one is kept in memory."""
+    return Prepared(files.corpus(corpus), work / corpus)
+
+
+def run_and_keep(job: Job, files: Files, work: Path) -> None:
+    """Run a job on one thread, and append what it came to; where the tuned side is reported, its model is kept too."""
     torch.set_num_threads(1)
-    told = json.loads(sys.argv[1])
-    job, work = Job(**told["job"]), Path(told["work"])
-    prepared = Prepared(Files(**told["files"]).corpus(job.corpus), work / job.corpus)
     try:
-        found = run(job, prepared, keep=work / "models" / job.name if job.purpose == "budget" else None)
-    except ConfigurationError as error:  # a rule that no threshold brings to that mean length
+        keep = work / "models" / job.name if job.purpose == "budget" else None
+        found = run(job, prepared(files, work, job.corpus), keep=keep)
+    except ConfigurationError as error:  # a rule that no threshold brings to that mean length, a shape that none fits
         found = {"failed": str(error), "dev_bits_per_byte": math.inf}
     append(work, job, found)
     print(job.name, f"{found['dev_bits_per_byte']:.4f}", f"{found.get('seconds', 0):.0f} s", flush=True)
 
 
-if __name__ == "__main__":
-    main()
+def append(work: Path, job: Job, found: dict[str, Any]) -> None:
+    """Keep what a job came to, as one write."""
+    line = json.dumps({"name": job.name, "job": asdict(job)} | found) + "\n"
+    with (work / RESULTS).open("a", encoding="utf-8") as file:
+        file.write(line)

@@ -1,22 +1,20 @@
 """Which runs there are, in the order in which they matter, each decided by the figures of those before it.
 
-Every side is tuned with the same number of trials, on dev and at the smallest budget. On stories: four learning rates;
-two other values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two
-other sizes with the best of both; of all eight the best is taken. On the other texts rate and size stay as they are,
-and the knob's three values are tried anew. At four times the smallest budget all sides are one size larger.
+Every side is tuned with the same number of trials, on dev. On stories, at 5e11 FLOPs: four learning rates; two
+other values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two other
+sizes with the best of both; of all eight the best is taken. On the other texts rate and size stay as they are, and the
+knob's three values are tried anew, at the smallest budget.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from .sides import FLOPS_BY_SIZE, SIDES, SideName
+from .sides import SIDES, SideName
 from .texts import CORPORA, STORIES
 
-BUDGETS = (5e11, 1e12, 2e12)
+BUDGETS = (1.25e11, 2.5e11, 5e11, 1e12)
 """Training FLOPs."""
-SIZES_UP = (0, 0, 1)
-"""How many sizes larger a model is at each budget: one where the budget is four times the smallest."""
 RATES = (0.005, 0.01, 0.02, 0.04)
 """Of Muon; AdamW, for embeddings and norms, has half of it."""
 KNOBS: Mapping[SideName, tuple[float, ...]] = {
@@ -44,7 +42,7 @@ class Job:
     """Of `KNOBS`; for BLT the bytes per patch that its rule is set to."""
     size: int | None = BASE_SIZE
     """Of `FLOPS_BY_SIZE`; None where a plain model is made for a number of FLOPs or parameters."""
-    budget: float | None = BUDGETS[0]
+    budget: float | None = BUDGETS[2]
     """Training FLOPs; None where the number of bytes is told."""
     num_bytes: int | None = None
     """Bytes to read."""
@@ -80,7 +78,7 @@ def trials(corpus: str, side: SideName, results: Results) -> tuple[list[Job], Jo
         _, choice = trials(STORIES, side, results)
         if choice is None:
             return [], None
-        found = [replace(choice, corpus=corpus, knob=knob) for knob in KNOBS[side]]
+        found = [replace(choice, corpus=corpus, knob=knob, budget=BUDGETS[0]) for knob in KNOBS[side]]
         return found, _best(found, results)
     base = Job(purpose="trial", corpus=corpus, side=side, rate=RATES[0], knob=KNOBS[side][0])
     found = [replace(base, rate=rate) for rate in RATES]
@@ -103,19 +101,17 @@ def _best(jobs: list[Job], results: Results) -> Job | None:
 
 
 def final(choice: Job, *, budget: int, seed: int = 0, purpose: Purpose = "budget") -> Job:
-    """Return the tuned run of a side at a budget, by its number; the size grows with it."""
-    assert choice.size is not None
-    size = min(choice.size + SIZES_UP[budget], len(FLOPS_BY_SIZE) - 1)
-    return replace(choice, purpose=purpose, size=size, budget=BUDGETS[budget], seed=seed)
+    """Return the tuned run of a side at a budget, by its number."""
+    return replace(choice, purpose=purpose, budget=BUDGETS[budget], seed=seed)
 
 
 def equals(choices: Mapping[SideName, Job], results: Results) -> list[Job]:
     """Return the plain runs with BLT's FLOPs per byte, or with its parameters, that read as many bytes as it did.
 
-    The first at the second budget; the second at the first, since a flat model of so many parameters costs much more.
+    The first at the third budget; the second at the first, since a flat model of so many parameters costs much more.
     """
     found = []
-    for purpose, budget in (("inference", 1), ("parameters", 0)):
+    for purpose, budget in (("inference", 2), ("parameters", 0)):
         anchor = results.get(final(choices["blt"], budget=budget).name)
         for side in SIDES[1:] if anchor is not None else ():
             assert anchor is not None
@@ -144,24 +140,24 @@ def in_order(results: Results, *, corpora: tuple[str, ...] = CORPORA) -> Iterato
             yield from some
             if choice is not None:
                 choices[corpus][side] = choice
-        for budget in range(3 if corpus == STORIES else 2):
+        for budget in range(3):
             for choice in choices[corpus].values():
                 yield final(choice, budget=budget)
     stories = choices.get(STORIES, {})
     if len(stories) == len(SIDES):
-        yield from (job for job in equals(stories, results) if job.purpose == "inference")
+        yield from equals(stories, results)
         yield from rules(stories["blt"], budget=0)
-    yield from _seeds({STORIES: stories}, budget=0)
+    yield from _seeds(choices, budget=0)
     for corpus in corpora:
         for choice in choices[corpus].values():
-            yield final(choice, budget=2)
+            yield final(choice, budget=3)
     for corpus in corpora:
         if len(choices[corpus]) == len(SIDES):
             yield from equals(choices[corpus], results)
-    for budget in range(len(BUDGETS)):
+    for budget in range(1, len(BUDGETS)):
         yield from _seeds(choices, budget=budget)
     if "blt" in stories:
-        yield from rules(stories["blt"], budget=1)
+        yield from rules(stories["blt"], budget=2)
 
 
 def _seeds(choices: Mapping[str, Mapping[SideName, Job]], *, budget: int) -> Iterator[Job]:

@@ -1,17 +1,15 @@
 """Runs the plan's jobs, a few side by side, and keeps each finished one as a line of JSON; stopped, it goes on."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
 import time
-from dataclasses import asdict
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from .plan import Job, in_order
+from .one_run import RESULTS, run_and_keep
+from .plan import in_order
 from .texts import Files
-
-RESULTS = "results.jsonl"
 
 
 def read_results(work: Path) -> dict[str, dict[str, Any]]:
@@ -32,34 +30,21 @@ def work_off(files: Files, work: Path, *, corpora: tuple[str, ...], workers: int
     Returns:
         Whether everything has run.
     """
-    started, running, broken = time.monotonic(), dict[str, subprocess.Popen[bytes]](), set[str]()
-    while True:
-        for name, process in list(running.items()):
-            if process.poll() is not None:
-                del running[name]
-                if process.returncode:
+    started, broken, running = time.monotonic(), set[str](), dict[Future[None], str]()
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        while True:
+            results = read_results(work)
+            done = results.keys() | broken
+            waiting = {job.name: job for job in in_order(results, corpora=corpora) if job.name not in done}
+            is_over = seconds is not None and time.monotonic() - started > seconds
+            if not running and (is_over or not waiting):
+                return not waiting and not broken
+            for name, job in waiting.items():
+                if len(running) < workers and name not in running.values() and not is_over:
+                    running[pool.submit(run_and_keep, job, files, work)] = name
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                name, error = running.pop(future), future.exception()
+                if error is not None:
                     broken.add(name)
-                    print(f"{name}: exit status {process.returncode}; see its lines above", flush=True)
-        results = read_results(work)
-        jobs = (job for job in in_order(results, corpora=corpora) if job.name not in broken | results.keys())
-        waiting = {job.name: job for job in jobs}
-        is_over = seconds is not None and time.monotonic() - started > seconds
-        if not running and (is_over or not waiting):
-            return not waiting and not broken
-        for name, job in waiting.items():
-            if len(running) < workers and name not in running and not is_over:
-                running[name] = start(job, files, work)
-        time.sleep(0.5)
-
-
-def start(job: Job, files: Files, work: Path) -> subprocess.Popen[bytes]:
-    """Start one job in a process of its own."""
-    told = json.dumps({"job": asdict(job), "files": asdict(files), "work": str(work)})
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.bpe_baseline.one_run", told])
-
-
-def append(work: Path, job: Job, found: dict[str, Any]) -> None:
-    """Keep what a job came to, as one write."""
-    line = json.dumps({"name": job.name, "job": asdict(job)} | found) + "\n"
-    with (work / RESULTS).open("a", encoding="utf-8") as file:
-        file.write(line)
+                    print(f"{name}: failed, {type(error).__name__}: {error}", flush=True)

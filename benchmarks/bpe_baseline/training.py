@@ -183,6 +183,7 @@ class Prepared:
         self.corpus, self.folder = corpus, folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(str(folder / "lock"))
+        self._tokens: tuple[int, list[Ids]] | None = None
 
     @cached_property
     def byte_documents(self) -> list[Ids]:
@@ -207,14 +208,17 @@ class Prepared:
         return BPE.load(path)
 
     def tokens(self, bpe: BPE) -> list[Ids]:
-        """Return the training text in tokens."""
+        """Return the training text in tokens; that of the last BPE is kept in memory."""
+        if self._tokens is not None and self._tokens[0] == bpe.vocabulary:
+            return self._tokens[1]
         path = self.folder / f"tokens-{bpe.vocabulary}.npz"
         with self._lock:
             if not path.exists():
                 found = [bpe.encode(document) for document in self.corpus.train]
                 np.savez(path, ids=np.concatenate(found), lengths=[len(ids) for ids in found])
         stored = np.load(path)
-        return np.split(stored["ids"], np.cumsum(stored["lengths"])[:-1])
+        self._tokens = bpe.vocabulary, np.split(stored["ids"], np.cumsum(stored["lengths"])[:-1])
+        return self._tokens[1]
 
     @cached_property
     def entropy_model(self) -> EntropyModel:
@@ -234,6 +238,11 @@ class Prepared:
                 torch.save(model.state_dict(), path)
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
+
+    @cached_property
+    def train_entropies(self) -> list[NDArray[np.float32]]:
+        """Entropies of the training documents."""
+        return self.entropies(self.corpus.train, name="train")
 
     def entropies(self, documents: Sequence[bytes], *, name: str | None = None) -> list[NDArray[np.float32]]:
         """Return the entropies of documents, one array each; with a name, kept in a file."""
@@ -260,13 +269,13 @@ class Prepared:
         return calibrate(
             rule,
             byte_ids=[torch.from_numpy(ids) for ids in self.byte_documents[:count]],
-            entropies=[torch.from_numpy(each) for each in self.entropies(self.corpus.train, name="train")[:count]],
+            entropies=[torch.from_numpy(each) for each in self.train_entropies[:count]],
             mean_patch_bytes=length,
         )
 
     def ids_per_patch(self, rule: PatchRule) -> float:
         """Measure the mean patch on the training text, special ids and their patches included."""
-        stored = self.entropies(self.corpus.train, name="train") if rule.needs_entropies else None
+        stored = self.train_entropies if rule.needs_entropies else None
         count = min(len(self.byte_documents), 500)
         ids = torch.from_numpy(np.concatenate(self.byte_documents[:count]))[None]
         known = None if stored is None else torch.from_numpy(np.concatenate(stored[:count]))[None]
@@ -321,7 +330,7 @@ def side_of(job: Job, prepared: Prepared) -> Side:
             needs_entropies=rule.needs_entropies,
         )
         module = new_module(shape, vocabulary=VOCABULARY_SIZE, seed=job.seed)
-        stored = prepared.entropies(prepared.corpus.train, name="train") if rule.needs_entropies else None
+        stored = prepared.train_entropies if rule.needs_entropies else None
         return Side(
             module=module,
             loss=blt_loss(module, rule),

@@ -23,9 +23,10 @@ from blt.ops import only_references
 pytest.importorskip("tokenizers")
 sys.path.append(str(Path(__file__).parents[2]))
 
-from benchmarks.bpe_baseline import plan, texts, training
+from benchmarks.bpe_baseline import any_language, plan, report, texts, training
+from benchmarks.bpe_baseline.one_run import append
 from benchmarks.bpe_baseline.plan import BUDGETS, KNOBS, Job, final, in_order, trials
-from benchmarks.bpe_baseline.queue import append, read_results
+from benchmarks.bpe_baseline.queue import read_results
 from benchmarks.bpe_baseline.sides import (
     FLOPS_BY_SIZE,
     SIDES,
@@ -253,3 +254,125 @@ def test_finished_runs_are_kept_and_a_line_cut_short_is_run_again(tmp_path):
     assert read_results(tmp_path).keys() == {first.name, second.name}
     path.write_text(path.read_text()[:-20])
     assert read_results(tmp_path).keys() == {first.name}
+
+
+@pytest.fixture(scope="module")
+def all_results():
+    """Every run of the plan, with figures that are drawn."""
+    generator, results = np.random.default_rng(0), {}
+    while jobs := [each for each in in_order(results) if each.name not in results]:
+        for each in jobs:
+            num_bytes = np.array([100, 200, 300])
+            bits = num_bytes * generator.uniform(1.0, 2.0, 3)
+            results[each.name] = {
+                "dev_bits_per_byte": float(generator.uniform(1, 2)),
+                "bytes_read": 1e6,
+                "forward_flops_per_byte": 7e5,
+                "training_flops": each.budget or 1e12,
+                "parameters": 2_000_000,
+                "ids_per_patch": each.knob + 0.1,
+                "test_bits_per_byte": float(bits.sum() / num_bytes.sum()),
+                "test_bits": bits.tolist(),
+                "test_bytes": num_bytes.tolist(),
+            }
+    failed = next(each for each in in_order(results) if each.rule == "entropy-rise")
+    results[failed.name] = {"failed": "no threshold", "dev_bits_per_byte": math.inf}
+    return results
+
+
+def test_the_record_has_every_comparison_with_intervals(all_results):
+    found = report.record(all_results)
+    json.dumps(found, allow_nan=False)
+    rows = found["equal_training_flops"]
+    assert {(each["corpus"], each["side"], each["budget"]) for each in rows} == set(
+        itertools.product(texts.CORPORA, SIDES, BUDGETS)
+    )
+    for each in rows:
+        figure, seeds = each["bits_per_byte"], each["over_seeds"]
+        assert figure["low"] <= figure["value"] <= figure["high"]
+        assert seeds["low"] < seeds["value"] < seeds["high"]
+        assert seeds["num_seeds"] == 3
+    assert len(found["equal_forward_flops"]) == len(found["equal_parameters"]) == 9
+    ruled = {each["rule"] for each in found["patch_rules"]}
+    assert ruled == {"space", *plan.PATCH_RULES}
+    assert [each["failed"] for each in found["patch_rules"] if "failed" in each] == ["no threshold"]
+    assert all(len(side["trials"]) in (3, 8) for each in found["tuned"].values() for side in each.values())
+
+
+def test_a_difference_is_taken_document_by_document():
+    one = {"test_bits": [100.0, 400.0], "test_bytes": [100, 200]}
+    other = {"test_bits": [90.0, 380.0], "test_bytes": [100, 200]}
+    found = report.difference(one, other)
+    assert found["value"] == pytest.approx(0.1)
+    assert found["low"] == pytest.approx(found["high"])  # all documents differ alike, by the byte
+
+
+def test_an_interval_over_seeds_is_students():
+    found = report.over_seeds([1.0, 1.1, 1.2])
+    assert found["value"] == pytest.approx(1.1)
+    assert found["high"] - found["value"] == pytest.approx(4.303 * 0.1 / math.sqrt(3))
+    assert report.over_seeds([1.0]) is None
+
+
+def test_what_has_not_finished_is_left_out_and_counted(all_results):
+    some = {name: found for name, found in all_results.items() if "python" not in name and "languages" not in name}
+    found = report.record(some)
+    assert {each["corpus"] for each in found["equal_training_flops"]} == {"stories"}
+    assert found["runs_finished"] < found["runs_planned_so_far"]
+    assert report.record({})["equal_training_flops"] == []
+
+
+def test_the_curves_are_drawn_alike_each_time(all_results, tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks.bpe_baseline.draw import draw
+
+    found = report.record(all_results)
+    for name in ("one", "other"):
+        draw(found, tmp_path / f"{name}.svg")
+    drawn = (tmp_path / "one.svg").read_text()
+    assert drawn == (tmp_path / "other.svg").read_text()
+    assert all(words in drawn for words in ("TinyStories", "528 languages", "flat bytes", "rise of entropy"))
+
+
+def test_scripts_are_divided_for_both_sides_and_continuations_are_looked_at(prepared, tmp_path, monkeypatch):
+    some = [
+        ("lat", STORY),
+        ("rus", "Всё будет хорошо, сказала она. " * 3),
+        ("unseen jpn", "日本語の文章です。" * 4),
+    ]
+    held = texts.held_out([(name, text.encode()) for name, text in some])
+    told = replace(prepared.corpus, test=held)
+    prepared = Prepared(told, prepared.folder)
+    results = {}
+    jobs = [job(side, purpose="budget", corpus="languages", budget=6e9) for side in ("blt", "bpe")]
+    for each in jobs:
+        results[each.name] = run(each, prepared, keep=tmp_path / "models" / each.name)
+    monkeypatch.setattr(any_language, "_jobs", lambda _results: tuple(jobs))
+    monkeypatch.setattr(any_language, "NEW_BYTES", 6)
+    found = any_language.any_language(results, prepared, tmp_path)
+    assert set(found["by_script"]) == {"Latin", "Cyrillic", "languages never seen"}
+    for side in ("blt", "bpe"):
+        bits = sum(each[side]["bits_per_byte"]["value"] * each["bytes"] for each in found["by_script"].values())
+        assert bits == pytest.approx(sum(results[jobs[side == "bpe"].name]["test_bits"]))
+        assert set(found["valid_utf8"][side]) == {"Latin", "other scripts"}
+        assert found["valid_utf8"][side]["other scripts"]["continuations"] == 2
+    japanese, latin = found["by_script"]["languages never seen"], found["by_script"]["Latin"]
+    assert japanese["bytes"] == 3 * japanese["characters"]
+    assert japanese["bpe"]["flops_per_character"] > 2 * latin["bpe"]["flops_per_character"]
+    assert japanese["blt"]["flops_per_character"] > 2 * latin["blt"]["flops_per_character"]
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "valid"),
+    [
+        (b"abc", True),
+        ("日本".encode(), True),
+        ("日本".encode()[:-1], True),
+        (b"a\xffb", False),
+        (b"\x80", False),
+        (b"", True),
+    ],
+)
+def test_only_a_last_character_may_be_cut_short(data, valid):
+    assert any_language.is_utf8(data) == valid
