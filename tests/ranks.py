@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._dynamo
 import torch.distributed as dist
 from torch import multiprocessing
 

@@ -8,6 +8,7 @@ The suite runs those that differ most, all of one number of ranks in one launch.
 import itertools
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -17,7 +18,7 @@ import pytest
 import torch
 from checks_training import THAWING, losses, new_trainer
 
-from blt.training import monitor, parallelize, sharding, table_shards
+from blt.training import Stopped, monitor, parallelize, sharding, table_shards
 from ranks import run_ranks
 
 DDP, FSDP, HYBRID = {"parallel": "ddp"}, {"parallel": "fsdp"}, {"parallel": "fsdp", "shards": 2}
@@ -78,6 +79,31 @@ def _no_curves(monkeypatch):
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_train_what_one_process_trains(tmp_path, size):
     check(CHOSEN[size], [size], tmp_path)
+
+
+def go_on(folder, what, loop, *, sizes):
+    """Train a stage by these numbers of ranks in turn, each for a third of the steps."""
+    for size, stop_after in zip(sizes, (2, 4, None), strict=True):
+
+        def work(world, stop_after=stop_after):
+            trainer = new_trainer(folder, world=world, loop=loop, stop_after=stop_after, **what)
+            with pytest.raises(Stopped) if stop_after else nullcontext():
+                trainer.run()
+
+        run_ranks(size, work, folder / f"meeting-{stop_after}")
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 4), (4, 2, 1)])
+def test_any_number_of_ranks_goes_on_from_the_checkpoint_of_any_other(tmp_path, sizes):
+    muon = {"stage": "uneven blt", "optimizer": "muon"}
+    sparse = {"stage": "sparse blt", "parts": THAWING, "accumulation": 2}
+    for what, loop in ((muon, FSDP), (sparse, FSDP if sizes[0] == 4 else DDP)):
+        name = what["stage"]
+        new_trainer(tmp_path / "whole" / name, **what).run()
+        go_on(tmp_path / name, what, loop, sizes=sizes)
+        wanted, found = (torch.tensor(losses(tmp_path / folder)) for folder in (f"whole/{name}", name))
+        assert len(found) == 6
+        torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
 
 
 def that_averages_buckets(monkeypatch):

@@ -9,7 +9,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
+from blt.distributed.meeting import agree_on_name
 from blt.errors import ConfigurationError
 
 PATIENCE = timedelta(minutes=10)
@@ -116,11 +119,14 @@ def joined_world(device: torch.device) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
+    shared, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    name = agree_on_name(shared, rank=rank, size=size, timeout=PATIENCE)
+    options = {"store": PrefixStore(name, shared), "rank": rank, "world_size": size, "timeout": PATIENCE}
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", timeout=PATIENCE, device_id=device)
+        dist.init_process_group("nccl", device_id=device, **options)
     else:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo", **options)
     try:
         yield World(rank=dist.get_rank(), size=dist.get_world_size())
     finally:

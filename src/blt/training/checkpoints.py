@@ -292,7 +292,8 @@ def check_moments(
         if not weight.requires_grad and not shapes.keys() & found.keys():
             optional |= shapes.keys()
     surplus, missing = sorted(found.keys() - wanted.keys()), sorted(wanted.keys() - found.keys() - optional)
-    odd = [name for name, shape in found.items() if name in wanted and shape != wanted[name]]
+    # A count of steps has no dimension, or one of size 1 where several ranks have written it.
+    odd = [name for name, shape in found.items() if name in wanted and (shape or (1,)) != (wanted[name] or (1,))]
     if surplus or missing or odd:
         what = (
             f"holds {surplus[0]}" if surplus else f"lacks {missing[0]}" if missing else f"has another shape of {odd[0]}"
@@ -308,6 +309,6 @@ def _restore(optimizers: list[Optimizer], tensors: dict[str, Tensor], *, where: 
     states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
     for name, tensor in tensors.items():
         place, index_of_weight, key = name.split(".", 2)
-        states[int(place)].setdefault(int(index_of_weight), {})[key] = tensor
+        states[int(place)].setdefault(int(index_of_weight), {})[key] = tensor.view(()) if key == "step" else tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -6,7 +6,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -112,9 +112,16 @@ class Trainer:
         if self.config.compile:
             self.parallel.compile()
         with self.monitor.following(self.progress):
-            while self.progress.step < self.config.num_steps:
-                self.step()
-                self.finish_step()
+            try:
+                while self.progress.step < self.config.num_steps:
+                    self.step()
+                    self.finish_step()
+            except BaseException:
+                with suppress(Exception):  # the error that ended the run is the one to show
+                    self.parallel.finish_saving()
+                raise
+            self.parallel.finish_saving()
+            self.world.wait()  # all find the last checkpoint
         return self.progress
 
     def step(self) -> None:
@@ -193,7 +200,6 @@ class Trainer:
         if is_last or is_best or is_stopping or progress.step % config.checkpoint_every == 0:
             self.monitor.saving(progress)
             self.parallel.save(self.checkpoints, self.optimizers, progress, is_best=is_best)
-            self.world.wait()
         if is_stopping and not is_last:
             raise Stopped(f"stopped after step {progress.step:,}, which is saved; run the same command to go on")
 

@@ -23,6 +23,7 @@ from blt.shapes import Tensor
 from blt.training.checkpoints import (
     Checkpoints,
     Progress,
+    moments_of,
     require_finite,
 )
 from blt.training.objectives import Objective
@@ -72,14 +73,16 @@ class Alone:
 
     def save(self, checkpoints: Checkpoints, optimizers: list[Optimizer], progress: Progress, *, is_best: bool) -> None:
         """Write a checkpoint; see `Checkpoints.save`."""
-        if self.world.is_main:
-            checkpoints.save(self.objective.module, optimizers, progress, is_best=is_best)
+        checkpoints.save(self.objective.module, optimizers, progress, is_best=is_best)
 
     def load(
         self, checkpoints: Checkpoints, optimizers: list[Optimizer], *, parts: PartsConfig | None = None
     ) -> Progress:
         """Go back to the last checkpoint; see `Checkpoints.load`."""
         return checkpoints.load(self.objective.module, optimizers, parts=parts)
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is written, where that goes on in the background."""
 
     @contextmanager
     def whole_weights(self, module: nn.Module) -> Iterator[None]:  # noqa: ARG002 (for those that divide them)
@@ -92,6 +95,9 @@ class Replicated(Alone):
 
     def __init__(self, objective: Objective, config: LoopConfig, *, world: World) -> None:
         super().__init__(objective, config, world=world)
+        from blt.training.sharded_checkpoints import Saver  # slow to import
+
+        self.saver = Saver(world)
         self._trained: tuple[str, ...] = ()
         self._tables: list[Tensor] = []
 
@@ -116,6 +122,16 @@ class Replicated(Alone):
         wrapped = self.objective.called
         assert isinstance(wrapped, DistributedDataParallel)
         return nullcontext() if is_last else wrapped.no_sync()
+
+    def save(self, checkpoints: Checkpoints, optimizers: list[Optimizer], progress: Progress, *, is_best: bool) -> None:
+        """Begin to write a checkpoint, of which each rank writes a share."""
+        weights, moments = self.objective.module.state_dict(), moments_of(optimizers)
+        require_finite(weights | moments, step=progress.step)
+        self.saver.save(checkpoints, weights, moments, progress, is_best=is_best)
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self.saver.finish()
 
     def sum_gradients(self) -> None:
         """Add up sparse gradients, which hold other rows on each rank."""

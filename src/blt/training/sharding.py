@@ -13,7 +13,6 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from blt.checkpoint import beside
 from blt.distributed import SHARD, World, new_mesh
 from blt.model.cross_attention import CrossAttention
 from blt.model.hash_embedding import HashEmbedding
@@ -30,7 +29,7 @@ from blt.training.objectives import Objective
 from blt.training.parallelize import Alone, layers_of, matmul_dtype
 from blt.training.parts import PartsConfig
 from blt.training.recipe import LoopConfig
-from blt.training.sharded_checkpoints import read_parts, write_parts
+from blt.training.sharded_checkpoints import Saver, read_parts
 from blt.training.table_shards import TableShard
 
 
@@ -51,6 +50,7 @@ class Sharded(Alone):
         if config.compile:  # within the layers, since gathering breaks a graph
             for layer in layers_of(objective.module):
                 layer.compile(dynamic=False)
+        self.saver = Saver(world)
         self.tables = _divide_tables(objective.module, self.mesh)
         dtype = matmul_dtype(config, device)
         policy = MixedPrecisionPolicy(cast_forward_inputs=False)  # the residual stream keeps full precision
@@ -107,18 +107,14 @@ class Sharded(Alone):
         self._require_finite(self.weights(), step=step)
 
     def save(self, checkpoints: Checkpoints, optimizers: list[Optimizer], progress: Progress, *, is_best: bool) -> None:
-        """Write a checkpoint, each rank its parts."""
+        """Begin to write a checkpoint, each rank its parts."""
         weights, moments = self.weights(), self.moments(optimizers)
         self._require_finite(weights | moments, step=progress.step)
+        self.saver.save(checkpoints, weights, moments, progress, is_best=is_best)
 
-        def fill(folder: Path) -> None:
-            self.world.wait()  # the folder is there
-            write_parts(folder, weights, moments, is_main=self.world.is_main)
-
-        if self.world.is_main:
-            checkpoints.write(fill, progress, is_best=is_best)
-        else:
-            fill(beside(checkpoints.folder_of(progress), "saving"))
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self.saver.finish()
 
     def load(
         self, checkpoints: Checkpoints, optimizers: list[Optimizer], *, parts: PartsConfig | None = None
