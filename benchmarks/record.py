@@ -39,7 +39,7 @@ def command() -> str:
 
 
 def circumstances(device: str) -> dict[str, Any]:
-    """Return everything about the machine and the code that a figure may hang on."""
+    """Return everything about the machine and the code that a figure may depend on."""
     return {
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

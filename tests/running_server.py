@@ -14,6 +14,7 @@ import torch
 
 from blt.api import ByteLM
 from blt.codec import encode
+from blt.decoder import kernels
 from blt.generation import Sampler
 from blt.serving import ServingConfig, create_app
 from blt.serving.server import server_of
@@ -45,6 +46,7 @@ class Running:
         asyncio.run(self.server.serve(sockets=[self._socket]))
 
     def start(self):
+        kernels()  # compiled before the first request, whose client may not wait so long
         self._thread.start()
         until(lambda: self.server.started)
 

@@ -67,14 +67,14 @@ def check_causality(
     edited_ids, edited_entropies = byte_ids.clone(), entropies.clone()
     edited_ids[:, position], edited_entropies[:, position:] = byte_id, entropy
     before, after = divide(byte_ids, entropies), divide(edited_ids, edited_entropies)
-    assert torch.equal(before[:, :position], after[:, :position]), f"an end before {position} hangs on byte {position}"
+    assert torch.equal(before[:, :position], after[:, :position]), f"an end before it depends on byte {position}"
 
 
 def check_packing(divide: Divide, documents: Sequence[tuple[Int[Tensor, " T"], Float[Tensor, " T"]]]) -> None:
     """Documents in one row are patched as if each were alone."""
     alone = [divide(ids[None], entropies[None]) for ids, entropies in documents]
     ids, entropies = (torch.cat(parts)[None] for parts in zip(*documents, strict=True))
-    assert torch.equal(divide(ids, entropies), torch.cat(alone, dim=1)), "a document's patches hang on its neighbours"
+    assert torch.equal(divide(ids, entropies), torch.cat(alone, dim=1)), "a document's patches depend on its neighbours"
 
 
 def check_max_length(ends: Bool[Tensor, "B T"], *, max_length: int) -> None:

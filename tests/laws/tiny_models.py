@@ -108,7 +108,7 @@ def packed_row(*documents: bytes, eos: bool = True) -> Int[Tensor, "1 T"]:
 
 
 def cut_documents(row: Int[Tensor, "1 T"]) -> list[slice]:
-    """Say which part of a row each document is; what stands before the first BOS is one too."""
+    """Return which part of a row each document is; what stands before the first BOS is one too."""
     starts = sorted({0, *(row[0] == BOS_ID).nonzero()[:, 0].tolist()})
     return [slice(start, stop) for start, stop in pairwise([*starts, row.shape[1]])]
 

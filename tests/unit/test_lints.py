@@ -27,12 +27,11 @@ def test_the_lints_find_what_they_are_for(code, rule):
     assert f" {rule} " in done.stdout
 
 
-PACKAGES = (
-    "checkpoint cli configuration data decoder entropy evaluation generation inspection interop lm patching training"
-)
+FILES = sorted((ROOT / "src" / "blt").rglob("*.py"))
+BEING_REWRITTEN = ("patch_memory.py",)
 NOT_VERBS = ("Give", "Gives", "Let", "Lets", "Say", "Says", "Take note", "Tell", "Tells")
 """No docstring begins so: its first word is what is returned or done ("Return", "Run", "Whether")."""
-NOT_WORDS = ("foresee", "foresaw", "products of matrices", "lead-in", "led in", "so many bytes")
+NOT_WORDS = ("foresee", "foresaw", "products of matrices", "lead-in", "led in", "so many", "hang on", "hangs on")
 """The field has other words for these: predict, matmul, context, a number by its name."""
 
 
@@ -46,11 +45,10 @@ def faults_of_docstrings(code):
     return faults
 
 
-@pytest.mark.parametrize("package", PACKAGES.split())
-def test_docstrings_begin_with_what_is_returned_or_done_in_the_words_of_the_field(package):
-    files = {path: faults_of_docstrings(path.read_text()) for path in (ROOT / "src" / "blt" / package).rglob("*.py")}
-    assert files
-    assert {path.name: faults for path, faults in files.items() if faults and path.name != "engine.py"} == {}
+def test_docstrings_begin_with_what_is_returned_or_done_in_the_words_of_the_field():
+    found = {path: faults_of_docstrings(path.read_text()) for path in FILES if path.name not in BEING_REWRITTEN}
+    assert len(found) > 200
+    assert {str(path): faults for path, faults in found.items() if faults} == {}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The format of a compressed file: everything that decoding hangs on, named and checked before it is used.
+"""The format of a compressed file: everything that decoding depends on, named and checked before it is used.
 
     magic 4 · version 1 · flags 1 · length of the header 4 · header · CRC-32 of all before 4 · blocks
 
@@ -24,7 +24,7 @@ _STORED, _DOCUMENTS, _LEARNS = 1, 2, 4
 _MAX_ROWS = 1024
 _MAX_THREADS = 1024
 MAX_BLOCK = 1 << 17
-"""Most symbols of a block. Some bytes can stand for any number of symbols, so what decoding takes hangs on this."""
+"""Most symbols of a block. A few bytes can encode any number of symbols, so this bounds the cost of decoding."""
 _MAX_DIGITS = 10
 """Most bytes of a number in LEB128: 70 bits."""
 
@@ -47,7 +47,7 @@ class ModelPart:
     """Of the weights, 8 bytes."""
     dtype: str
     threads: int
-    """0: the native decoder, portably; else PyTorch on so many threads."""
+    """0: the native decoder, portably; else PyTorch on this number of threads."""
     context: int
     rows: int
     threshold: float

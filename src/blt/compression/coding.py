@@ -159,7 +159,7 @@ class _Predictor:
         return ids
 
     def read(self, ids: NDArray[np.int64], active: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Let rows read ids; return the model's frequencies of the symbol after each, `N M S`."""
+        """Read ids in some rows; return the model's frequencies of the symbol after each, `N M S`."""
         logits = self._session.read(
             torch.from_numpy(np.ascontiguousarray(ids)).to(self._session.lm.device), self._rows[active]
         )
@@ -172,7 +172,7 @@ class _Predictor:
         return found if self._mixer is None else self._mixer.mix(found, active)
 
     def learn(self, symbols: NDArray[np.int64], active: NDArray[np.int64]) -> None:
-        """Take note of symbols, once they are coded."""
+        """Update the mixer with symbols, once they are coded."""
         if self._mixer is not None:
             self._mixer.update(symbols, active)
 

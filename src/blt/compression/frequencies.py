@@ -1,8 +1,8 @@
 """Logits → whole-number frequencies that a coder divides its range by, by whole-number arithmetic alone.
 
-A coder hangs on the last bit of what it is told. So the logits, as soon as they are there, become whole numbers: their
-distance from the largest in 1/1024 nat, then e^−x from two tables that decimal arithmetic rounds correctly, then
-shares of 2^24. No float is added up anywhere, so equal logits give equal frequencies on every machine.
+A coder depends on the last bit of its frequencies. So the logits become whole numbers at once: their distance from the
+largest in 1/1024 nat, then e^−x from two tables that decimal arithmetic rounds correctly, then shares of 2^24. No
+float is added up anywhere, so equal logits give equal frequencies on every machine.
 """
 
 from decimal import Decimal

@@ -16,7 +16,7 @@ ORDERS = (2, 3, 4, 6, 9)
 """Symbols of a context, for each expert beside the model."""
 
 _SLOTS = 1 << 16
-_PRIOR = 4  # one count weighs as much as so many times the model
+_PRIOR = 4  # one count weighs as much as this many times the model
 _UNIT = 1 << 16  # of weights
 _LEAST_WEIGHT = 1 << 6
 _RATE = 7  # a row moves a weight by 2^-7 of the way
@@ -55,7 +55,7 @@ class ContextMixer:
         return shares((self._experts * weights).sum(0) >> 10)
 
     def update(self, symbols: NDArray[np.int64], active: NDArray[np.int64]) -> None:
-        """Take note of the symbols that came."""
+        """Move the weights towards the experts that predicted the symbols well."""
         weights = self._weights[self._sets].T  # K+1 N
         parts = self._experts[:, np.arange(len(symbols)), symbols] * weights + 1
         moved = (parts * _UNIT // parts.sum(0) - weights) >> _RATE

@@ -218,7 +218,7 @@ def _threshold(lm: LanguageModel, added: float) -> float:
 
 @contextmanager
 def _threshold_set(lm: LanguageModel, threshold: float) -> Iterator[None]:
-    """Let the patch rule have another threshold for a while; NaN: its own."""
+    """Set the patch rule's threshold within the context; NaN: its own."""
     own = lm.patch_rule
     if not math.isnan(threshold):
         if not hasattr(own, "threshold"):

@@ -211,7 +211,7 @@ def serves(blt: BLT, entropy_model: EntropyModel | None) -> bool:
 
 
 def reading_rate(num_bytes: int, *, num_threads: int) -> float:
-    """Measure the bytes per second that can be read of so many, again and again; the native decoder must be there."""
+    """Measure the bytes per second of reading a buffer of `num_bytes` again and again; needs the native decoder."""
     return _measured("blt_reading_rate", num_bytes, num_threads)
 
 

@@ -29,7 +29,7 @@ from blt.lm import DecodingSession, fingerprint
 STREAMS = 32
 """Streams that are coded at once."""
 LEAST_SYMBOLS = 8192
-"""About the fewest symbols of a stream, where there are so many; a stream costs about 8 bytes beside its symbols."""
+"""About the fewest symbols of a stream, where the text has as many; a stream costs about 8 bytes beside its symbols."""
 MOST_SYMBOLS = 1 << 16
 """About the most symbols of a stream of more than one document."""
 
@@ -204,7 +204,7 @@ def _compare(texts: Sequence[Symbols], found: Sequence[Symbols], *, first: int) 
         place = int(differs[0])
         raise CertificationError(
             f"decoding gave other bytes than the text: the first is number {first + place:,}, {int(got[place])} where "
-            f"the text has {int(wanted[place])}; the model's figures hang on more than the bytes before, or differ "
+            f"the text has {int(wanted[place])}; the model's figures depend on more than the bytes before, or differ "
             "from one reading to the next, so its bits per byte are not to be trusted"
         )
 

@@ -17,13 +17,13 @@ from blt.lm import DecodingSession, LanguageModel
 from blt.shapes import Int, Tensor
 
 BYTES_PER_STEP = 16
-"""A step within the native decoder writes about so many bytes of all requests together, and at least one of each.
+"""About how many bytes a step of the native decoder writes, of all requests together; at least one of each.
 
 Enough for the host's time per step to be small beside it, and few enough for requests to join and leave at once."""
 
 
 def bytes_per_step(num_rows: int) -> int:
-    """Return how many bytes the native decoder writes of each of so many rows per step, at most."""
+    """Return how many bytes of each of `num_rows` rows the native decoder writes per step, at most."""
     return max(1, BYTES_PER_STEP // num_rows)
 
 
@@ -38,7 +38,7 @@ class Engine:
     Args:
         lm: the model; its weights and its patch rule must stay the same while the engine lives.
         drafter: what drafts bytes; None for one byte per step.
-        prompt_bytes_per_step: a step reads at most so many bytes of new prompts, so that a long one does not keep the
+        prompt_bytes_per_step: most bytes of new prompts that a step reads, so that a long one does not keep the
             other requests waiting; where PyTorch decodes, one whole prompt. None: `add` reads all prompts at once.
 
     Raises:
@@ -67,7 +67,7 @@ class Engine:
         return len(self._running) + len(self._prompts)
 
     def add(self, requests: Sequence[Request]) -> None:
-        """Let requests join; their prompts are read in one parallel pass, or in slices by the steps to come."""
+        """Add requests; their prompts are read in one parallel pass, or in slices by the steps to come."""
         new = [request for request in requests if request.stopped_by is None]
         if not new:
             return
@@ -80,7 +80,7 @@ class Engine:
             self._running[row] = _Running(request, scores, native_row=self._native_row(request, row, scores))
 
     def remove(self, request: Request) -> None:
-        """Let a request leave before it is over; one that has left already is none of the engine's."""
+        """Remove a request before it is over; does nothing if it has left already."""
         for row, running in list(self._running.items()):
             if running.request is request:
                 self._leave(row)
@@ -157,7 +157,7 @@ class Engine:
         return None if sampling is None else GenerationRow(row, logits, sampling, max_draft=max_draft)
 
     def _generate_natively(self, running: "Sequence[_Running]") -> None:
-        """Let the native decoder continue requests."""
+        """Continue requests in the native decoder."""
         rows = [one.native_row for one in running if one.native_row is not None]
         if not rows:
             return
@@ -214,7 +214,7 @@ class _Prompt:
         return self._num_read == len(self.ids)
 
     def next_part(self, length: int) -> Int[Tensor, " t"]:
-        """Return the next ids, so many at most, as read."""
+        """Return the next ids, at most `length`, and count them as read."""
         part = self.ids[self._num_read : self._num_read + length]
         self._num_read += len(part)
         return part
@@ -240,7 +240,7 @@ class _Running:
             self.chosen, self._logits = self._choose(self._logits), None
 
     def check(self, drafted: Sequence[int], logits: npt.NDArray[np.float32]) -> int:
-        """Choose one byte after another while they are what was drafted; say how many were read in vain.
+        """Choose one byte after another while they are what was drafted; return how many drafts were wrong.
 
         Args:
             drafted: the bytes that were read after the one that was chosen, those of no other row.

@@ -106,7 +106,7 @@ def quantize_weights_(module: nn.Module, *, stored_as: WeightType) -> None:
 
 
 def requantize_weights_(module: nn.Module, *, stored_as: WeightType | None) -> None:
-    """Let every linear layer within be stored in some way, in place.
+    """Store the weights of every linear layer within as `stored_as`, in place.
 
     Args:
         module: its embeddings and norms stay as they are.

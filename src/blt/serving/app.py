@@ -8,7 +8,7 @@
 | `POST /tokenize`, `POST /detokenize`, `GET /tokenizer_info` | text ⇄ ids, as lm-eval's remote tokenizer reads them |
 | `GET /api/model`, `POST /api/patch`, `POST /api/alternatives` | what the page asks (`texts.py`) |
 | `GET /`, `GET /page/NAME` | the page, whose files are `blt.inspection`'s |
-| `GET /health`, `GET /metrics`, `GET /openapi.json` | for those who run the server |
+| `GET /health`, `GET /metrics`, `GET /openapi.json` | for the operator of the server |
 """
 
 import time
@@ -230,11 +230,11 @@ def _file(name: str) -> Response:
 
 
 def _add_operation(app: FastAPI, state: State) -> None:
-    """Add what those ask who run the server."""
+    """Add the paths for the operator of the server: health and metrics."""
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Tell that the server answers."""
+        """Return that the server answers."""
         if not state.worker.is_alive:
             raise APIError("the worker has ended; start the server again", status=503, code="worker_ended")
         return {"status": "ok"}

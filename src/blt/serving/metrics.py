@@ -89,7 +89,7 @@ class Histogram(Metric):
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Take note of a value."""
+        """Count a value in its bucket."""
         with self._lock:
             self._counts[sum(value > bound for bound in _SECONDS)] += 1
             self._sum += value

@@ -138,7 +138,7 @@ class SamplingFields(_Strict):
     max_tokens: Count | None = Field(default=None, description="Bytes to write at most; 300 if not given.")
     temperature: float | None = Field(default=None, ge=0, description="1 if not given; 0 is greedy.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Among the likeliest bytes of this total.")
-    top_k: int | None = Field(default=None, ge=1, le=257, description="Among so many bytes.")
+    top_k: int | None = Field(default=None, ge=1, le=257, description="Choose among the k likeliest bytes.")
     min_p: float | None = Field(default=None, ge=0, le=1, description="Least share of the likeliest's probability.")
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES, description="Choices; number i has the seed + i.")
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1, description="Equal seeds give equal texts.")
@@ -225,10 +225,10 @@ class CompletionRequest(SamplingFields):
     prompt: Prompts = Field(description="A text, texts, ids, or lists of ids; byte b has the id b + 4.")
     echo: bool | None = Field(default=None, description="Begin with the prompt.")
     logprobs: int | None = Field(
-        default=None, ge=0, le=257, description="Tell each byte's log-probability, and the so many likeliest."
+        default=None, ge=0, le=257, description="Return each byte's log-probability, and those of the n likeliest."
     )
     best_of: int | None = Field(
-        default=None, ge=1, le=MAX_CHOICES, description="Write so many, answer the n likeliest per byte."
+        default=None, ge=1, le=MAX_CHOICES, description="Write this many, answer the n likeliest per byte."
     )
 
 
@@ -278,7 +278,7 @@ class ChatRequest(SamplingFields):
     messages: list[Message] = Field(min_length=1, max_length=1000)
     max_completion_tokens: Count | None = Field(default=None, description="The same as max_tokens.")
     logprobs: bool | None = Field(default=None, description="Tell each byte's log-probability.")
-    top_logprobs: int | None = Field(default=None, ge=0, le=257, description="And the so many likeliest.")
+    top_logprobs: int | None = Field(default=None, ge=0, le=257, description="And those of the n likeliest bytes.")
 
 
 class TokenizeRequest(_Strict):
@@ -325,7 +325,7 @@ class TextFields(_Strict):
 class PatchRequest(TextFields):
     """Show how a text falls into patches."""
 
-    alternatives: int = Field(default=0, ge=0, le=257, description="The so many likeliest in place of each byte.")
+    alternatives: int = Field(default=0, ge=0, le=257, description="The n likeliest in place of each byte.")
 
 
 class AlternativesRequest(TextFields):

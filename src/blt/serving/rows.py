@@ -93,7 +93,7 @@ class Answer:
         return all(row.finish is not None for row in self.rows)
 
     def wake(self) -> None:
-        """Let `changes` or `whole` go on."""
+        """Wake `changes` and `whole`, which wait for something new."""
         self._changed.set()
         if self.is_over:
             self._over.set()

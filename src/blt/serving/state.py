@@ -46,7 +46,7 @@ class State:
         }
 
     async def submitted(self, plan: Plan, *, is_streamed: bool) -> Answer:
-        """Let a plan's texts be continued; `worker.release` must follow.
+        """Submit a plan's texts to the worker; `worker.release` must follow.
 
         Raises:
             APIError: there is no room for them.

@@ -29,7 +29,7 @@ def name_of_id(index: int) -> str:
 
 
 class TextOffsets:
-    """Tells for each byte where its character begins in the text that is shown, in characters."""
+    """Computes for each byte where its character begins in the text that is shown, in characters."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

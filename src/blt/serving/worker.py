@@ -95,7 +95,7 @@ class Worker:
     # ------------------------------------------------------------------------------------------- for the event loop
 
     def submit(self, answer: Answer) -> None:
-        """Let the rows of an answer be continued; `release` must follow.
+        """Queue the rows of an answer; `release` must follow.
 
         Raises:
             APIError: there is no room for them, now (429) or ever (400).
@@ -197,7 +197,7 @@ class Worker:
             return
 
     def _fill_rows(self) -> None:
-        """Let rows join while there is room."""
+        """Add waiting rows to the engines while there is room."""
         over = []
         while self._waiting and len(self._rows) < self.config.max_rows:
             row = self._waiting.popleft()
@@ -227,7 +227,7 @@ class Worker:
             del self._engines[factor]
 
     def _step(self) -> None:
-        """Let every engine write on, and pass on what has come."""
+        """Run a step of every engine, and pass on the new bytes."""
         start = time.perf_counter()
         for factor, engine in list(self._engines.items()):
             if not engine.num_running:

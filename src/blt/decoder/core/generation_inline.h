@@ -55,7 +55,7 @@ inline void Decoder::draft_ahead(std::vector<GenerationRow *> &rows, int64_t max
     }
 }
 
-// Chooses one byte after another while they are what was drafted; returns how many were read in vain.
+// Chooses one byte after another while they are what was drafted; returns how many drafts were wrong.
 inline int64_t Decoder::verify_drafts(GenerationRow &one, const float *logits) {
     const std::vector<int64_t> &read = row(one.row).pending;
     const int64_t vocabulary = model_.vocabulary(), num_drafts = int64_t(read.size()) - 1;

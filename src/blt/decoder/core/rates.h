@@ -17,7 +17,7 @@ inline double best_seconds(ThreadPool &pool, int tries, Run &&run) {
     return best;
 }
 
-// Bytes per second of reading so many again and again, each thread its own part.
+// Bytes per second of reading a buffer again and again, each thread its own part.
 inline double reading_rate(ThreadPool &pool, int64_t bytes) {
     const int64_t vectors = bytes / int64_t(sizeof(Words)) / pool.num_threads() / 4 * 4;
     if (vectors < 4) return 0;

@@ -10,8 +10,8 @@ namespace blt {
 
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
-// The numerators of a softmax take the scores' place (a whole number of vectors; −∞ where nothing may be seen): e to the
-// power of each less the largest. Returns their sum, the denominator.
+// The numerators of a softmax take the scores' place: e to the power of each less the largest. Returns their sum, the
+// denominator. Scores are a whole number of vectors, −∞ where nothing may be seen.
 inline float exponentials_inplace(float *scores, int64_t padded) {
     Floats most = load(scores), total{};
     for (int64_t at = LANES; at < padded; at += LANES) {
