@@ -1,8 +1,9 @@
-"""Several ranks in forked processes, each with gloo, for tests that compare them; forking saves the imports."""
+"""Several ranks with gloo, for tests that compare them: forked, which saves the imports, or in new processes."""
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -37,6 +38,26 @@ def run_ranks(size: int, work: Callable[[World], None], folder: Path) -> None:
     assert not said, said
     assert not hung, f"{len(hung)} ranks hang"
     assert [process.exitcode for process in processes] == [0] * size
+
+
+@contextmanager
+def environments(size: int) -> Iterator[list[dict[str, str]]]:
+    """Yield the environment of each rank's process, as torchrun sets it.
+
+    As torchrun's agent does, this process serves the store where the ranks meet, on a port that the system chose as it
+    was bound: no other process can take it in between.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = os.environ | {
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    yield [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
 
 
 def _run(rank: int, size: int, work: Callable[[World], None], folder: Path) -> None:

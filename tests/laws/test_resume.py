@@ -1,7 +1,5 @@
 """Law 5: stop → resume gives the same losses, bit for bit; parts of a batch, and ranks, give them within tolerance."""
 
-import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +15,7 @@ from blt.ops import only_references
 from blt.ops.native.build import load
 from blt.training import Stopped, checkpoints, monitor
 from blt.training.checkpoints import Checkpoints
+from ranks import environments
 from tiny_training import write_recipe
 
 
@@ -162,27 +161,24 @@ def test_progress_counts_bytes_and_not_ends_of_documents(tmp_path):
     assert Checkpoints(tmp_path / "checkpoints").progress() == progress
 
 
-def start_rank(recipe, *, rank, size, port, overrides):
-    """Start one process as torchrun does."""
-    environment = os.environ | {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-    }
+def start_ranks(recipe, *, size, overrides):
+    """Train in processes as torchrun starts them, to their end."""
     command = [sys.executable, "-m", "blt", "train", str(recipe), *overrides]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with environments(size) as of_ranks:
+        ranks = [
+            subprocess.Popen(command, env=one, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for one in of_ranks
+        ]
+        try:
+            for process in ranks:
+                _, said = process.communicate()
+                assert process.returncode == 0, said
+        finally:
+            for process in ranks:
+                process.kill()
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
+@pytest.mark.timeout(600)  # two runs of whole commands, on machines that may be shared
 @pytest.mark.parametrize(("parallel", "sparse"), [("ddp", "true"), ("fsdp", "false")])
 def test_two_ranks_train_what_one_trains(tmp_path, parallel, sparse):
     recipe = write_recipe(tmp_path)
@@ -190,14 +186,7 @@ def test_two_ranks_train_what_one_trains(tmp_path, parallel, sparse):
     overrides += ["--blt.sparse_ngrams", sparse]
     overrides += ["--entropy.loop.parallel", parallel, "--blt.loop.parallel", parallel]
     for size in (1, 2):
-        port = free_port()
-        ranks = [
-            start_rank(recipe, rank=rank, size=size, port=port, overrides=[*overrides, "--out", f"{tmp_path}/{size}"])
-            for rank in range(size)
-        ]
-        for process in ranks:
-            _, said = process.communicate(timeout=200)
-            assert process.returncode == 0, said
+        start_ranks(recipe, size=size, overrides=[*overrides, "--out", f"{tmp_path}/{size}"])
     for name in ("entropy", "blt"):
         wanted, found = losses(tmp_path / "1" / name), losses(tmp_path / "2" / name)
         torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-4, atol=1e-4)

@@ -20,7 +20,7 @@ import readme
 import records
 import reference
 
-DIALECT = re.compile(r"\b(foresee\w*|think\w*|thought|river|banks|nowhere)\b", flags=re.IGNORECASE)
+DIALECT = re.compile(r"\b(foresee\w*|think\w*|thought|river|banks|bricks?|nowhere)\b", flags=re.IGNORECASE)
 SOURCE = ROOT / "src" / "blt"
 
 

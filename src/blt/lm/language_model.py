@@ -105,7 +105,7 @@ class LanguageModel(nn.Module):
 
         Args:
             blt: the model proper.
-            patch_rule: where patches end; it may be changed at any time.
+            patch_rule: where patches end; it may be replaced, but not while a session or an engine uses the model.
             entropy_model: frozen; needed by rules that look at entropies.
             card: text of the model card, Markdown.
 

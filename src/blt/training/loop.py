@@ -247,7 +247,8 @@ _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 def keep_freed_memory() -> None:
     """Make the C library reuse large blocks that are freed, instead of mapping new ones in every optimiser step.
 
-    Each new page costs a fault. Only glibc has these settings; elsewhere nothing changes.
+    Each new page costs a fault. The settings hold for the whole process, for good; only glibc has them, and elsewhere
+    nothing changes.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

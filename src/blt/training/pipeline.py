@@ -57,6 +57,8 @@ class Patching:
 def run_recipe(recipe: Recipe) -> Path:
     """Run all stages of a recipe that are not done yet.
 
+    The process's allocator keeps freed memory from then on (`keep_freed_memory`).
+
     Returns:
         The model folder.
 
