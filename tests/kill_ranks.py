@@ -33,7 +33,7 @@ from blt.training.monitor import read_metrics
 from tiny_training import write_recipe
 
 RANKS = 2
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 400.0
 MOMENTS = ("save", "step", "any")
 
 
@@ -66,7 +66,7 @@ def start(recipe: Path, out: Path, *, changed: dict[str, str], restarts: int) ->
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
     command += ["--max-restarts", str(restarts), "--monitor-interval", "0.1", "-m", "blt", "train", str(recipe)]
     command += ["--out", str(out), *(part for name, value in changed.items() for part in (f"--{name}", value))]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     with out.with_suffix(".log").open("w") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True)
 
@@ -154,7 +154,7 @@ def walk(root: Path, *, kills: int, seed: int, parallel: str = "fsdp", steps_per
         assert status == 0, killed.with_suffix(".log").read_text()[-5000:]
     finally:
         for process in workers(run.pid).values():
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, signal.SIGABRT)  # the log then shows where it was
         run.kill()
     compare(whole, killed, done)
     return done

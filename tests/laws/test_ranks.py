@@ -18,7 +18,7 @@ import pytest
 import torch
 from checks_training import THAWING, losses, new_trainer
 
-from blt.training import Stopped, monitor, parallelize, sharding, table_shards
+from blt.training import Stopped, loop, monitor, parallelize, sharding, table_shards
 from ranks import run_ranks
 
 DDP, FSDP, HYBRID = {"parallel": "ddp"}, {"parallel": "fsdp"}, {"parallel": "fsdp", "shards": 2}
@@ -58,8 +58,8 @@ def check(configurations, sizes, root):
 
         def work(world):
             for name, (what, way) in configurations.items():
-                loop = way | {"checkpoint_every": 100}
-                new_trainer(root / name / str(world.size), world=world, loop=loop, **what).run()
+                fields = way | {"checkpoint_every": 100}
+                new_trainer(root / name / str(world.size), world=world, loop=fields, **what).run()
 
         run_ranks(size, work, root / f"meeting-{size}")
     differing = []
@@ -81,12 +81,12 @@ def test_ranks_train_what_one_process_trains(tmp_path, size):
     check(CHOSEN[size], [size], tmp_path)
 
 
-def go_on(folder, what, loop, *, sizes):
+def go_on(folder, what, way, *, sizes):
     """Train a stage by these numbers of ranks in turn, each for a third of the steps."""
     for size, stop_after in zip(sizes, (2, 4, None), strict=True):
 
         def work(world, stop_after=stop_after):
-            trainer = new_trainer(folder, world=world, loop=loop, stop_after=stop_after, **what)
+            trainer = new_trainer(folder, world=world, loop=way, stop_after=stop_after, **what)
             with pytest.raises(Stopped) if stop_after else nullcontext():
                 trainer.run()
 
@@ -97,10 +97,10 @@ def go_on(folder, what, loop, *, sizes):
 def test_any_number_of_ranks_goes_on_from_the_checkpoint_of_any_other(tmp_path, sizes):
     muon = {"stage": "uneven blt", "optimizer": "muon"}
     sparse = {"stage": "sparse blt", "parts": THAWING, "accumulation": 2}
-    for what, loop in ((muon, FSDP), (sparse, FSDP if sizes[0] == 4 else DDP)):
+    for what, way in ((muon, FSDP), (sparse, FSDP if sizes[0] == 4 else DDP)):
         name = what["stage"]
         new_trainer(tmp_path / "whole" / name, **what).run()
-        go_on(tmp_path / name, what, loop, sizes=sizes)
+        go_on(tmp_path / name, what, way, sizes=sizes)
         wanted, found = (torch.tensor(losses(tmp_path / folder)) for folder in (f"whole/{name}", name))
         assert len(found) == 6
         torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
@@ -140,9 +140,15 @@ def that_does_not_notice_a_thaw(monkeypatch):
     return "ddp sparse thawing muon"
 
 
+def that_gives_a_row_twice(monkeypatch):
+    monkeypatch.setattr(loop, "share_out", lambda costs, **others: [[0, 1], [1, 2]])
+    return "ddp"
+
+
 @pytest.mark.parametrize(
     "flaw",
     [
+        that_gives_a_row_twice,
         that_averages_buckets,
         that_averages_shards,
         that_forgets_sparse_rows,

@@ -89,7 +89,7 @@ class EntropyWriter:
         self._unfinished = unfinished_path(path)
         if not self._unfinished.exists() or self._unfinished.stat().st_size != 4 * num_ids:
             _lay_out(self._unfinished, num_ids)
-        self._values: NDArray[np.float32] = np.memmap(self._unfinished, np.float32, mode="r+", shape=(num_ids,))
+        self._values: NDArray[np.float32] = np.memmap(self._unfinished, np.float32, mode="r", shape=(num_ids,))
 
     @property
     def num_ids(self) -> int:
@@ -119,7 +119,10 @@ class EntropyWriter:
             raise IndexError(f"{len(values)} entropies from {first_id} on reach outside the {self.num_ids} ids")
         if not np.isfinite(values).all():
             raise DataError(f"an entropy between ids {first_id} and {first_id + len(values)} is not finite")
-        self._values[first_id : first_id + len(values)] = values
+        # Not through the map: several machines that write into one page would each write back all of it.
+        with named_failures(self._path), self._unfinished.open("r+b", buffering=0) as file:
+            file.seek(4 * first_id)
+            file.write(np.ascontiguousarray(values, dtype=np.float32).tobytes())
 
     def finish(self) -> EntropyStore:
         """Make the values durable and give the file its final name.
@@ -131,15 +134,14 @@ class EntropyWriter:
         if missing:
             raise DataError(f"{self._path}: {missing} of {self.num_ids} entropies are missing; write them first")
         self.close()
-        sync(self._unfinished)
         self._unfinished.replace(self._path)
         sync(self._path.parent)
         return EntropyStore(np.memmap(self._path, dtype=np.float32, mode="r", shape=(self.num_ids,)))
 
     def close(self) -> None:
-        """Hand what was written to the operating system; a later `EntropyStore.create` goes on from there."""
-        if isinstance(self._values, np.memmap):
-            self._values.flush()
+        """Make what was written durable; a later `EntropyStore.create` goes on from there."""
+        if self._unfinished.exists():
+            sync(self._unfinished)
 
     def __enter__(self) -> "EntropyWriter":
         return self

@@ -3,6 +3,8 @@
 No state is kept that a resumed run would need: `Windows.batch(step)` gives the same batch at any time, in any process.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,14 +66,17 @@ class Windows:
         check(step >= 0 and rows >= 1, f"expected step of 0 or more and rows of 1 or more, got {step} and {rows}")
         check(0 <= rank < world_size, f"rank: expected 0 to {world_size - 1}, got {rank}")
         first = (step * world_size + rank) * rows
-        numbers = range(first, first + rows)
+        return self.rows(range(first, first + rows))
+
+    def rows(self, numbers: Sequence[int]) -> Batch:
+        """Return the windows with these running numbers, over all epochs; step s has those from s × batch size on."""
         starts = [self.start_of(number) for number in numbers]
         ids = torch.from_numpy(np.stack([self._ids(start) for start in starts]))  # B T+1
-        lengths = torch.full((rows,), self._shards.num_ids) if self._is_short else None
+        lengths = torch.full((len(numbers),), self._shards.num_ids) if self._is_short else None
         entropies = None
         if self._entropies is not None:
             entropies = torch.from_numpy(np.stack([self._entropies_from(start) for start in starts]))  # B T
-        return Batch.of(ids, lengths=lengths, numbers=torch.tensor(numbers), entropies=entropies)
+        return Batch.of(ids, lengths=lengths, numbers=torch.tensor(list(numbers)), entropies=entropies)
 
     def start_of(self, number: int) -> int:
         """Return where in the id stream the window with this running number starts, over all epochs."""

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,6 +48,15 @@ class World:
         totals = torch.tensor(values, dtype=torch.float64, device=_device_of_messages())
         dist.all_reduce(totals)
         return totals.tolist()
+
+    def gather(self, values: Sequence[float]) -> list[float]:
+        """Return the numbers of all processes, as many from each, in the order of the ranks."""
+        if self.size == 1:
+            return list(values)
+        own = torch.tensor(values, dtype=torch.float64, device=_device_of_messages())
+        gathered = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(gathered, own)
+        return torch.cat(gathered).tolist()
 
     def from_main(self, value: float) -> float:
         """Return the main process's number, in all processes."""

@@ -20,6 +20,7 @@ from blt.data import Batch, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
 from blt.loss import NOT_PREDICTED
+from blt.training.balance import share_out
 from blt.training.checkpoints import Checkpoints, Progress
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective
@@ -154,6 +155,8 @@ class Trainer:
         """Leave the gradients of one step's mean loss in the weights, over all parts and ranks."""
         world, rows, parallel = self.world, self.config.batch_size // self.world.size, self.parallel
         batch = self.windows.batch(self.progress.step, rows=rows, rank=world.rank, world_size=world.size)
+        if self.config.balance and world.size > 1:
+            batch = self.balanced(batch)
         counts = (int((batch.targets != NOT_PREDICTED).sum()), int((batch.targets >= BYTE_OFFSET).sum()))
         num_targets, num_bytes = (int(count) for count in world.sums(*counts))
         num_targets = max(1, num_targets)
@@ -168,6 +171,15 @@ class Trainer:
             nats += loss.item()
         parallel.sum_gradients()
         return StepSum(nats=world.sum(nats), num_targets=num_targets, num_bytes=num_bytes)
+
+    def balanced(self, batch: Batch) -> Batch:
+        """Exchange this rank's rows of a step for others of the step, so that all ranks have about the same work."""
+        if (costs := self.objective.costs(batch)) is None:
+            return batch
+        parts = self.config.accumulation if len(costs) % self.config.accumulation == 0 else 1
+        shares = share_out(self.world.gather(costs), ranks=self.world.size, parts=parts)
+        first = self.progress.step * len(costs) * self.world.size
+        return self.windows.rows([first + row for row in shares[self.world.rank]])
 
     def finish_step(self) -> None:
         """Validate and save where it is time to.

@@ -1,5 +1,6 @@
 """What a stage minimises: the nats of a batch's targets."""
 
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -8,6 +9,7 @@ from blt.data import Batch
 from blt.entropy import EntropyModel
 from blt.loss import next_byte_loss
 from blt.model import BLT
+from blt.model.cost import cost_of
 from blt.patching import PatchRule, patch
 from blt.shapes import Float, Tensor
 
@@ -24,6 +26,9 @@ class Objective(Protocol):
     def loss_sum(self, batch: Batch) -> Tensor:
         """Return the summed nats of the batch's targets."""
 
+    def costs(self, batch: Batch) -> list[float] | None:
+        """Return what each row will cost, in FLOPs; None if all cost the same."""
+
     def compile(self) -> None:
         """Compile the parts that pay."""
 
@@ -38,6 +43,9 @@ class EntropyObjective:
     def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the summed nats of the batch's targets."""
         return next_byte_loss(self.called(batch.byte_ids), batch.targets)
+
+    def costs(self, batch: Batch) -> None:
+        """Return None: all rows cost the same."""
 
     def compile(self) -> None:
         """Compile the layers."""
@@ -57,6 +65,17 @@ class BLTObjective:
         """Return the summed nats of the batch's targets."""
         patches = patch(batch.byte_ids, self.rule, entropies=batch.entropies, slots_multiple=self.slots_multiple)
         return next_byte_loss(self.called(batch.byte_ids, patches), batch.targets)
+
+    def costs(self, batch: Batch) -> list[float]:
+        """Return what each row will cost by its patches, in FLOPs of the forward pass."""
+        patches = patch(batch.byte_ids, self.rule, entropies=batch.entropies)
+        num_bytes = batch.byte_ids.shape[1]
+        return [self._cost(num_bytes, count) for count in patches.ends.sum(1).tolist()]
+
+    @cache  # noqa: B019 (as long as the objective: a stage)
+    def _cost(self, num_bytes: int, num_patches: int) -> float:
+        mean = num_bytes / max(1, num_patches)
+        return num_bytes * cost_of(self.module.config, mean_patch_bytes=mean, context_bytes=num_bytes).flops
 
     def compile(self) -> None:
         """Compile the three stages; patch structure and hashes stay outside."""

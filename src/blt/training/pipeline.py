@@ -39,7 +39,7 @@ from blt.training.objectives import BLTObjective, EntropyObjective, Objective
 from blt.training.parallelize import parallelize
 from blt.training.parts import PartsConfig
 from blt.training.recipe import BLTStage, EntropyStage, PatchingStage, Recipe
-from blt.training.run_folder import Run, held_out_split, loops_of, open_run
+from blt.training.run_folder import Run, held_out_split, loops_of, open_run, stopped
 from blt.training.start import load_start, new_blt
 from blt.training.validation import HeldOut, drop_samples_after, write_sample
 
@@ -159,12 +159,7 @@ def prepare_patching(run: Run, entropy_model: EntropyModel | None, *, start: Byt
         return Patching(rule=rule, entropy_model=entropy_model)
     model = entropy_model
 
-    def compute(show_life: Callable[[], None]) -> None:
-        for name in ("train", "held_out"):
-            _store(run, model, name, show_life=show_life)
-
-    run.lead(compute)
-    train, held_out = (_store(run, model, name, show_life=lambda: None) for name in ("train", "held_out"))
+    train, held_out = (_store(run, model, name) for name in ("train", "held_out"))
     rule = _calibrated(run, stage, train)
     return Patching(rule=rule, entropy_model=entropy_model, train=train, held_out=held_out)
 
@@ -264,7 +259,7 @@ def _train(
     run.say(f"{stage}: the weights of step {best.step:,} are taken, the best ({figure})")
 
 
-def _store(run: Run, model: EntropyModel, name: str, *, show_life: Callable[[], None]) -> EntropyStore:
+def _store(run: Run, model: EntropyModel, name: str) -> EntropyStore:
     """Store the entropies of a split, and say how far it is at every tenth."""
     shards = run.train if name == "train" else run.held_out
     split = "train" if name == "train" else held_out_split(run.recipe.data)[1]
@@ -275,11 +270,20 @@ def _store(run: Run, model: EntropyModel, name: str, *, show_life: Callable[[], 
         if 10 * done // total > tenths_said:
             tenths_said = 10 * done // total
             run.say(f"entropies of {shards.folder} ({split}): {10 * tenths_said}%")
-        show_life()
-        run.stop_if_asked()
 
     path = place_of_entropies(run.folder, shards, name=name, split=split, fingerprint=fingerprint(model))
-    return store_entropies(model, shards, path, device=run.device, on_progress=on_progress)
+    stored = store_entropies(
+        model,
+        shards,
+        path,
+        device=run.device,
+        on_progress=on_progress,
+        asked_to_stop=run.asked_to_stop,
+        world=run.world,
+    )
+    if stored is None:
+        raise stopped()
+    return stored
 
 
 def _calibrated(run: Run, stage: PatchingStage, stored: EntropyStore) -> PatchRule:

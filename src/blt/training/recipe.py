@@ -77,6 +77,8 @@ class LoopConfig:
     weights, gradients and optimiser states; `none`, more than one is refused. One process alone needs neither."""
     shards: int | None = None
     """Processes of one replica under `fsdp`, which share out its weights; None: all are one replica."""
+    balance: bool = True
+    """Share the rows of a batch out to processes by what their patches cost; False: in the order of the rows."""
     recompute: bool = False
     """Compute the inner values of a layer again in the backward pass, instead of keeping them: a third more time for
     much less memory."""

@@ -14,7 +14,7 @@ from blt.checkpoint import check_replaceable, load_json, named_failures, write_j
 from blt.configuration import dotted, from_dict, to_dict
 from blt.data import Shards
 from blt.distributed import World
-from blt.errors import CheckpointError, ConfigurationError, DataError, ModelFolderError, TrainingError
+from blt.errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
 from blt.lm.folder import MODEL_FOLDER
 from blt.training.checkpoints import Checkpoints
 from blt.training.loop import Stopped
@@ -23,7 +23,7 @@ from blt.training.recipe import DataConfig, LoopConfig, Recipe
 
 MAY_CHANGE = {"num_steps", "compile", "accumulation", "device", "tensorboard", "out", "sample_prompt"}
 MAY_CHANGE |= {"log_every", "validate_every", "checkpoint_every", "keep_every", "slots_multiple", "precision"}
-MAY_CHANGE |= {"parallel", "shards", "recompute"}
+MAY_CHANGE |= {"parallel", "shards", "recompute", "balance"}
 """Fields that a resumed run may set anew: they decide how long and how it is computed, not what is learnt (but for
 which positions are dropped, where some are)."""
 
@@ -64,26 +64,6 @@ class Run:
         """Show a line."""
         if self.world.is_main:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def lead(self, work: Callable[[Callable[[], None]], None]) -> None:
-        """Run what the main process alone does while the others wait; see `World.lead`.
-
-        Raises:
-            Stopped: a stop was asked for.
-            TrainingError: the main process has failed, and this is another.
-        """
-        if not self.world.lead(work):
-            self.stop_if_asked()
-            raise TrainingError("the first process has failed; see what it says")
-
-    def stop_if_asked(self) -> None:
-        """End here if that was asked for, between two pieces of work that are kept.
-
-        Raises:
-            Stopped: it was.
-        """
-        if self.asked_to_stop():
-            raise Stopped("stopped; what was done is kept, run the same command to go on")
 
 
 @contextmanager
@@ -129,6 +109,11 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
             train=train,
             held_out=held_out,
         )
+
+
+def stopped() -> Stopped:
+    """Return what ends a run between two pieces of work that are kept."""
+    return Stopped("stopped; what was done is kept, run the same command to go on")
 
 
 def delete_unfinished(folder: Path) -> None:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from blt.data import EntropyStore, Shards, entropies_path
+from blt.data import EntropyStore, Shards, document_batches, entropies_path
 from blt.training import entropies
 from blt.training.entropies import place_of_entropies, store_entropies
+from ranks import run_ranks
 from tiny_training import made_up_documents, write_recipe
 
 
@@ -87,3 +88,31 @@ def test_what_other_models_have_left_is_tidied(tiny_lm, folder):
     store(tiny_lm.entropy_model, folder)
     assert not any(path.exists() for path in stale)
     assert (folder / "train" / "shard-00000.bin").is_file()
+
+
+def test_ranks_compute_a_share_each_and_what_another_number_of_ranks_has_done_is_kept(
+    tiny_lm, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(entropies, "MAX_IDS_PER_BATCH", 200)
+    wanted = store(tiny_lm.entropy_model, folder)
+    whole = wanted.read(0, wanted.num_ids).copy()
+    path = tmp_path / "shared" / "entropies-f.f32"
+    honest = entropies.entropies_of_rows
+
+    def work(world):
+        computed, told = [], []
+        entropies.entropies_of_rows = lambda model, ids: computed.append(1) or honest(model, ids)
+        options = {"device": torch.device("cpu"), "world": world}
+        report = {"on_progress": lambda done, total: told.append(done)}
+        stop = {"asked_to_stop": lambda: world.rank == 1 and len(told) == 1}
+        assert store_entropies(tiny_lm.entropy_model, Shards.open(folder), path, **options, **report, **stop) is None
+        assert len(computed) == 2
+        found = store_entropies(tiny_lm.entropy_model, Shards.open(folder), path, **options, **report)
+        np.testing.assert_array_equal(found.read(0, found.num_ids), whole)
+        assert told[-1] == found.num_ids
+        (tmp_path / f"computed-{world.rank}").write_text(str(len(computed)))
+
+    run_ranks(2, work, tmp_path / "meeting")
+    shares = [int((tmp_path / f"computed-{rank}").read_text()) for rank in range(2)]
+    assert sum(shares) == len(list(document_batches(Shards.open(folder), max_ids_per_batch=200)))
+    assert abs(shares[0] - shares[1]) <= 1

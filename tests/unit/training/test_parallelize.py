@@ -83,3 +83,12 @@ def test_recomputed_layers_have_the_same_gradients_and_keep_less():
     assert kept[1] < 0.8 * kept[0]
     for found, wanted in zip(gradients[1], gradients[0], strict=True):
         assert torch.equal(found, wanted)
+
+
+def test_a_row_costs_what_its_patches_cost():
+    objective = new_objective()
+    ids = torch.randint(4, 260, (3, 24))
+    entropies = torch.zeros(3, 23)
+    entropies[1, ::2] = entropies[2] = 2.0  # patches only at the end, at every other byte, at every byte
+    costs = objective.costs(Batch.of(ids, entropies=entropies))
+    assert costs[0] < costs[1] < costs[2]
