@@ -140,9 +140,12 @@ def in_order(results: Results, *, corpora: tuple[str, ...] = CORPORA) -> Iterato
             yield from some
             if choice is not None:
                 choices[corpus][side] = choice
-        for budget in range(3):
+        for budget in range(3 if corpus == STORIES else 2):
             for choice in choices[corpus].values():
                 yield final(choice, budget=budget)
+    for corpus in corpora:
+        for choice in choices[corpus].values():
+            yield final(choice, budget=2)
     stories = choices.get(STORIES, {})
     if len(stories) == len(SIDES):
         yield from equals(stories, results)

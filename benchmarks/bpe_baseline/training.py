@@ -76,11 +76,15 @@ class Stream:
     Args:
         documents: ids of each, BOS and EOS included.
         seed: of the orders; with the same seed every side reads the same documents.
-        entropies: of each document, one per id.
+        entropies: numbers of documents → their entropies, one array each.
     """
 
     def __init__(
-        self, documents: Sequence[Ids], *, seed: int, entropies: Sequence[NDArray[np.float32]] | None = None
+        self,
+        documents: Sequence[Ids],
+        *,
+        seed: int,
+        entropies: Callable[[Sequence[int]], list[NDArray[np.float32]]] | None = None,
     ) -> None:
         self._documents, self._entropies, self._seed = documents, entropies, seed
 
@@ -88,9 +92,7 @@ class Stream:
         """Return the first `count` ids, and their entropies."""
         order = self._order(count)
         ids = np.concatenate([self._documents[number] for number in order])[:count]
-        if self._entropies is None:
-            return ids, None
-        return ids, np.concatenate([self._entropies[number] for number in order])[:count]
+        return ids, None if self._entropies is None else np.concatenate(self._entropies(order))[:count]
 
     def _order(self, count: int) -> list[int]:
         found: list[int] = []
@@ -184,6 +186,7 @@ class Prepared:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(str(folder / "lock"))
         self._tokens: tuple[int, list[Ids]] | None = None
+        self._entropies: dict[int, NDArray[np.float32]] = {}
 
     @cached_property
     def byte_documents(self) -> list[Ids]:
@@ -239,24 +242,19 @@ class Prepared:
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
 
-    @cached_property
-    def train_entropies(self) -> list[NDArray[np.float32]]:
-        """Entropies of the training documents."""
-        return self.entropies(self.corpus.train, name="train")
+    def train_entropies(self, numbers: Sequence[int]) -> list[NDArray[np.float32]]:
+        """Return the entropies of some training documents, and keep them in memory: short runs read few of them."""
+        missing = sorted({number for number in numbers if number not in self._entropies})
+        if missing:
+            found = self.entropies([self.corpus.train[number] for number in missing])
+            self._entropies.update(zip(missing, found, strict=True))
+        return [self._entropies[number] for number in numbers]
 
-    def entropies(self, documents: Sequence[bytes], *, name: str | None = None) -> list[NDArray[np.float32]]:
-        """Return the entropies of documents, one array each; with a name, kept in a file."""
+    def entropies(self, documents: Sequence[bytes]) -> list[NDArray[np.float32]]:
+        """Return the entropies of documents, one array each."""
+        store = compute_entropies(self.entropy_model, Shards.from_documents(list(documents)))
         lengths = [len(document) + 2 for document in documents]
-        path = self.folder / f"entropies-{name}.npy"
-        with self._lock:
-            if name is None or not path.exists():
-                store = compute_entropies(self.entropy_model, Shards.from_documents(list(documents)))
-                values = store.read(0, store.num_ids)
-                if name is not None:
-                    np.save(path, values)
-            else:
-                values = np.load(path)
-        return np.split(values, np.cumsum(lengths)[:-1])
+        return np.split(store.read(0, store.num_ids), np.cumsum(lengths)[:-1])
 
     def rule(self, name: str, length: float) -> PatchRule:
         """Return a patch rule, whose threshold gives that mean length on the training text."""
@@ -264,21 +262,22 @@ class Prepared:
             return SpaceRule()
         if name == "static":
             return StaticRule(length=round(length))
-        count = 1 + int(np.searchsorted(np.cumsum([len(ids) for ids in self.byte_documents]), CALIBRATION_BYTES))
+        ends = np.cumsum([len(ids) for ids in self.byte_documents])
+        count = min(len(ends), 1 + int(np.searchsorted(ends, CALIBRATION_BYTES)))
         rule = EntropyRule(threshold=1.0) if name == "entropy" else EntropyRiseRule(threshold=0.1)
         return calibrate(
             rule,
             byte_ids=[torch.from_numpy(ids) for ids in self.byte_documents[:count]],
-            entropies=[torch.from_numpy(each) for each in self.train_entropies[:count]],
+            entropies=[torch.from_numpy(each) for each in self.train_entropies(range(count))],
             mean_patch_bytes=length,
         )
 
     def ids_per_patch(self, rule: PatchRule) -> float:
         """Measure the mean patch on the training text, special ids and their patches included."""
-        stored = self.train_entropies if rule.needs_entropies else None
         count = min(len(self.byte_documents), 500)
+        stored = self.train_entropies(range(count)) if rule.needs_entropies else None
         ids = torch.from_numpy(np.concatenate(self.byte_documents[:count]))[None]
-        known = None if stored is None else torch.from_numpy(np.concatenate(stored[:count]))[None]
+        known = None if stored is None else torch.from_numpy(np.concatenate(stored))[None]
         return ids.shape[1] / int(patch(ids, rule, entropies=known).ends.sum())
 
 
@@ -330,13 +329,13 @@ def side_of(job: Job, prepared: Prepared) -> Side:
             needs_entropies=rule.needs_entropies,
         )
         module = new_module(shape, vocabulary=VOCABULARY_SIZE, seed=job.seed)
-        stored = prepared.train_entropies if rule.needs_entropies else None
+        entropies = prepared.train_entropies if rule.needs_entropies else None
         return Side(
             module=module,
             loss=blt_loss(module, rule),
             cost=cost,
             reading=prepared.byte_reading,
-            stream=Stream(prepared.byte_documents, seed=job.seed, entropies=stored),
+            stream=Stream(prepared.byte_documents, seed=job.seed, entropies=entropies),
             encode=byte_ids,
             about={"ids_per_patch": mean, "threshold": getattr(rule, "threshold", None)},
             rule=rule,

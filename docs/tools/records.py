@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import fight
+
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "benchmarks" / "records"
 
@@ -277,6 +279,13 @@ def _bits(found: dict[str, Any]) -> list[str]:
     return [f"{found['bits_per_byte']:.4f}", f"{found['interval_low']:.4f} to {found['interval_high']:.4f}"]
 
 
+def _of_the_fight(make: Callable[[dict[str, Any]], fight.Table]) -> Callable[[Callable[[str], str]], str]:
+    def table(link: Callable[[str], str]) -> str:
+        return _with_source(*make(load("equal-fight")["results"]), ["equal-fight"], link)
+
+    return table
+
+
 TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "all": all_records,
     "bundled": bundled,
@@ -298,6 +307,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "tried": tried,
 }
 """Every table by the name that pages call it."""
+TABLES |= {f"fight-{name}": _of_the_fight(make) for name, make in fight.TABLES.items()}
 
 
 def _trained() -> dict[str, dict[str, Any]]:

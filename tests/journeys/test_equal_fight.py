@@ -21,8 +21,9 @@ from blt.nn import LocalConfig
 from blt.ops import only_references
 
 pytest.importorskip("tokenizers")
-sys.path.append(str(Path(__file__).parents[2]))
+sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "docs" / "tools")]
 
+import fight
 from benchmarks.bpe_baseline import any_language, plan, report, texts, training
 from benchmarks.bpe_baseline.one_run import append
 from benchmarks.bpe_baseline.plan import BUDGETS, KNOBS, Job, final, in_order, trials
@@ -376,3 +377,25 @@ def test_scripts_are_divided_for_both_sides_and_continuations_are_looked_at(prep
 )
 def test_only_a_last_character_may_be_cut_short(data, valid):
     assert any_language.is_utf8(data) == valid
+
+
+def test_every_table_of_the_page_is_made_from_a_record(all_results):
+    side = {"bits_per_byte": {"value": 2.0, "low": 1.9, "high": 2.1}, "bytes_per_unit": 3.0, "flops_per_character": 1e6}
+    script = {"documents": 3, "bytes": 300, "characters": 100, "blt": side, "bpe": side}
+    share = {"Latin": {"continuations": 8, "valid": {"value": 0.5, "low": 0.2, "high": 0.8}}}
+    languages = {"by_script": {"Thai": script}, "valid_utf8": {"blt": share, "bpe": share}}
+    found = report.record(all_results) | {"any_language": languages}
+    for make in fight.TABLES.values():
+        header, rows = make(found)
+        assert rows
+        assert {len(row) for row in rows} == {len(header)}
+    assert fight.scripts(found)[1][0][:3] == ["Thai", "3", "3.00"]
+
+
+def test_the_page_says_who_wins_whoever_it_is():
+    def row(side, bits):
+        return {"corpus": "python", "budget": 5e11, "side": side, "bits_per_byte": {"value": bits}}
+
+    rows = [row("blt", 1.5), row("bpe", 1.25), row("flat", 2.0)]
+    _, (line,) = fight.verdict({"equal_training_flops": rows})
+    assert line == ["Python source", "5e11", "**BPE**, 1.250", "BLT +0.250, flat bytes +0.750"]
