@@ -1,7 +1,6 @@
 """A request's texts on their way from the worker to the event loop."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -85,7 +84,6 @@ class Answer:
         self.is_streamed = is_streamed
         self.rows = [Row(request, threshold_factor=threshold_factor, answer=self) for request in requests]
         self._changed = asyncio.Event()
-        self._over = asyncio.Event()
 
     @property
     def is_over(self) -> bool:
@@ -95,8 +93,6 @@ class Answer:
     def wake(self) -> None:
         """Wake `changes` and `whole`, which wait for something new."""
         self._changed.set()
-        if self.is_over:
-            self._over.set()
 
     async def whole(self) -> list[News]:
         """Wait until every row is over; return what came of each."""
@@ -105,12 +101,8 @@ class Answer:
             self._changed.clear()
         return [row.take() for row in self.rows]
 
-    async def changes(self, *, interval: float) -> AsyncIterator[list[tuple[int, News]]]:
-        """Wait for news, and return them with the numbers of their rows, until all is over.
-
-        Args:
-            interval: least seconds between two; the end does not wait for it.
-        """
+    async def changes(self) -> AsyncIterator[list[tuple[int, News]]]:
+        """Wait for news, and return them with the numbers of their rows, until all is over."""
         told: set[int] = set()
         while len(told) < len(self.rows):
             await self._changed.wait()
@@ -119,6 +111,3 @@ class Answer:
             told |= {number for number, news in found if news.finish is not None}
             if found := [(number, news) for number, news in found if news.new_bytes or news.finish is not None]:
                 yield found
-            if interval and len(told) < len(self.rows):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._over.wait(), interval)

@@ -20,9 +20,6 @@ from blt.serving.worker import Worker
 FINGERPRINT = f"blt-{__version__}"
 """Of the software; equal seeds give equal texts while it, the weights and the machine stay."""
 
-FULL_RATE_ROWS = 8
-"""With more texts at once, each stream sends fewer and longer pieces, so that sending costs no more than writing."""
-
 
 @dataclass(frozen=True)
 class State:
@@ -75,8 +72,7 @@ class State:
         """Return news of an answer's texts as they come."""
         is_first, over = True, []
         async with time_limit(self.config.max_seconds):
-            interval = self.config.stream_interval_ms / 1000 * max(1.0, self.worker.num_admitted / FULL_RATE_ROWS)
-            async for found in answer.changes(interval=interval):
+            async for found in answer.changes():
                 if is_first:
                     self.metrics.first_byte_seconds.observe(time.perf_counter() - start)
                     is_first = False
