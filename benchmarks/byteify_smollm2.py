@@ -23,9 +23,9 @@ from blt.checkpoint import write_file
 from blt.codec import encode
 from blt.data import PrepareConfig, prepare, read_documents
 from blt.evaluation import evaluate
-from blt.inspection.sample import PARAGRAPH
 from blt.interop.byteify import byteify
 from blt.interop.llama import Llama, read_llama
+from blt.lm.finite import PARAGRAPH
 from blt.model import BLT, preset
 from blt.model.hash_embedding import ngram_hashes
 from blt.model.layout import lay_out

@@ -35,6 +35,7 @@ def breaches(folder, forbidden):
     [
         ("model", "torch.distributed"),
         ("nn", "torch.distributed"),
+        ("interop", "blt.inspection"),
         ("serving", "torch"),
         ("serving", "numpy"),
     ],

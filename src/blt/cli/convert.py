@@ -11,10 +11,10 @@ from blt.checkpoint import check_replaceable, load_headers, load_json
 from blt.cli.types import Dtype, Name
 from blt.codec import encode
 from blt.errors import ConfigurationError, ModelFolderError
-from blt.inspection.sample import PARAGRAPH
 from blt.interop import last_byte_note, read_published, read_transformers, write_transformers
 from blt.interop.transformers_blt import TRANSFORMERS_FOLDER
 from blt.lm import require_finite_model
+from blt.lm.finite import PARAGRAPH
 from blt.lm.folder import FORMAT, MODEL_FOLDER, download
 from blt.lm.language_model import LOADED_AS
 

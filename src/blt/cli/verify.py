@@ -12,8 +12,8 @@ from blt.cli.types import Name
 from blt.codec import to_bytes
 from blt.inspection import LawReport
 from blt.inspection import verify as verify_lm
-from blt.inspection.sample import PARAGRAPH
 from blt.lm import require_finite_model
+from blt.lm.finite import PARAGRAPH
 
 
 @click.command()

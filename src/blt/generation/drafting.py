@@ -66,7 +66,7 @@ class Drafter:
             raise ConfigurationError("drafting by entropy needs a patch rule that looks at entropies; use 'decoder'")
 
     def note(self, *, drafted: int, right: int) -> None:
-        """Learn how many of a row's drafts were right."""
+        """Draft more bytes next time if all of a row's drafts were right, fewer if not."""
         if drafted == right == 0:
             return
         change = 2 if right == drafted else -1
@@ -109,7 +109,7 @@ class Drafter:
         self, predict: _Predict, chosen: Int[Tensor, "R 1"], requests: Sequence[Request], *, most: int
     ) -> list[list[int]]:
         """Draft byte by byte, for as long as any row's drafts are good enough."""
-        foresights = [request.fork_sampler() for request in requests]
+        samplers = [request.fork_sampler() for request in requests]
         drafts: list[list[int]] = [[] for _ in requests]
         going, byte_ids = [True] * len(requests), chosen
         for number in range(most + 1):
@@ -117,7 +117,7 @@ class Drafter:
             if number == most:
                 break
             scores = logits.cpu().numpy()
-            for row, sampler in enumerate(foresights):
+            for row, sampler in enumerate(samplers):
                 draft = self._next(sampler, scores[row]) if going[row] else None
                 going[row] = draft is not None
                 if draft is not None:

@@ -7,14 +7,9 @@ import torch
 from blt.codec import BYTE_OFFSET, EOS_ID, encode
 from blt.errors import DataError
 from blt.lm import LanguageModel
+from blt.lm.finite import PARAGRAPH
 from blt.shapes import Bool, Int, Tensor
 
-PARAGRAPH = """\
-Once upon a time there was a little boat on a big blue lake. Every morning the boat said, “Good day, sun!” and the \
-sun smiled back. One day Zoë, who was 7½, and her brother Tomás found a hole in its side. "Don't worry," said Zoë; \
-"we can mend it." They took some wood, some glue, and a café spoon – and by noon the boat was as good as new.
-The fish clapped their fins: 魚も喜びました。 🐟
-"""
 MAX_TEXT = 2048
 """Bytes of a given text that are used."""
 

@@ -14,8 +14,8 @@ import torch
 from blt.api import ByteLM
 from blt.codec import encode
 from blt.configuration import check
-from blt.inspection.sample import PARAGRAPH
 from blt.interop.llama import Llama
+from blt.lm.finite import PARAGRAPH
 from blt.model import BLT, BLTConfig
 from blt.model.hash_embedding import ngram_hashes
 from blt.model.layout import lay_out

@@ -7,6 +7,14 @@ from blt.errors import ModelFolderError
 from blt.lm.language_model import LanguageModel
 from blt.shapes import Tensor
 
+PARAGRAPH = """\
+Once upon a time there was a little boat on a big blue lake. Every morning the boat said, “Good day, sun!” and the \
+sun smiled back. One day Zoë, who was 7½, and her brother Tomás found a hole in its side. "Don't worry," said Zoë; \
+"we can mend it." They took some wood, some glue, and a café spoon – and by noon the boat was as good as new.
+The fish clapped their fins: 魚も喜びました。 🐟
+"""
+"""A text that models are tried on: words, digits, punctuation, and characters of one to four bytes."""
+
 
 def require_finite(figures: Tensor, what: str) -> None:
     """Refuse figures of a model that are not finite.

@@ -10,8 +10,9 @@ from blt.codec import BOS_ID, decode_bytes
 from blt.errors import DataError
 from blt.inspection import LAWS, LawReport, verify
 from blt.inspection.deviation import Witness
-from blt.inspection.sample import MAX_TEXT, PARAGRAPH, Sample
+from blt.inspection.sample import MAX_TEXT, Sample
 from blt.lm import DecodingSession
+from blt.lm.finite import PARAGRAPH
 from blt.model import BLT
 from blt.nn import WindowPattern
 from blt.ops import segment_max

@@ -10,9 +10,9 @@ pytest.importorskip("transformers")
 
 from blt.api import ByteLM
 from blt.codec import encode
-from blt.inspection.sample import PARAGRAPH
 from blt.interop.byteify import byteify
 from blt.interop.llama import read_llama
+from blt.lm.finite import PARAGRAPH
 from blt.model.hash_embedding import ngram_hashes
 from blt.model.layout import lay_out
 from blt.nn import CausalPattern
