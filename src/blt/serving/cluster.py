@@ -108,7 +108,7 @@ class RayReplica:
         return self._replica.paths
 
     async def check_health(self) -> None:
-        """Let Ray Serve start another process in place of one whose worker has ended."""
+        """Make Ray Serve start another process in place of one whose worker has ended."""
         if not self._replica.is_alive:
             raise RuntimeError("the worker has ended")
 
@@ -125,7 +125,7 @@ class RayReplicas:
         self._answers = handle.options(method_name="answer", stream=True)
 
     async def answer(self, scope: Scope, body: bytes) -> AsyncGenerator[Sequence[Message], None]:
-        """Let the one with less to do of two answer a request.
+        """Send a request to the one of two that has less to do.
 
         Raises:
             APIError: it has ended before its answer was whole, or too many requests wait for one.
@@ -275,7 +275,7 @@ def _own_cluster(cluster: ClusterConfig, folder: str) -> dict[str, Any]:
 
 
 def _keep_to_loopback() -> None:
-    """Let a replica of a cluster of one's own listen on loopback alone, as all else of it does.
+    """Make a replica of a cluster of one's own listen on loopback alone, as all else of it does.
 
     Ray Serve opens a port for calls between deployments, of which there are none here, on every address of the machine.
     It asks for the token, so where another version of Ray does this elsewhere, that still guards it.

@@ -26,7 +26,7 @@ class Replicas(Protocol):
     """Processes that answer."""
 
     def answer(self, scope: Scope, body: bytes) -> AsyncGenerator[Sequence[Message], None]:
-        """Let one of them answer a request, as `Replica.answer` does.
+        """Send a request to one of them, as `Replica.answer` does.
 
         Raises:
             APIError: none can, or the one that answered has ended.
@@ -87,7 +87,7 @@ class Front:
         await PlainTextResponse(text, headers={"Content-Type": CONTENT_TYPE})(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a replica answer, for as long as the client is there and time allows."""
+        """Pass on a replica's answer, for as long as the client is there and time allows."""
         body = await _whole(receive)
         seconds = _HEALTH_SECONDS if scope["path"] in OPEN_PATHS else self._config.max_seconds
         answering = asyncio.ensure_future(self._answer(_described(scope), body, seconds, send))
