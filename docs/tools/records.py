@@ -275,6 +275,53 @@ def certified(link: Callable[[str], str]) -> str:
     return _with_source(["figure", "bits per byte", "95% interval"], rows, ["certified"], link)
 
 
+def noise(link: Callable[[str], str]) -> str:
+    """What each perturbation costs the bundled model, by place."""
+    results = load("noise")["results"]
+    clean = results["clean"]
+    rows = [["none", "", _interval(clean["bits_per_byte"]), *(_interval(clean["accuracy"][pair]) for pair in _PAIRS)]]
+    for each in [*results["noised"], results["average"]]:
+        name = f"`{each['perturbation']}`" if each["perturbation"] else "average"
+        lost = (_interval(each["lost"][pair], signed=True) for pair in _PAIRS)
+        rows.append([name, each["place"] or "", _interval(each["bits_per_byte"]), *lost])
+    header = ["noise", "on", "bits per byte", "`other`: accuracy, then lost", "`swapped`: accuracy, then lost"]
+    return _with_source(header, rows, ["noise"], link)
+
+
+def probe(link: Callable[[str], str]) -> str:
+    """What the bundled model knows of characters."""
+    results = load("probe")["results"]
+    named = [*results["tasks"], *({**each, "task": "average"} for each in results["averages"].values())]
+    rows = [
+        [
+            {"cute": "CUTE", "words": "words"}[each["source"]],
+            f"`{each['task']}`" if each["task"] != "average" else "average",
+            _interval(each["choice"]),
+            _interval(each["mutual"]),
+            f"{each['chance']:.2f}",
+            _interval(each["exact_match"]),
+        ]
+        for each in named
+    ]
+    header = ["of", "task", "chosen right", "by mutual information", "chance", "written right"]
+    return _with_source(header, rows, ["probe"], link)
+
+
+def compression(link: Callable[[str], str]) -> str:
+    """Bits per byte of whole files, beside other compressors."""
+    names = ["compression", "compression-languages"]
+    found = {file: each for name in names for file, each in load(name)["results"].items()}
+    sides = ["blt, int8", "blt, int8, learning", "xz -9e", "zstd --ultra -19", "brotli -q 11", "PPMd H, order 8"]
+    rows = [
+        [file, f"{each['bytes']:,}", *(f"{each[side]['bits_per_byte']:.3f}" for side in sides)]
+        for file, each in found.items()
+    ]
+    return _with_source(["text", "bytes", *sides], rows, names, link)
+
+
+_PAIRS = ("other", "swapped")
+
+
 def _bits(found: dict[str, Any]) -> list[str]:
     return [f"{found['bits_per_byte']:.4f}", f"{found['interval_low']:.4f} to {found['interval_high']:.4f}"]
 
@@ -286,13 +333,21 @@ def _of_the_fight(make: Callable[[dict[str, Any]], fight.Table]) -> Callable[[Ca
     return table
 
 
+def _interval(found: dict[str, float], *, signed: bool = False) -> str:
+    form = "+.2f" if signed else ".2f"
+    return f"{found['value']:{form}} ({found['low']:{form}} to {found['high']:{form}})"
+
+
 TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "all": all_records,
     "bundled": bundled,
     "caches": caches,
     "certified": certified,
+    "compression": compression,
     "decoding": decoding,
     "drafting": drafting,
+    "noise": noise,
+    "probe": probe,
     "quantised": quantised,
     "exactness": exactness,
     "little-text": little_text,
