@@ -1,5 +1,6 @@
 """The commands and Python blocks of `docs`, as they stand there; what trains at length is run by `test_readme.py`."""
 
+import json
 import shutil
 
 import click
@@ -35,6 +36,9 @@ def _workplace(tiny_folder, tmp_path, monkeypatch):
     shutil.copytree(tiny_folder, tmp_path / "runs/tiny/model")
     for seed, name in enumerate(("stories-train.txt", "stories-dev.txt", "stories-valid.txt", "my-text.txt")):
         write_text(tmp_path / name, made_up_documents(8, seed=seed, max_words=12))
+    languages = ("Tom had a red ball.", "У Тома был красный мяч.", "你好，世界。")
+    lines = [json.dumps({"text": text}) for text in languages]
+    (tmp_path / "many-languages.jsonl").write_text("\n".join(lines))
 
 
 @pytest.mark.usefixtures("_workplace")
