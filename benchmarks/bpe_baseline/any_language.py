@@ -67,7 +67,7 @@ def _jobs(results: Results) -> tuple[Job, Job] | None:
         return None
     for budget in reversed(range(len(BUDGETS))):
         blt, bpe = (final(choice, budget=budget) for choice in choices if choice is not None)
-        if blt.name in results and bpe.name in results:
+        if all("test_bits" in results.get(job.name, {}) for job in (blt, bpe)):
             return blt, bpe
     return None
 

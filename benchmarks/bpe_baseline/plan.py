@@ -108,10 +108,10 @@ def final(choice: Job, *, budget: int, seed: int = 0, purpose: Purpose = "budget
 def equals(choices: Mapping[SideName, Job], results: Results) -> list[Job]:
     """Return the plain runs with BLT's FLOPs per byte, or with its parameters, that read as many bytes as it did.
 
-    The first at the third budget; the second at the first, since a flat model of so many parameters costs much more.
+    The first at the second budget; the second at the first, since a flat model of so many parameters costs much more.
     """
     found = []
-    for purpose, budget in (("inference", 2), ("parameters", 0)):
+    for purpose, budget in (("inference", 1), ("parameters", 0)):
         anchor = results.get(final(choices["blt"], budget=budget).name)
         for side in SIDES[1:] if anchor is not None else ():
             assert anchor is not None
@@ -143,13 +143,13 @@ def in_order(results: Results, *, corpora: tuple[str, ...] = CORPORA) -> Iterato
         for budget in range(3 if corpus == STORIES else 2):
             for choice in choices[corpus].values():
                 yield final(choice, budget=budget)
-    for corpus in corpora:
-        for choice in choices[corpus].values():
-            yield final(choice, budget=2)
     stories = choices.get(STORIES, {})
     if len(stories) == len(SIDES):
         yield from equals(stories, results)
         yield from rules(stories["blt"], budget=0)
+    for corpus in corpora:
+        for choice in choices[corpus].values():
+            yield final(choice, budget=2)
     yield from _seeds(choices, budget=0)
     for corpus in corpora:
         for choice in choices[corpus].values():

@@ -140,10 +140,9 @@ def _equal_training(choices: Mapping[str, Mapping[SideName, Job]], results: Resu
     for chosen in choices.values():
         for budget, flops in enumerate(BUDGETS):
             runs = {side: final(choice, budget=budget) for side, choice in chosen.items()}
-            blt = results.get(runs["blt"].name) if "blt" in runs else None
+            runs = {side: job for side, job in runs.items() if "test_bits" in results.get(job.name, {})}
+            blt = results[runs["blt"].name] if "blt" in runs else None
             for side, job in runs.items():
-                if job.name not in results:
-                    continue
                 ran = results[job.name]
                 seeds = [ran["test_bits_per_byte"]]
                 for seed in range(1, 5):
@@ -161,10 +160,10 @@ def _equal_otherwise(choices: Mapping[str, Mapping[SideName, Job]], results: Res
     for chosen in choices.values():
         if len(chosen) < len(SIDES):
             continue
-        for purpose, budget, name in (("inference", 2, "equal_forward_flops"), ("parameters", 0, "equal_parameters")):
+        for purpose, budget, name in (("inference", 1, "equal_forward_flops"), ("parameters", 0, "equal_parameters")):
             job = final(chosen["blt"], budget=budget)
             others = [each for each in equals(chosen, results) if each.purpose == purpose and each.name in results]
-            if job.name not in results or not others:
+            if "test_bits" not in results.get(job.name, {}) or not others:
                 continue
             found[name].append(row(job, results[job.name]))
             for other in others:

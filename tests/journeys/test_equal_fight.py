@@ -321,6 +321,10 @@ def test_what_has_not_finished_is_left_out_and_counted(all_results):
     assert {each["corpus"] for each in found["equal_training_flops"]} == {"stories"}
     assert found["runs_finished"] < found["runs_planned_so_far"]
     assert report.record({})["equal_training_flops"] == []
+    _, choice = trials("stories", "bpe", some)
+    some[final(choice, budget=0).name] = {"failed": "no shape", "dev_bits_per_byte": math.inf}
+    rows = report.record(some)["equal_training_flops"]
+    assert {each["side"] for each in rows if each["budget"] == BUDGETS[0]} == {"blt", "flat"}
 
 
 def test_the_curves_are_drawn_alike_each_time(all_results, tmp_path):
