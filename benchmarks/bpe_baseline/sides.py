@@ -22,9 +22,9 @@ from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.model import BLTConfig
 from blt.model.cost import cost_of, cost_of_entropy_model
-from blt.nn import LocalConfig, Transformer, TransformerConfig, WindowPattern, initialise
+from blt.nn import LocalConfig, Transformer, TransformerConfig, WholeRows, initialise
 from blt.nn.transformer import RMSNorm
-from blt.ops import rotary_table, run_positions
+from blt.ops import run_positions
 from blt.shapes import Float, Int, Tensor
 
 SideName = Literal["blt", "bpe", "flat"]
@@ -62,7 +62,7 @@ class PlainTransformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(vocabulary, shape.dim)
-        self.layers = Transformer(shape)
+        self.layers = Transformer(shape, theta=ROPE_THETA)
         self.norm = RMSNorm(shape.dim, epsilon=shape.norm_epsilon)
         initialise(self)
         nn.init.normal_(self.embedding.weight, std=shape.dim**-0.5)
@@ -70,10 +70,7 @@ class PlainTransformer(nn.Module):
     def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Predict, after every id, the one that follows it (logits, float32)."""
         documents = (ids == BOS_ID).long().cumsum(1)
-        table = rotary_table(
-            run_positions(documents), head_dim=self.shape.dim // self.shape.num_heads, theta=ROPE_THETA
-        )
-        states = self.layers(self.embedding(ids), table, WindowPattern(documents, window=self.shape.window))
+        states = self.layers(self.embedding(ids), WholeRows(documents, run_positions(documents)))
         return nn.functional.linear(self.norm(states), self.embedding.weight).float()
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch._dynamo.utils import counters
 from blt.model import LocalConfig
-from blt.nn import CausalPattern, Transformer, WindowPattern
-from blt.ops import only_references, rotary_table
+from blt.nn import Transformer, TransformerConfig, WholeRows
+from blt.ops import only_references
 from blt.training import load_recipe, run_recipe
 from blt.training.monitor import read_metrics
 
@@ -47,11 +47,12 @@ def called(within):
     def note(graph, inputs):
         names.update(str(node.target) for node in graph.graph.nodes if "blt" in str(node.target))
         return graph.forward
-    stack = Transformer(LocalConfig(dim=32, num_layers=2, num_heads=2, window=8))
-    table, states = rotary_table(seen, head_dim=16, theta=100.0), torch.randn(1, 20, 32)
+    local = Transformer(LocalConfig(dim=32, num_layers=2, num_heads=2, window=8), theta=100.0)
+    whole = Transformer(TransformerConfig(dim=32, num_layers=2, num_heads=2), theta=100.0)
+    states = torch.randn(1, 20, 32)
     def run(states):
-        runs = torch.zeros_like(seen)
-        return stack(stack(states, table, WindowPattern(runs, window=8)), table, CausalPattern(runs))
+        places = WholeRows(torch.zeros_like(seen), seen)
+        return whole(local(states, places), places)
     with within():
         torch._dynamo.reset()
         compiled = torch.compile(run, backend=note, fullgraph=True)(states)

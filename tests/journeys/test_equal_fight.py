@@ -111,8 +111,9 @@ def test_every_side_spends_the_budget_within_a_hundredth(prepared, budget):
     for side in SIDES:
         built = side_of(job(side, size=1, budget=budget), prepared)
         steps = built.steps(job(side, budget=budget))
-        bytes_read = steps * training.ROWS * built.width / built.reading.positions_per_byte
-        assert built.cost.training * bytes_read + built.cost.once == pytest.approx(budget, rel=0.01)
+        per_step = built.cost.training * training.ROWS * built.width / built.reading.positions_per_byte
+        spent = per_step * steps + built.cost.once
+        assert abs(spent - budget) <= max(0.01 * budget, 0.51 * per_step)  # of the smallest budgets, half a step
 
 
 @pytest.mark.parametrize(("per_byte", "context"), [(1.0025, 850.0), (0.3, 260.0), (0.42, 800.0)])

@@ -96,12 +96,18 @@ def check_session(lm: ByteLM, byte_ids: Int[Tensor, "B T"], *, at_once: int = 1)
     rows = session.start(len(byte_ids))
     for first in range(0, byte_ids.shape[1], at_once):
         part = byte_ids[:, first : first + at_once]
-        found = session.read(part, rows)
+        has_bos = bool((part[:, 1:] == BOS_ID).any())
+        step = session.step(rows)
+        if has_bos:
+            found = session.read(part, rows)
+        else:
+            step.advance_patcher(part)
+            found = step.forward()
         where = f"cached step, patches included, at byte {first}"
         assert_close(found, expected[:, first : first + at_once], where)
         again = part.shape[1] // 2
         if again and not bool((part == BOS_ID).any()):
-            session.rewind(np.full(len(rows), again))
+            step.rewind(np.full(len(rows), again))
             found = session.read(part[:, -again:], rows)
             assert_close(found, expected[:, first : first + at_once][:, -again:], f"{where}, taken back and read again")
 

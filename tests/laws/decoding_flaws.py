@@ -7,66 +7,77 @@ import numpy as np
 import pytest
 import torch
 
-import blt.entropy.incremental
 import blt.model.incremental
+import blt.nn.transformer
+from blt.entropy import EntropyConfig
 from blt.model import BLTState
-from blt.model.patch_memory import OpenPatches, ReadablePatches
-from blt.nn import KeyValueCache, LocalConfig, StackSteps, StepInputs, TransformerConfig
-from blt.shapes import Tensor
+from blt.model.layout import StepLayout
+from blt.model.states import DecoderState, EncoderState
+from blt.nn import KeyValueCache, LocalConfig, StepInputs, TransformerConfig
 
 
-def _plant_cache(monkeypatch: pytest.MonkeyPatch, module: object, *, window: int = 0, max_rollback: int = 0) -> None:
+def _plant_cache(
+    monkeypatch: pytest.MonkeyPatch, *, of_entropy_model: bool = False, window: int = 0, max_rollback: int = 0
+) -> None:
     class Flawed(KeyValueCache):
         def __init__(self, config: TransformerConfig, **options: Any) -> None:
-            if isinstance(config, LocalConfig):
+            if isinstance(config, LocalConfig) and isinstance(config, EntropyConfig) == of_entropy_model:
                 config = dataclasses.replace(config, window=config.window + window)
                 options["max_rollback"] += max_rollback
             super().__init__(config, **options)
 
-    monkeypatch.setattr(module, "KeyValueCache", Flawed)
+    monkeypatch.setattr(blt.nn.transformer, "KeyValueCache", Flawed)
 
 
 def plant_a_window_one_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plant_cache(monkeypatch, blt.model.incremental, window=1)
+    _plant_cache(monkeypatch, window=1)
 
 
 def plant_a_window_one_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plant_cache(monkeypatch, blt.model.incremental, window=-1)
+    _plant_cache(monkeypatch, window=-1)
 
 
 def plant_a_wider_entropy_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plant_cache(monkeypatch, blt.entropy.incremental, window=1)
+    _plant_cache(monkeypatch, of_entropy_model=True, window=1)
 
 
 def plant_mixed_rows_in_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """At every other byte, each row takes its neighbour's cache for its own."""
-    original = StackSteps.prepare
+    original = KeyValueCache.attends
 
-    def flawed(self: StackSteps, places: StepInputs) -> Any:
-        odd = bool(places.positions[0] % 2)
-        return original(self, places._replace(rows=places.rows.roll(1)) if odd else places)
+    def flawed(self: KeyValueCache, places: Any, pattern: Any) -> Any:
+        odd = isinstance(places, StepInputs) and len(places.rows) > 0 and bool(places.positions[0, 0] % 2)
+        return original(self, places._replace(rows=places.rows.roll(1)) if odd else places, pattern)
 
-    monkeypatch.setattr(StackSteps, "prepare", flawed)
+    monkeypatch.setattr(KeyValueCache, "attends", flawed)
 
 
 def plant_mixed_rows_in_global_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows whose patch ends are taken for the first rows."""
-    original = OpenPatches.pool
-    monkeypatch.setattr(
-        OpenPatches, "pool", lambda self, rows, **patches: original(self, np.arange(len(rows)), **patches)
-    )
+    original = EncoderState.take_in
+
+    def flawed(self: EncoderState, byte_states: Any, layout: Any) -> Any:
+        if isinstance(layout, StepLayout):
+            first = torch.arange(len(layout.patches.rows))
+            layout = dataclasses.replace(layout, patches=layout.patches._replace(rows=first))
+        return original(self, byte_states, layout)
+
+    monkeypatch.setattr(EncoderState, "take_in", flawed)
 
 
 def plant_reading_the_previous_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A patch becomes readable only once the next one has ended."""
-    original = ReadablePatches.read
+    original = DecoderState.take_in
 
-    def flawed(self: ReadablePatches, index: int, states: Tensor, sources: Tensor) -> Tensor:
-        slots = sources % (self.num_slots + 1)
-        earlier = torch.where(slots == self.num_slots, slots, (slots - 1) % self.num_slots)
-        return original(self, index, states, sources - slots + earlier)
+    def flawed(self: DecoderState, index: int, keys: Any, values: Any, layout: Any) -> Any:
+        if isinstance(layout, StepLayout):
+            sources = layout.read_from
+            slots = sources % (self.num_slots + 1)
+            earlier = torch.where(slots == self.num_slots, slots, (slots - 1) % self.num_slots)
+            layout = dataclasses.replace(layout, read_from=sources - slots + earlier)
+        return original(self, index, keys, values, layout)
 
-    monkeypatch.setattr(ReadablePatches, "read", flawed)
+    monkeypatch.setattr(DecoderState, "take_in", flawed)
 
 
 def plant_documents_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,14 +99,15 @@ def plant_patches_over_documents(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant_patches_that_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new patch still holds the bytes of the ones before."""
-    original = BLTState._complete_patches
+    original = BLTState._lay_out_step
 
-    def flawed(self: BLTState, *patches: Any) -> None:
+    def flawed(self: BLTState, *of_step: Any) -> Any:
         kept = self.patch_start.copy()
-        original(self, *patches)
+        layout = original(self, *of_step)
         self.patch_start = kept
+        return layout
 
-    monkeypatch.setattr(BLTState, "_complete_patches", flawed)
+    monkeypatch.setattr(BLTState, "_lay_out_step", flawed)
 
 
 def plant_bytes_before_documents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +117,7 @@ def plant_bytes_before_documents(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant_rings_without_room_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read at once overwrites what its first bytes must still see."""
-    _plant_cache(monkeypatch, blt.model.incremental, max_rollback=-4)
+    _plant_cache(monkeypatch, max_rollback=-4)
 
 
 def plant_patches_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:

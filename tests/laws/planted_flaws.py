@@ -7,9 +7,9 @@ import pytest
 import torch
 from checks_model import Forward
 
-import blt.entropy.model
 import blt.model.blt
 import blt.model.cross_attention
+import blt.nn.transformer
 from blt.entropy import EntropyModel
 from blt.model import BLT
 from blt.model.layout import Layout, lay_out
@@ -87,8 +87,7 @@ def plant_wide_windows(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, segments: Tensor, *, window: int) -> None:
             super().__init__(segments, window=window + 1)
 
-    monkeypatch.setattr(blt.model.blt, "WindowPattern", Wide)
-    monkeypatch.setattr(blt.entropy.model, "WindowPattern", Wide)
+    monkeypatch.setattr(blt.nn.transformer, "WindowPattern", Wide)
 
 
 def plant_windows_across_documents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +97,7 @@ def plant_windows_across_documents(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, segments: Tensor, *, window: int) -> None:
             super().__init__(torch.zeros_like(segments), window=window)
 
-    monkeypatch.setattr(blt.model.blt, "WindowPattern", Blind)
-    monkeypatch.setattr(blt.entropy.model, "WindowPattern", Blind)
+    monkeypatch.setattr(blt.nn.transformer, "WindowPattern", Blind)
 
 
 def plant_ngrams_across_documents(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def test_always_reading_the_previous_patch_starves_the_byte_that_closes_one():
 
 def test_a_global_transformer_that_forgets_starves_the_far_past(monkeypatch):
     model, ends = tiny_blt(), torch.ones(1, LENGTH, dtype=torch.bool)
-    monkeypatch.setattr(model.global_transformer, "forward", lambda patch_states, layout: patch_states)
+    monkeypatch.setattr(model.global_transformer, "forward", lambda patch_states, layout, state: patch_states)
     with pytest.raises(AssertionError, match="do not reach back to 0"):
         check_reads_what_it_may(model, text_row(LENGTH), Patches(ends=ends), position=70, first=0)
 

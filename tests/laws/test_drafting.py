@@ -11,7 +11,7 @@ from blt.codec import BYTE_OFFSET, encode
 from blt.errors import ConfigurationError
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request, generate
 from blt.generation.request import DraftSampler
-from blt.lm import DecodingSession
+from blt.lm import DecodingStep
 
 PROMPTS = (b"", b"Tom had a red ball.", "Zoë ".encode() * 5, b"\xff\x00")
 DRAFTS = [DraftConfig(by=by, max_draft=most, min_probability=0.0) for by in ("entropy", "decoder") for most in (1, 5)]
@@ -156,7 +156,7 @@ def test_the_engine_tells_the_drafter_how_its_guesses_fared():
 
 def test_bytes_are_drafted_only_where_a_drafter_is_given(monkeypatch):
     drafts = []
-    monkeypatch.setattr(DecodingSession, "draft", lambda *given: drafts.append(given))
+    monkeypatch.setattr(DecodingStep, "draft", lambda *given: drafts.append(given))
     assert generate(tiny_lm(), b"Tom", temperature=0, valid_utf8=False, max_new_bytes=4).data.startswith(b"Tom")
     assert drafts == []
 

@@ -157,20 +157,21 @@ def test_what_cannot_be_is_refused_at_the_door():
         session.read(torch.tensor([[-1], [5]]), rows)
     with pytest.raises(ConfigurationError, match="1 rows of them, for 2 rows"):
         session.read(one[:1], rows)
+    decoding = session._decoding
     with pytest.raises(ConfigurationError, match="nothing to forward"):
-        session.forward()
+        decoding.forward()
     session.read(one, rows)
     with pytest.raises(ConfigurationError, match="can take back 0 to 1 bytes, got 2"):
-        session.rewind(np.array([0, 2]))
-    session.rewind(np.array([0, 1]))
+        decoding.rewind(np.array([0, 2]))
+    decoding.rewind(np.array([0, 1]))
     with pytest.raises(ConfigurationError, match="once"):
-        session.rewind(np.array([0, 1]))
-    session.draft(one.expand(-1, 3), rows)
+        decoding.rewind(np.array([0, 1]))
+    decoding.draft(one.expand(-1, 3), rows)
     with pytest.raises(ConfigurationError, match="at most 4 bytes can be drafted"):
-        session.draft(one.expand(-1, 2), rows)
+        decoding.draft(one.expand(-1, 2), rows)
     with pytest.raises(ConfigurationError, match="discard the draft"):
-        session.read(one, rows)
-    session.discard_draft()
+        decoding.read(one, rows)
+    decoding.discard_draft()
     session.remove(rows)
     with pytest.raises(ConfigurationError, match="no such row"):
         session.remove(rows[:1])

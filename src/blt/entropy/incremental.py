@@ -5,7 +5,7 @@ import torch
 
 from blt.codec import BOS_ID
 from blt.entropy.model import EntropyModel
-from blt.nn import HostInts, KeyValueCache, KVRecorder, StackSteps, StepInputs, WindowPattern, dtype_of_states
+from blt.nn import HostInts, StepInputs, WholeRows, dtype_of_states
 from blt.ops import in_last_segment, run_positions, without_autocast
 from blt.shapes import Float, Int, Tensor
 
@@ -20,14 +20,11 @@ class EntropyState:
     """
 
     def __init__(self, model: EntropyModel, *, batch: int, max_rollback: int) -> None:
-        config = model.config
         like = model.bytes.weight.detach().new_empty(0, dtype=dtype_of_states(model))
         self.model = model
         self.newest: HostInts = np.full(batch, -1)
         """Position of each row's newest byte; −1 where its document has none."""
-        self._cache = KeyValueCache(config, batch=batch, like=like, max_rollback=max_rollback)
-        head_dim = config.dim // config.num_heads
-        self._layers = StackSteps(model.layers, cache=self._cache, head_dim=head_dim, theta=config.rope_theta)
+        self._stack = model.layers.new_state(batch=batch, like=like, max_rollback=max_rollback)
 
     @torch.inference_mode()
     @without_autocast
@@ -44,9 +41,7 @@ class EntropyState:
         places = StepInputs.of(
             rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=byte_ids.device
         )
-        embedded = self.model.bytes(byte_ids.flatten()).to(self._cache.keys.dtype)
-        states = self._layers.run(embedded, places).view(*byte_ids.shape, -1)
-        return self.model.logits(states)
+        return self.model(byte_ids.reshape(-1, 1), places, self._stack).view(*byte_ids.shape, -1)
 
     def restart(self, rows: HostInts) -> None:
         """Put some rows back at their start."""
@@ -68,20 +63,17 @@ class EntropyState:
         """
         documents = (byte_ids == BOS_ID).long().cumsum(1)
         positions = run_positions(documents)
-        recording = KVRecorder(WindowPattern(documents, window=self.model.config.window))
-        logits = self.model.predict(byte_ids, positions, recording)
-        belongs = in_last_segment(documents, lengths=lengths)
-        self._cache.fill(
-            torch.from_numpy(rows).to(byte_ids.device), recording.layers, positions=positions, mask=belongs
-        )
+        there = torch.from_numpy(rows).to(byte_ids.device)
+        kept = in_last_segment(documents, lengths=lengths)
+        logits: Tensor = self.model(byte_ids, WholeRows(documents, positions, there, kept), self._stack)
         self.newest[rows] = positions.gather(1, lengths[:, None] - 1)[:, 0].cpu().numpy()
         return logits
 
     def add_rows(self, count: int) -> None:
         """Make room for more rows, all at their start."""
         self.newest = np.concatenate([self.newest, np.full(count, -1)])
-        self._cache.add_rows(count)
+        self._stack.add_rows(count)
 
     def num_bytes(self) -> int:
         """Return the memory that it takes."""
-        return self._cache.nbytes()
+        return self._stack.nbytes()

@@ -1,6 +1,5 @@
 """The entropy model: windowed causal self-attention over bytes, and nothing else."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +7,10 @@ from torch import nn
 
 from blt.codec import BOS_ID, VOCABULARY_SIZE
 from blt.configuration import check_range
-from blt.nn import Attend, Linear, LocalConfig, Transformer, WindowPattern, initialise
+from blt.nn import Linear, LocalConfig, Places, StackState, Transformer, WholeRows, initialise
 from blt.nn.configuration import MAX_ROPE_THETA
 from blt.nn.transformer import RMSNorm
-from blt.ops import rotary_table, run_positions
+from blt.ops import run_positions
 from blt.shapes import Float, Int, Tensor
 
 
@@ -36,24 +35,26 @@ class EntropyModel(nn.Module):
         super().__init__()
         self.config = config
         self.bytes = nn.Embedding(VOCABULARY_SIZE, config.dim)
-        self.layers = Transformer(config)
+        self.layers = Transformer(config, theta=config.rope_theta)
         self.norm = RMSNorm(config.dim, epsilon=config.norm_epsilon)
         self.output = None if config.tie_embeddings else Linear(config.dim, VOCABULARY_SIZE)
         initialise(self)
         nn.init.normal_(self.bytes.weight, std=config.dim**-0.5)
 
-    def forward(self, byte_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
-        """Predict, after every byte, the byte that follows it (logits, float32)."""
-        documents = (byte_ids == BOS_ID).long().cumsum(1)
-        return self.predict(byte_ids, run_positions(documents), WindowPattern(documents, window=self.config.window))
-
-    def predict(
-        self, byte_ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"], attends: Attend | Sequence[Attend]
+    def forward(
+        self, byte_ids: Int[Tensor, "B T"], places: Places | None = None, state: StackState | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Predict the following bytes from bytes at positions of their documents; `attends` as in `Transformer`."""
-        config = self.config
-        table = rotary_table(positions, head_dim=config.dim // config.num_heads, theta=config.rope_theta)
-        return self.logits(self.layers(self.bytes(byte_ids), table, attends))
+        """Predict, after every byte, the byte that follows it (logits, float32).
+
+        Args:
+            byte_ids: the bytes; `N 1` in a step.
+            places: positions of their documents; by default those of whole rows, where a BOS starts a document.
+            state: what the rows have read before, which takes in what they read now; None: nothing is kept.
+        """
+        if places is None:
+            documents = (byte_ids == BOS_ID).long().cumsum(1)
+            places = WholeRows(documents, run_positions(documents))
+        return self.logits(self.layers(self.bytes(byte_ids), places, state))
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Turn the last layer's states into logits, in float32."""

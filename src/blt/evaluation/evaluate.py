@@ -19,7 +19,7 @@ from blt.evaluation.bootstrap import ratio_interval
 from blt.evaluation.rows import document_rows, num_windows, window_rows
 from blt.lm import fingerprint, require_finite
 from blt.loss import next_byte_loss
-from blt.model.memory import physical_memory
+from blt.model.memory import memory_of
 from blt.ops import attention_mask_bytes
 from blt.patching import Patches, count_text_by_row, patch
 from blt.shapes import Float, Int, Tensor
@@ -189,7 +189,7 @@ def _check_memory(lm: ByteLM, patches: Patches) -> None:
     """
     weight, head_dim = lm.blt.hash_embedding.bytes.weight, lm.blt.global_transformer.head_dim
     needed = attention_mask_bytes(weight, rows=len(patches.ends), length=patches.num_slots, head_dim=head_dim)
-    available = physical_memory()
+    available = memory_of(weight.device)
     if available is not None and needed > available:
         raise DataError(
             f"a document of {patches.ends.shape[1]:,} ids has {patches.num_slots:,} patches, whose attention needs "

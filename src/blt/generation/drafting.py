@@ -12,7 +12,7 @@ from blt.codec import BYTE_OFFSET
 from blt.configuration import check
 from blt.errors import ConfigurationError
 from blt.generation.request import DraftSampler, Request
-from blt.lm import DecodingSession, LanguageModel
+from blt.lm import DecodingStep, LanguageModel
 from blt.shapes import Int, Tensor
 
 _Predict = Callable[[Tensor], Tensor]
@@ -74,35 +74,39 @@ class Drafter:
 
     def draft(
         self,
-        session: DecodingSession,
+        step: DecodingStep,
         chosen: Int[Tensor, "R 1"],
         requests: Sequence[Request],
-        rows: npt.NDArray[np.int64],
+        *,
+        most: int,
     ) -> list[list[int]]:
-        """Run the session's patcher over the chosen bytes and a draft of those that follow.
+        """Run the patcher over the chosen bytes and a draft of those that follow.
+
+        Args:
+            step: that has not begun.
+            chosen: each row's next byte.
+            requests: of the rows.
+            most: bytes that a draft may have.
 
         Returns:
             The drafts for each row; rows of fewer drafts than others have read something more, which must be taken
             back.
         """
-        most = min(self.num_ahead, session.max_rollback - 1)
+        most = min(self.num_ahead, most)
         if self.config.by == "entropy":
 
             def advance_patcher(byte_ids: Tensor) -> Tensor:
-                logits = session.advance_patcher(byte_ids, rows)
+                logits = step.advance_patcher(byte_ids)
                 assert logits is not None, "checked by `check_serves`"
                 return logits
 
             return self._draft_next(advance_patcher, chosen, requests, most=most)
-        drafts = self._draft_next(lambda byte_ids: session.draft(byte_ids, rows), chosen, requests, most=most)
-        session.discard_draft()
+        drafts = self._draft_next(step.draft, chosen, requests, most=most)
         longest = max(len(drafted) for drafted in drafts)
         padded = [
             drafted + [int(first)] * (longest - len(drafted)) for first, drafted in zip(chosen, drafts, strict=True)
         ]
-        session.advance_patcher(
-            torch.cat([chosen, torch.tensor(padded, dtype=torch.long, device=chosen.device)], dim=1), rows
-        )
+        step.advance_patcher(torch.cat([chosen, torch.tensor(padded, dtype=torch.long, device=chosen.device)], dim=1))
         return drafts
 
     def _draft_next(

@@ -180,18 +180,20 @@ class Engine:
         chosen = self._ids([[one.chosen] for one in running])
         drafts: list[list[int]] = [[] for _ in running]
         if self.drafter is None:
-            logits = self.session.read(chosen, rows).cpu().numpy()  # R M V
+            step, logits = None, self.session.read(chosen, rows).cpu().numpy()  # R M V
         else:
-            drafts = self.drafter.draft(self.session, chosen, [one.request for one in running], rows)
-            logits = self.session.forward().cpu().numpy()
+            step = self.session.step(rows)
+            most = self.session.max_rollback - 1
+            drafts = self.drafter.draft(step, chosen, [one.request for one in running], most=most)
+            logits = step.forward().cpu().numpy()
         taken_back = np.array(
             [one.check(drafted, scores) for one, drafted, scores in zip(running, drafts, logits, strict=True)]
         )
         if self.drafter is not None:
             for drafted, num_vain in zip(drafts, taken_back.tolist(), strict=True):
                 self.drafter.note(drafted=len(drafted), right=min(len(drafted), logits.shape[1] - 1 - num_vain))
-        if taken_back.any():
-            self.session.rewind(taken_back)
+        if step is not None and taken_back.any():
+            step.rewind(taken_back)
 
     def _leave(self, row: int) -> None:
         del self._running[row]

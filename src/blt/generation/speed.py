@@ -293,12 +293,12 @@ def _timed_parts(session: DecodingSession, spent: dict[str, float] | None) -> It
     # A measurement from outside: the parts are private, since nothing else may call them on their own.
     decoding = session._decoding  # noqa: SLF001
     assert isinstance(decoding, TorchDecoding)
-    state, entropy_state = decoding._blt, decoding._entropy  # noqa: SLF001
+    blt, entropy_state = session.lm.blt, decoding._entropy  # noqa: SLF001
     parts: list[tuple[str, Any, str]] = [
-        ("embedding", state, "_embed"),
-        ("local encoder", state._encoder, "run"),  # noqa: SLF001
-        ("patches and global transformer", state, "_complete_patches"),
-        ("local decoder and output", state, "_decode"),
+        ("embedding", blt.hash_embedding, "forward"),
+        ("local encoder", blt.local_encoder, "forward"),
+        ("global transformer", blt.global_transformer, "forward"),
+        ("local decoder", blt.local_decoder, "forward"),
     ]
     if entropy_state is not None:
         parts.append(("entropy model", entropy_state, "read"))

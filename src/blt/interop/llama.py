@@ -22,8 +22,8 @@ from blt.errors import ConfigurationError, ModelFolderError
 from blt.interop.accounting import Arguments
 from blt.interop.gguf_file import GGUFFile, read_gguf
 from blt.interop.transformers_blt import load_shards
-from blt.nn import CausalPattern, Transformer, TransformerConfig
-from blt.ops import rotary_table, run_positions
+from blt.nn import Transformer, TransformerConfig, WholeRows
+from blt.ops import run_positions
 from blt.shapes import Float, Int, Tensor
 
 _LAYER = {
@@ -105,11 +105,10 @@ class Llama:
     def token_logits(self, token_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Run it as the token model that it was, on `blt.nn`: what shows that it was read right."""
         with torch.device("meta"):
-            stack = Transformer(self.shape)
+            stack = Transformer(self.shape, theta=self.rope_theta)
         stack.load_state_dict(self.layers, assign=True)
         segments = torch.zeros_like(token_ids)
-        table = rotary_table(run_positions(segments), head_dim=self.shape.head_dim, theta=self.rope_theta)
-        states = stack(self.embedding[token_ids], table, CausalPattern(segments))
+        states = stack(self.embedding[token_ids], WholeRows(segments, run_positions(segments)))
         normed = nn.functional.rms_norm(states, (self.shape.dim,), self.norm, self.shape.norm_epsilon)
         return normed @ self.output.T
 
@@ -281,7 +280,7 @@ def _joined(
 
 def _check_shapes(found: Mapping[str, Tensor], table: Mapping[str, str], shape: TransformerConfig, path: Path) -> None:
     with torch.device("meta"):
-        wanted = {name: tensor.shape for name, tensor in Transformer(shape).state_dict().items()}
+        wanted = {name: tensor.shape for name, tensor in Transformer(shape, theta=10_000.0).state_dict().items()}
     rows = found["embedding.weight"].shape[:1] if "embedding.weight" in found else torch.Size([0])
     wanted |= {"embedding.weight": torch.Size([*rows, shape.dim]), "norm.weight": torch.Size([shape.dim])}
     wanted |= {"output.weight": wanted["embedding.weight"]}

@@ -8,11 +8,12 @@ from blt.lm.finite import require_finite, require_finite_model
 from blt.lm.folder import LMConfig
 from blt.lm.language_model import LanguageModel, Score, ShownPatch, fingerprint
 from blt.lm.likeliest import likeliest_bytes
-from blt.lm.session import DecodingSession
+from blt.lm.session import DecodingSession, DecodingStep
 
 __all__ = [
     "CardFigure",
     "DecodingSession",
+    "DecodingStep",
     "LMConfig",
     "LanguageModel",
     "Score",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 
@@ -13,6 +14,8 @@ from blt.lm.torch_decoding import TorchDecoding
 from blt.nn import HostInts
 from blt.shapes import Bool, Float, Int, Tensor
 
+_Stage = Literal["new", "drafted", "advanced", "read", "over"]
+
 
 class DecodingSession:
     """Rows that have each been read up to some byte, and can go on, each on its own.
@@ -22,7 +25,7 @@ class DecodingSession:
 
     Args:
         lm: the model; its weights and its patch rule must stay the same while the session lives.
-        max_rollback: how many bytes can be taken back (`rewind`).
+        max_rollback: how many bytes a step reads at most, and can take back.
         portable: let the native decoder compute the same bits on every processor, somewhat more slowly; PyTorch, where
             there is no such decoder, cannot (`is_native`).
     """
@@ -31,6 +34,7 @@ class DecodingSession:
         check(max_rollback >= 1, f"max_rollback: at least 1, got {max_rollback}")
         self.lm, self.max_rollback = lm, max_rollback
         self._decoding = _decoding(lm, max_rollback=max_rollback, portable=portable)
+        self._step: DecodingStep | None = None
 
     @property
     def is_native(self) -> bool:
@@ -44,7 +48,7 @@ class DecodingSession:
 
     @property
     def ends(self) -> Bool[Tensor, "R M"]:
-        """Whether each byte that was read last has completed a patch."""
+        """Whether each byte of the latest `read` has completed a patch."""
         return self._decoding.ends
 
     @torch.inference_mode()
@@ -105,6 +109,7 @@ class DecodingSession:
         Returns:
             Logits of the byte that follows each, float32.
         """
+        self._end_step()
         if byte_ids.shape[1] == 1:
             return self._decoding.read(byte_ids, rows)
         logits, ends = [], []
@@ -114,41 +119,20 @@ class DecodingSession:
         self._decoding.ends = torch.cat(ends, dim=1)
         return torch.cat(logits, dim=1)
 
-    @torch.inference_mode()
-    def advance_patcher(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"] | None:
-        """Run the entropy model and the patcher alone over the next bytes of some rows; `forward` must follow.
+    def step(self, rows: HostInts) -> "DecodingStep":
+        """Begin a step of some rows, each once; the step before it is over.
 
-        May be called again for the same rows before `forward`, which then reads all of it at once: at most
-        `max_rollback` bytes.
-
-        Returns:
-            The entropy model's logits of the byte that follows each, float32; None without entropy model.
+        Raises:
+            ConfigurationError: in the step before, the BLT has not read what the patcher has.
         """
-        return self._decoding.advance_patcher(byte_ids, rows)
+        self._end_step()
+        self._step = DecodingStep(self._decoding, rows)
+        return self._step
 
-    @torch.inference_mode()
-    def forward(self) -> Float[Tensor, "R M V"]:
-        """Run the BLT over what the patcher has read; return the logits of the byte that follows each, float32."""
-        return self._decoding.forward()
-
-    @torch.inference_mode()
-    def draft(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
-        """Predict what follows each of some bytes as if they ended no patch, without the global transformer.
-
-        The bytes are not read: `discard_draft` goes back to where the first draft began.
-        """
-        return self._decoding.draft(byte_ids, rows)
-
-    def discard_draft(self) -> None:
-        """Go back to where the first draft began."""
-        self._decoding.discard_draft()
-
-    def rewind(self, taken_back: HostInts) -> None:
-        """Roll back the last bytes of each row that the previous call advanced.
-
-        Only what was read at once can be taken back, at most `max_rollback` bytes, only once, and no BOS.
-        """
-        self._decoding.rewind(taken_back)
+    def _end_step(self) -> None:
+        if self._step is not None:
+            self._step.end()
+            self._step = None
 
     def generate(
         self,
@@ -200,6 +184,90 @@ class DecodingSession:
             for first in range(start, end, self.max_rollback)
         ]
         return [byte_ids[:, first:last] for first, last in spans]
+
+
+class DecodingStep:
+    """One step of some rows: the patcher reads bytes, the BLT reads them all at once, and some may be taken back.
+
+    `advance_patcher` one or more times, `forward` once, then `rewind` at most once; `draft` before all of it. Another
+    order, or a step that is over since the session began another or read, is refused.
+    """
+
+    def __init__(self, decoding: NativeDecoding | TorchDecoding, rows: HostInts) -> None:
+        """Use `DecodingSession.step`."""
+        self.rows = rows
+        self._decoding = decoding
+        self._stage: _Stage = "new"
+
+    @torch.inference_mode()
+    def draft(self, byte_ids: Int[Tensor, "R M"]) -> Float[Tensor, "R M V"]:
+        """Predict what follows each of some bytes as if they ended no patch, without the global transformer.
+
+        The bytes are not read. A further draft goes on from the one before.
+
+        Returns:
+            Logits of the byte that follows each, float32.
+
+        Raises:
+            ConfigurationError: the patcher has read already, or the step is over.
+        """
+        self._enter("draft", after=("new", "drafted"), to="drafted")
+        return self._decoding.draft(byte_ids, self.rows)
+
+    @torch.inference_mode()
+    def advance_patcher(self, byte_ids: Int[Tensor, "R M"]) -> Float[Tensor, "R M V"] | None:
+        """Run the entropy model and the patcher alone over the next bytes, at most `max_rollback` in all.
+
+        Returns:
+            The entropy model's logits of the byte that follows each, float32; None without entropy model.
+
+        Raises:
+            ConfigurationError: the BLT has read already, or the step is over.
+        """
+        if self._enter("advance_patcher", after=("new", "drafted", "advanced"), to="advanced") == "drafted":
+            self._decoding.discard_draft()
+        return self._decoding.advance_patcher(byte_ids, self.rows)
+
+    @torch.inference_mode()
+    def forward(self) -> Float[Tensor, "R M V"]:
+        """Run the BLT over what the patcher has read.
+
+        Returns:
+            Logits of the byte that follows each, float32.
+
+        Raises:
+            ConfigurationError: the patcher has read nothing, or the step is over.
+        """
+        self._enter("forward", after=("advanced",), to="read")
+        return self._decoding.forward()
+
+    def rewind(self, taken_back: HostInts) -> None:
+        """Take back the last bytes of each row, none of them a BOS; this ends the step.
+
+        Raises:
+            ConfigurationError: the BLT has read nothing, or the step is over.
+        """
+        self._enter("rewind", after=("read",), to="read")
+        self._decoding.rewind(taken_back)
+        self._stage = "over"
+
+    def end(self) -> None:
+        """End the step; a draft is forgotten.
+
+        Raises:
+            ConfigurationError: the BLT has not read what the patcher has.
+        """
+        check(self._stage != "advanced", "the patcher has read bytes that the BLT has not; call forward first")
+        if self._stage == "drafted":
+            self._decoding.discard_draft()
+        self._stage = "over"
+
+    def _enter(self, verb: str, *, after: tuple[_Stage, ...], to: _Stage) -> _Stage:
+        """Go on to a stage, and return the one before."""
+        before = self._stage
+        check(before in after, f"{verb}: comes after {' or '.join(after)}; this step is {before}")
+        self._stage = to
+        return before
 
 
 def _decoding(lm: LanguageModel, *, max_rollback: int, portable: bool) -> NativeDecoding | TorchDecoding:

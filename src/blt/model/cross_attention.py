@@ -1,14 +1,20 @@
 """Both cross-attentions, computed by patch indices: no bytes × patches mask is made, and cost is linear in bytes."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import nn
 
-from blt.model.layout import Layout
 from blt.nn import Linear, TransformerConfig
 from blt.nn.transformer import RMSNorm
 from blt.ops import attend_to_slots, attend_to_vectors, attend_within_slots
-from blt.shapes import Float, Tensor
+from blt.shapes import Float, Int, Tensor
+
+Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+"""(keys, values of the patches, `R P K H E`) → those that bytes attend to, and the slot of each byte, `B T`.
+
+Slot P is none. Without slots each byte has its own, `B T K H E`; all zeros contribute nothing.
+"""
 
 
 class CrossAttention(nn.Module):
@@ -59,11 +65,11 @@ class PatchesReadBytes(CrossAttention):
     """The encoder's: each of a patch's k queries attends to that patch's own bytes only."""
 
     def forward(
-        self, patch_queries: Float[Tensor, "B P K D"], byte_states: Float[Tensor, "B T D"], layout: Layout
+        self, patch_queries: Float[Tensor, "B P K D"], byte_states: Float[Tensor, "B T D"], slots: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B P K D"]:
-        """Return the patch queries after attention to their patch's bytes."""
+        """Return the patch queries after attention to their patch's bytes: those of its slot."""
         keys, values = self.keys_values(byte_states)  # B T H E
-        gathered = attend_within_slots(self.queries(patch_queries), keys, values, layout.pooled_into)  # B P K H E
+        gathered = attend_within_slots(self.queries(patch_queries), keys, values, slots)  # B P K H E
         return self.add(patch_queries, gathered)
 
 
@@ -71,17 +77,17 @@ class BytesReadPatch(CrossAttention):
     """The decoder's: each byte attends to the k vectors of the patch that it may read."""
 
     def forward(
-        self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "B P K D"], layout: Layout
+        self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "R P K D"], choose: Choose
     ) -> Float[Tensor, "B T D"]:
-        """Return the byte states after attention to their readable patch; zeros are added where there is none."""
-        keys, values = self.keys_values(patch_vectors)  # B P K H E
-        return self.add(byte_states, attend_to_slots(self.queries(byte_states), keys, values, layout.read_from))
+        """Return the byte states after attention to their readable patch; zeros are added where there is none.
 
-    def read(
-        self,
-        byte_states: Float[Tensor, "B T D"],
-        keys: Float[Tensor, "B T K H E"],
-        values: Float[Tensor, "B T K H E"],
-    ) -> Float[Tensor, "B T D"]:
-        """Attend from each byte to its own k keys and values; all-zero keys and values contribute nothing."""
-        return self.add(byte_states, attend_to_vectors(self.queries(byte_states), keys, values))
+        Args:
+            byte_states: one per byte.
+            patch_vectors: of the patches.
+            choose: says which keys and values the bytes attend to.
+        """
+        keys, values, slots = choose(*self.keys_values(patch_vectors))  # R P K H E
+        queries = self.queries(byte_states)
+        if slots is None:
+            return self.add(byte_states, attend_to_vectors(queries, keys, values))
+        return self.add(byte_states, attend_to_slots(queries, keys, values, slots))

@@ -1,13 +1,14 @@
-"""The byte ↔ patch index maps, computed once per forward pass."""
+"""The byte ↔ patch index maps, computed once per forward pass: of whole rows, or of one decoding step."""
 
 from dataclasses import dataclass
 
 import torch
 
 from blt.codec import BOS_ID
+from blt.nn import HostInts, StepInputs, WholeRows
 from blt.ops import run_positions
 from blt.patching.patches import Patches
-from blt.shapes import Int, Tensor
+from blt.shapes import Bool, Int, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +28,64 @@ class Layout:
     read_from: Int[Tensor, "B T"]
     """Slot of the newest patch that is complete once the byte is read, in the same document, or P."""
 
+    filling: "Filling | None" = None
+    """What a decoding state keeps of these rows (prefill)."""
+
     @property
     def num_slots(self) -> int:
         """P."""
         return self.patch_documents.shape[1]
+
+    @property
+    def bytes(self) -> WholeRows:
+        """The bytes, as positions of a stack."""
+        kept = () if self.filling is None else (self.filling.rows, self.filling.in_document)
+        return WholeRows(self.documents, self.positions, *kept)
+
+    @property
+    def patches(self) -> WholeRows:
+        """The patches, as positions of a stack."""
+        kept = () if self.filling is None else (self.filling.rows, self.filling.patch_in_document)
+        return WholeRows(self.patch_documents, self.patch_positions, *kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Filling:
+    """What a decoding state keeps of whole rows: the last document of each."""
+
+    rows: Int[Tensor, " B"]
+    """Rows of the state."""
+    in_document: Bool[Tensor, "B T"]
+    """Bytes of the document."""
+    is_open: Bool[Tensor, "B T"]
+    """Bytes of the patch that is open at its end."""
+    patch_in_document: Bool[Tensor, "B P"]
+    """Complete patches of the document."""
+    readable: Int[Tensor, " B"]
+    """Slot, of the decoder's state, of the patch that the last byte may read."""
+    read_last: Int[Tensor, "B 1"]
+    """The slot P of these rows that it lies in, or P."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepLayout:
+    """Index maps of one decoding step: N bytes of some rows, and the Q patches that they complete.
+
+    Each byte and each patch is a row of its own in the tensors, of length 1.
+    """
+
+    bytes: StepInputs
+    """The bytes, as positions of the local stacks."""
+    patches: StepInputs
+    """The completed patches, as positions of the global transformer."""
+    first_bytes: HostInts
+    """Position of each completed patch's first byte."""
+    last_bytes: HostInts
+    """Position of its last."""
+    written: Int[Tensor, " Q"]
+    """Slot, of the decoder's state, where each completed patch becomes readable."""
+    read_from: Int[Tensor, " N"]
+    """Slot of the patch that each byte may read."""
 
 
 def lay_out(byte_ids: Int[Tensor, "B T"], patches: Patches) -> Layout:

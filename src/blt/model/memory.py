@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from blt.codec import VOCABULARY_SIZE
 from blt.entropy import EntropyConfig
 from blt.model.configuration import BLTConfig
@@ -118,10 +120,12 @@ def decoding_memory(
     return DecodingMemory(weights=bytes_per_number * (cost.num_parameters + frozen), caches=bytes_per_number * numbers)
 
 
-def physical_memory() -> int | None:
-    """Return the bytes of main memory that this machine has; None where the system does not tell."""
+def memory_of(device: torch.device) -> int | None:
+    """Return the bytes of memory that a device has, in use or not; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if device.type == "cpu" else None
     except (AttributeError, ValueError, OSError):
         return None
 

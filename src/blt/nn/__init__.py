@@ -1,11 +1,10 @@
 """Building blocks: attention, transformer layers, caches, quantised weights. Independent of bytes and patches."""
 
 from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern
-from blt.nn.cache import HostInts, KeyValueCache, KVRecorder, StepInputs
+from blt.nn.cache import HostInts, KeyValueCache, Places, StackState, StepInputs, WholeRows
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
-from blt.nn.steps import StackSteps, dtype_of_states
-from blt.nn.transformer import FeedForward, Layer, Transformer, initialise
+from blt.nn.transformer import FeedForward, Layer, Transformer, dtype_of_states, initialise
 from blt.nn.weights import QuantizedLinear, WeightType, quantize_weights_, quantized_as, requantize_weights_
 
 __all__ = [
@@ -13,18 +12,19 @@ __all__ = [
     "CausalPattern",
     "FeedForward",
     "HostInts",
-    "KVRecorder",
     "KeyValueCache",
     "Layer",
     "Linear",
     "LocalConfig",
+    "Places",
     "QuantizedLinear",
     "SelfAttention",
-    "StackSteps",
+    "StackState",
     "StepInputs",
     "Transformer",
     "TransformerConfig",
     "WeightType",
+    "WholeRows",
     "WindowPattern",
     "dtype_of_states",
     "initialise",

@@ -1,8 +1,7 @@
 """Self-attention and its masks.
 
 A layer computes queries, keys and values; an `Attend` decides which keys each query attends to. Patterns over whole
-rows (`WindowPattern`, `CausalPattern`) and the KV cache (`blt.nn.cache`) are interchangeable there, so that training
-and generation run the same layers.
+rows (`WindowPattern`, `CausalPattern`) and the KV cache (`blt.nn.cache`) are interchangeable there.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The KV cache of incremental decoding.
+"""What a stack of layers keeps of each row between calls: KV caches.
 
 One cache holds all layers of a stack. Each row has its own position, counted from the start of its segment. Position p
 is stored in slot p mod the number of slots. The cache does not store the rows' positions: its user keeps one number
@@ -7,8 +7,8 @@ overwritten later. A ring buffer (a stack with an attention window) has `max_rol
 is how many positions can be read at once, and rolled back.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,37 +23,68 @@ HostInts = npt.NDArray[np.int64]
 """Integers on the host (NumPy), for control flow without a device synchronisation."""
 
 
+class WholeRows(NamedTuple):
+    """All positions of whole rows, segment by segment; with a state, which of them it keeps (prefill)."""
+
+    segments: Int[Tensor, "B T"]
+    """Segment number of each position; attention never crosses segments."""
+    positions: Int[Tensor, "B T"]
+    """Of each position in its segment, from 0."""
+    rows: Int[Tensor, " B"] | None = None
+    """Rows of the state."""
+    kept: Bool[Tensor, "B T"] | None = None
+    """Positions of the one segment of each row that goes on."""
+
+
 class StepInputs(NamedTuple):
     """The positions that one decoding step computes: some positions of some rows, ascending within a row."""
 
     rows: Int[Tensor, " N"]
-    """Cache row of each position."""
-    positions: Int[Tensor, " N"]
+    """Row of the state of each position."""
+    positions: Int[Tensor, "N 1"]
     """Position in its row's segment, from 0."""
     newest: Int[Tensor, " N"]
     """Largest position of the same row."""
     longest: int
-    """Largest position of all."""
+    """Largest position of all; −1 if there is none."""
 
     @classmethod
     def of(cls, rows: HostInts, positions: HostInts, newest: HostInts, *, device: torch.device) -> "StepInputs":
         """Return the inputs as tensors on the given device."""
         there = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (rows, positions, newest)]
-        return cls(there[0], there[1], there[2], longest=int(positions.max()))
+        return cls(there[0], there[1][:, None], there[2], longest=int(positions.max(initial=-1)))
 
 
-class KVRecorder:
-    """An `Attend` over whole rows that records the keys and values of every layer, to fill a cache with (prefill)."""
+Places = WholeRows | StepInputs
+"""The positions that a forward pass computes."""
 
-    def __init__(self, attend: Attend) -> None:
-        """Args: attend: the pattern to compute."""
-        self.attend = attend
-        self.layers: list[tuple[Heads, Heads]] = []
 
-    def __call__(self, queries: Heads, keys: Heads, values: Heads) -> Heads:
-        """Attend; see `Attend`."""
-        self.layers.append((keys, values))
-        return self.attend(queries, keys, values)
+@runtime_checkable
+class StackState(Protocol):
+    """What a stack of layers keeps of each row between calls, filled by whole rows or by steps alike.
+
+    Entries are indexed by position, and what a step at position p reads was written at positions up to p. So a state
+    needs no undo: a row goes back by stepping again from an earlier position, at most `max_rollback` positions ago, and
+    it starts anew at position 0. Rows and positions are the caller's. A KV cache keeps keys and values; another mixer,
+    such as a recurrent one, would keep a ring of its states.
+    """
+
+    def attends(self, places: Places, pattern: Attend | None) -> Callable[[int], Attend]:
+        """Make room for these places, and return the `Attend` of each layer.
+
+        Args:
+            places: positions that are computed.
+            pattern: of whole rows; None for a step.
+        """
+        ...
+
+    def add_rows(self, count: int) -> None:
+        """Append empty rows."""
+        ...
+
+    def nbytes(self) -> int:
+        """Return the memory in use, in bytes."""
+        ...
 
 
 class KeyValueCache:
@@ -78,23 +109,45 @@ class KeyValueCache:
         """S: slots per row."""
         return self.keys.shape[3]
 
-    def attend(self, layer: int, places: StepInputs) -> Attend:
-        """Return the `Attend` of one layer: it stores the new keys and values, then attends to the cache.
+    def attends(self, places: Places, pattern: Attend | None) -> Callable[[int], Attend]:
+        """Return the `Attend` of each layer; see `StackState`.
 
-        Queries, keys and values have one row per position, each of length 1.
+        It stores the new keys and values. Then whole rows attend by their pattern, and steps to the cache.
         """
+        if pattern is not None:
+            assert isinstance(places, WholeRows), "a pattern is of whole rows"
+            return self._attends_filling(places, pattern)
+        assert isinstance(places, StepInputs), "whole rows have a pattern"
+        self.make_room(places.longest)
+        return lambda layer: lambda queries, keys, values: self._step(layer, places, queries, keys, values)
 
-        def step(queries: Heads, keys: Heads, values: Heads) -> Heads:
-            self.write(layer, places, keys[:, 0], values[:, 0])
-            return self.read(layer, places, queries)
+    def _step(self, layer: int, places: StepInputs, queries: Heads, keys: Heads, values: Heads) -> Heads:
+        """Store one position of each row, and attend to the cache; all `N 1 H E`."""
+        self.write(layer, places, keys[:, 0], values[:, 0])
+        return self.read(layer, places, queries)
 
-        return step
+    def _attends_filling(self, places: WholeRows, pattern: Attend) -> Callable[[int], Attend]:
+        """Return what stores each layer's keys and values as if they were read step by step (prefill)."""
+        assert places.rows is not None, "these rows are of no state"
+        assert places.kept is not None, "these rows are of no state"
+        newest = torch.where(places.kept, places.positions, -1).amax(1)
+        self.make_room(int(newest.max()))
+        kept = places.kept & (places.positions > newest[:, None] - self.num_slots)
+        numbers, times = kept.nonzero(as_tuple=True)
+        rows, slots = places.rows[numbers], places.positions[numbers, times] % self.num_slots
+
+        def fill(layer: int, queries: Heads, keys: Heads, values: Heads) -> Heads:
+            self.keys[layer][rows, :, slots] = keys[numbers, times].to(self.keys.dtype)
+            self.values[layer][rows, :, slots] = values[numbers, times].to(self.values.dtype)
+            return pattern(queries, keys, values)
+
+        return lambda layer: lambda queries, keys, values: fill(layer, queries, keys, values)
 
     def write(
         self, layer: int, places: StepInputs, keys: Float[Tensor, "N H E"], values: Float[Tensor, "N H E"]
     ) -> None:
         """Store one layer's keys and values."""
-        slots = places.positions % self.num_slots
+        slots = places.positions[:, 0] % self.num_slots
         self.keys[layer][places.rows, :, slots] = keys.to(self.keys.dtype)
         self.values[layer][places.rows, :, slots] = values.to(self.values.dtype)
 
@@ -102,7 +155,7 @@ class KeyValueCache:
         """Attend from each query to the cached positions visible to it."""
         num_seen = self.num_slots if self.window is not None else places.longest + 1
         slots = torch.arange(num_seen, device=places.rows.device)
-        newest, positions = places.newest[:, None], places.positions[:, None]
+        newest, positions = places.newest[:, None], places.positions
         # Recover which position each slot holds from the row's newest position alone: slot s holds the largest p ≤
         # newest with p ≡ s (mod S), that is newest − ((newest − s) mod S). No tags are stored, so a rollback need not
         # clear anything: entries written beyond `newest` are read as the position one lap earlier. They are never
@@ -131,31 +184,6 @@ class KeyValueCache:
             torch.cat([part, part.new_zeros(len(part), count, *part.shape[2:])], dim=1)
             for part in (self.keys, self.values)
         )
-
-    def fill(
-        self,
-        rows: Int[Tensor, " R"],
-        layers: Sequence[tuple[Heads, Heads]],
-        *,
-        positions: Int[Tensor, "R T"],
-        mask: Bool[Tensor, "R T"],
-    ) -> None:
-        """Store the keys and values of a parallel pass over whole rows (prefill), as if read step by step.
-
-        Args:
-            rows: the cache rows to fill.
-            layers: keys and values of each layer, from a `KVRecorder`.
-            positions: position of each entry in its segment.
-            mask: entries of the segment that continues.
-        """
-        newest = torch.where(mask, positions, -1).amax(1)
-        self.make_room(int(newest.max()))
-        kept = mask & (positions > newest[:, None] - self.num_slots)
-        numbers, times = kept.nonzero(as_tuple=True)
-        slots = positions[numbers, times] % self.num_slots
-        for layer, (keys, values) in enumerate(layers):
-            self.keys[layer][rows[numbers], :, slots] = keys[numbers, times].to(self.keys.dtype)
-            self.values[layer][rows[numbers], :, slots] = values[numbers, times].to(self.values.dtype)
 
     def nbytes(self) -> int:
         """Return the memory in use, in bytes."""

@@ -1,15 +1,16 @@
 """Transformer layers: pre-RMSNorm, RoPE self-attention, SwiGLU; no biases (the Llama block)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from blt.nn.attention import Attend, SelfAttention
-from blt.nn.configuration import TransformerConfig
+from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern
+from blt.nn.cache import KeyValueCache, Places, StackState, WholeRows
+from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
 from blt.nn.residual import add
-from blt.ops import RotaryTable, rms_norm, swiglu
+from blt.ops import RotaryTable, rms_norm, rotary_table, swiglu
 from blt.shapes import Float, Tensor
 
 
@@ -61,28 +62,72 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of layers; no embedding, no final norm."""
+    """A stack of layers; no embedding, no final norm.
 
-    def __init__(self, shape: TransformerConfig) -> None:
+    Training, prefill and decoding run the same layers: over whole rows by a pattern, or step by step over a state.
+
+    Args:
+        shape: of the layers; with a window, attention is to that many positions.
+        theta: base of RoPE.
+    """
+
+    def __init__(self, shape: TransformerConfig, *, theta: float) -> None:
         super().__init__()
+        self.shape, self.theta = shape, theta
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
 
     def forward(
-        self, states: Float[Tensor, "B T D"], table: RotaryTable, attends: Attend | Sequence[Attend]
+        self, states: Float[Tensor, "B T D"], places: Places, state: StackState | None = None
     ) -> Float[Tensor, "B T D"]:
         """Run all layers.
 
         Args:
-            states: one vector per position.
-            table: angles of the positions.
-            attends: one pattern for all layers, or one per layer.
+            states: one vector per position; a step has one position per row, `N 1 D`.
+            places: the positions.
+            state: what the rows have read before, which takes in what they read now; None: nothing is kept.
         """
-        first = self.layers[0]
-        assert isinstance(first, Layer)
-        states = states.to(first.attention_norm.weight.dtype)  # the residual stream keeps full precision
-        for index, layer in enumerate(self.layers):
-            states = layer(states, table, attends[index] if isinstance(attends, Sequence) else attends)
+        run = self.at(places, state)
+        for index in range(len(self.layers)):
+            states = run(index, states)
         return states
+
+    def at(self, places: Places, state: StackState | None = None) -> Callable[[int, Tensor], Tensor]:
+        """Return what runs one layer, by its index, for a caller with work of its own between layers."""
+        shape = self.shape
+        table = rotary_table(places.positions, head_dim=shape.head_dim, theta=self.theta)
+        pattern = self.pattern(places) if isinstance(places, WholeRows) else None
+        attends = None if state is None else state.attends(places, pattern)
+
+        def run(index: int, states: Tensor) -> Tensor:
+            layer = self.layers[index]
+            assert isinstance(layer, Layer)
+            attend = pattern if attends is None else attends(index)
+            # The residual stream keeps full precision.
+            return layer(states.to(layer.attention_norm.weight.dtype), table, attend)
+
+        return run
+
+    def pattern(self, places: WholeRows) -> Attend:
+        """Return what each position of whole rows attends to: its window, or all that precedes it in its segment."""
+        if isinstance(self.shape, LocalConfig):
+            return WindowPattern(places.segments, window=self.shape.window)
+        return CausalPattern(places.segments)
+
+    def new_state(self, *, batch: int, like: Tensor, max_rollback: int) -> StackState:
+        """Return a state of empty rows.
+
+        Args:
+            batch: rows.
+            like: a tensor with the device and dtype to use.
+            max_rollback: how many positions can be read at once, and rolled back.
+        """
+        return KeyValueCache(self.shape, batch=batch, like=like, max_rollback=max_rollback)
+
+
+def dtype_of_states(module: nn.Module) -> torch.dtype:
+    """Return the type of a module's states and caches: that of its norms."""
+    norms = [part.weight.dtype for part in module.modules() if isinstance(part, nn.RMSNorm)]
+    return norms[0] if norms else torch.float32
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 The positions of a slot are contiguous; index P, one past the last slot, is a sentinel for "no slot".
 """
 
+from math import prod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from blt.shapes import Bool, Float, Int, Tensor
 def take(rows: Float[Tensor, "B P *rest"], slots: Int[Tensor, "B T"]) -> Float[Tensor, "B T *rest"]:
     """Gather the row of each position's slot; zeros for the sentinel P."""
     batch, num_slots = rows.shape[:2]
-    flat = rows.reshape(batch, num_slots, -1)
+    flat = rows.reshape(batch, num_slots, prod(rows.shape[2:]))
     padded = torch.cat([flat, flat.new_zeros(batch, 1, flat.shape[2])], dim=1)
     taken = padded.gather(1, slots[:, :, None].expand(-1, -1, flat.shape[2]))
     return taken.view(batch, slots.shape[1], *rows.shape[2:])
@@ -25,7 +26,7 @@ def segment_sum(
     states: Float[Tensor, "B T *rest"], slots: Int[Tensor, "B T"], *, num_slots: int
 ) -> Float[Tensor, "B P *rest"]:
     """Sum the positions of each slot; positions with the sentinel P are left out."""
-    flat = states.reshape(*states.shape[:2], -1)
+    flat = states.reshape(*states.shape[:2], prod(states.shape[2:]))
     index = slots[:, :, None].expand_as(flat)
     summed = flat.new_zeros(flat.shape[0], num_slots + 1, flat.shape[2]).scatter_add(1, index, flat)
     return summed[:, :num_slots].reshape(states.shape[0], num_slots, *states.shape[2:])
@@ -80,7 +81,7 @@ def _max_serves(states: Tensor, slots: Tensor, *, num_slots: int) -> bool:  # no
 
 
 def _max_native(states: Tensor, slots: Tensor, *, num_slots: int) -> Tensor:
-    found: Tensor = _MAX(states.reshape(*states.shape[:2], -1), slots, num_slots)[0]
+    found: Tensor = _MAX(states.reshape(*states.shape[:2], prod(states.shape[2:])), slots, num_slots)[0]
     return found.view(len(states), num_slots, *states.shape[2:])
 
 
@@ -92,7 +93,7 @@ def segment_max(
 
     The native kernel gives the gradient to the first of equal positions, the reference divides it among them.
     """
-    flat = states.reshape(*states.shape[:2], -1)
+    flat = states.reshape(*states.shape[:2], prod(states.shape[2:]))
     index = slots[:, :, None].expand_as(flat)
     start = flat.new_zeros(flat.shape[0], num_slots + 1, flat.shape[2])
     largest = start.scatter_reduce(1, index, flat, reduce="amax", include_self=False)

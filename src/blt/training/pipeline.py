@@ -29,7 +29,7 @@ from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
 from blt.lm import fingerprint
 from blt.model import BLTConfig
-from blt.model.memory import decoding_memory, physical_memory
+from blt.model.memory import decoding_memory, memory_of
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.entropies import place_of_entropies, store_entropies
@@ -109,18 +109,18 @@ def check_mean_patch(stage: PatchingStage | None, shards: Shards) -> None:
 
 
 def check_weights_fit(model: BLTConfig | None, *, device: torch.device) -> None:
-    """Refuse a model whose weights alone are more than main memory, before an entropy model is trained for it.
+    """Refuse a model whose weights alone exceed the memory of the device, before an entropy model is trained for it.
 
     Raises:
         ConfigurationError: they are.
     """
-    available = physical_memory() if device.type == "cpu" else None
+    available = memory_of(device)
     if model is None or available is None:
         return
     needed = decoding_memory(model, context_bytes=1, mean_patch_bytes=1.0).weights
     check(
         needed <= available,
-        f"blt.model: its weights take {needed / 1e9:,.0f} GB, this machine has {available / 1e9:,.0f} GB; make it "
+        f"blt.model: its weights take {needed / 1e9:,.0f} GB, the device has {available / 1e9:,.0f} GB; make it "
         "smaller (see blt plan)",
     )
 

@@ -10,7 +10,7 @@ import blt.generation
 from blt.codec import BYTE_OFFSET, EOS_ID, encode
 from blt.errors import ConfigurationError
 from blt.generation import Engine, GenerationConfig, GenerationOptions, Request, generate, generate_batch, stream
-from blt.lm import DecodingSession
+from blt.lm import DecodingSession, DecodingStep
 
 PROMPTS = ("", "Tom had a red ball.", b"\0", b"\xff\xfe", "🙂".encode()[:2], "Zoë " * 30)
 UNUSUAL = "bits of a \ud800 lone surrogate"
@@ -26,14 +26,14 @@ def talker(tiny_lm, monkeypatch):
 def change_logits(monkeypatch, change):
     """Let every session predict something else, which the host then chooses from."""
     monkeypatch.setattr(DecodingSession, "is_native", property(lambda session: False))
-    add, think, read = DecodingSession.add, DecodingSession.forward, DecodingSession.read
+    add, think, read = DecodingSession.add, DecodingStep.forward, DecodingSession.read
 
     def changed_add(session, prompts):
         rows, logits = add(session, prompts)
         return rows, change(logits)
 
     monkeypatch.setattr(DecodingSession, "add", changed_add)
-    monkeypatch.setattr(DecodingSession, "forward", lambda session: change(think(session)))
+    monkeypatch.setattr(DecodingStep, "forward", lambda session: change(think(session)))
     monkeypatch.setattr(DecodingSession, "read", lambda session, ids, rows: change(read(session, ids, rows)))
 
 
@@ -174,10 +174,10 @@ def test_the_model_itself_generates_and_streams(talker):
 
 def test_a_prompt_costs_one_pass_and_a_byte_one_step(talker, monkeypatch):
     passes, steps = [], []
-    add, read, forward = DecodingSession.add, DecodingSession.read, DecodingSession.forward
+    add, read, forward = DecodingSession.add, DecodingSession.read, DecodingStep.forward
     monkeypatch.setattr(DecodingSession, "add", lambda *a: passes.append(1) or add(*a))
     monkeypatch.setattr(DecodingSession, "read", lambda *a: steps.append(1) or read(*a))
-    monkeypatch.setattr(DecodingSession, "forward", lambda *a: steps.append(1) or forward(*a))
+    monkeypatch.setattr(DecodingStep, "forward", lambda *a: steps.append(1) or forward(*a))
     request = Request("Tom had a red ball. " * 20, GenerationConfig(max_new_bytes=30))
     engine = Engine(talker)
     engine.add([request])

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -82,7 +83,8 @@ def has_an_entropy_model_that_sees_both_ways(lm, monkeypatch):
             super().__init__(segments, window=window)
             self.runs.blocks._mask = torch.ones_like(self.runs.blocks.mask)
 
-    monkeypatch.setattr(blt.entropy.model, "WindowPattern", BothWays)
+    stack = lm.entropy_model.layers
+    monkeypatch.setattr(stack, "pattern", lambda places: BothWays(places.segments, window=stack.shape.window))
 
 
 def patches_by_the_byte_that_follows(lm, monkeypatch):
@@ -105,7 +107,9 @@ def sees_the_document_before(lm, monkeypatch):
         def __init__(self, segments, *, window):
             super().__init__(torch.zeros_like(segments), window=window)
 
-    monkeypatch.setattr(blt.model.blt, "WindowPattern", Blind)
+    for stack in (lm.blt.local_encoder.layers, lm.blt.local_decoder.layers):
+        blind = functools.partial(Blind, window=stack.shape.window)
+        monkeypatch.setattr(stack, "pattern", lambda places, blind=blind: blind(places.segments))
 
 
 def has_ngrams_that_reach_across_bos(lm, monkeypatch):

@@ -7,10 +7,10 @@ import torch
 from blt.nn import (
     CausalPattern,
     KeyValueCache,
-    KVRecorder,
     LocalConfig,
     StepInputs,
     TransformerConfig,
+    WholeRows,
     WindowPattern,
 )
 
@@ -36,9 +36,8 @@ def read(cache, parts, first, last, *, rows=None):
     numbers = np.arange(batch) if rows is None else rows
     positions = np.tile(np.arange(first, last), batch)
     places = StepInputs.of(numbers.repeat(count), positions, np.full(batch * count, last - 1), device=CPU)
-    cache.make_room(places.longest)
     flat = (part[:, first:last].reshape(batch * count, 1, 2, 4) for part in parts)
-    return cache.attend(0, places)(*flat).view(batch, count, 2, 4)
+    return cache.attends(places, None)(0)(*flat).view(batch, count, 2, 4)
 
 
 @pytest.mark.parametrize("kind", ["window", "whole"])
@@ -64,10 +63,10 @@ def test_what_was_read_in_vain_is_not_seen_once_it_is_read_again(kind):
 def test_a_filled_cache_goes_on_as_one_that_was_fed_step_by_step(kind):
     cache, pattern = cache_and_pattern(kind, batch=2, length=40)
     parts = heads(2, 40)
-    recording = KVRecorder(pattern)
-    expected = recording(*parts)
     positions = torch.arange(40).expand(2, -1)
-    cache.fill(torch.arange(2), recording.layers, positions=positions, mask=positions < 37)
+    rows = WholeRows(torch.zeros_like(positions), positions, torch.arange(2), positions < 37)
+    expected = cache.attends(rows, pattern)(0)(*parts)
+    assert torch.equal(expected, pattern(*parts))
     torch.testing.assert_close(read(cache, parts, 37, 40), expected[:, 37:])
 
 

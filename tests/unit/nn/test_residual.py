@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from blt.model import LocalConfig
-from blt.nn import Transformer, WindowPattern
+from blt.nn import Transformer, WholeRows
 from blt.nn.residual import add
 from blt.nn.transformer import Layer
-from blt.ops import only_references, rotary_table
+from blt.ops import only_references
 
 SHAPE = (20, 133, 32)
 
@@ -42,16 +42,12 @@ def test_without_dropout_it_is_a_sum():
 
 
 def test_layers_drop_in_training_only():
-    stack = Transformer(LocalConfig(dim=32, num_layers=2, num_heads=2, window=8))
-    runs = torch.zeros(3, 20, dtype=torch.long)
-    table, window = (
-        rotary_table(torch.arange(20).expand(3, -1), head_dim=16, theta=100.0),
-        WindowPattern(runs, window=8),
-    )
+    stack = Transformer(LocalConfig(dim=32, num_layers=2, num_heads=2, window=8), theta=100.0)
+    places = WholeRows(torch.zeros(3, 20, dtype=torch.long), torch.arange(20).expand(3, -1))
     states = torch.randn(3, 20, 32)
-    plain = stack(states, table, window)
+    plain = stack(states, places)
     for layer in stack.layers:
         assert isinstance(layer, Layer)
         layer.dropout = 0.5
-    assert not torch.equal(stack(states, table, window), plain)
-    assert torch.equal(stack.eval()(states, table, window), plain)
+    assert not torch.equal(stack(states, places), plain)
+    assert torch.equal(stack.eval()(states, places), plain)

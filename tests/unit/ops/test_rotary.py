@@ -1,7 +1,5 @@
-import numpy as np
 import torch
 
-from blt.nn import KeyValueCache, LocalConfig, StackSteps, StepInputs, Transformer
 from blt.ops import rotary_table
 
 SHAPES = ((64, 500000.0), (128, 10000.0), (48, 777.0))
@@ -21,14 +19,3 @@ def test_angles_are_those_of_transformers_at_position_4000():
             wanted = angles_of_transformers(position, head_dim, theta)
             assert float((table.cos[0, index, 0] - wanted.cos()).abs().max()) < ROUNDING
             assert float((table.sin[0, index, 0] - wanted.sin()).abs().max()) < ROUNDING
-
-
-def test_a_stack_that_steps_turns_by_the_same_angles():
-    for head_dim, theta in SHAPES:
-        shape = LocalConfig(dim=head_dim, num_layers=1, num_heads=1, window=8)
-        cache = KeyValueCache(shape, batch=1, max_rollback=1, like=torch.zeros(0))
-        steps = StackSteps(Transformer(shape), cache=cache, head_dim=head_dim, theta=theta)
-        one = np.array([0]), np.array([3999]), np.array([3999])
-        table = steps.prepare(StepInputs.of(*one, device=torch.device("cpu"))).table
-        wanted = angles_of_transformers(3999.0, head_dim, theta).cos()
-        assert float((table.cos[0, 0, 0] - wanted).abs().max()) < ROUNDING

@@ -153,7 +153,13 @@ def hardware_asked(code):
     return found
 
 
-ABOUT_MACHINES = {"cli/bench.py", "cli/doctor.py", "distributed/world.py", "generation/speed.py", "interop/lm_eval.py"}
+ABOUT_MACHINES = {
+    "cli/bench.py",
+    "cli/doctor.py",
+    "distributed/world.py",
+    "generation/speed.py",
+    "interop/lm_eval.py",
+} | {"model/memory.py"}
 """Files whose subject is the machine: they measure it, describe it, or choose a device for the user."""
 
 
