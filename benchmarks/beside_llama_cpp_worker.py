@@ -5,10 +5,12 @@
 Reads lines of JSON, `{"model": …, "what": "generate" | "prefill", "tokens": …}`, and answers each with seconds.
 """
 
+import itertools
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,16 @@ PROMPT = 4
 """Tokens before what is generated."""
 
 
-def write(path: Path, *, kind: str, dim: int, layers: int) -> int:
-    """Write a Llama with tied embeddings and new weights; return its number of parameters."""
+def write(path: Path, *, kind: str, dim: int, layers: int, pieces: Sequence[str] | None = None) -> int:
+    """Write a Llama with tied embeddings and new weights; return its number of parameters.
+
+    Args:
+        path: where to.
+        kind: type of the weights.
+        dim: width.
+        layers: how many.
+        pieces: texts that are one token each; without them the model has no tokenizer.
+    """
     stored = gguf.GGMLQuantizationType[kind.upper()]
     rng, hidden, total = np.random.default_rng(0), 64 * round(dim * 8 / 3 / 64), 0
     writer = gguf.GGUFWriter(path, "llama")
@@ -35,7 +45,10 @@ def write(path: Path, *, kind: str, dim: int, layers: int) -> int:
     writer.add_head_count_kv(dim // HEAD)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(HEAD)
-    writer.add_tokenizer_model("no_vocab")
+    if pieces is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        add_vocabulary(writer, pieces)
 
     def add(name: str, *shape: int) -> None:
         nonlocal total
@@ -61,6 +74,22 @@ def write(path: Path, *, kind: str, dim: int, layers: int) -> int:
     writer.write_tensors_to_file()
     writer.close()
     return total
+
+
+def add_vocabulary(writer: gguf.GGUFWriter, pieces: Sequence[str]) -> None:
+    """Add a tokenizer: bytes, the pieces, and words of four letters for what a model with new weights writes."""
+    letters = map("".join, itertools.product("abcdefghij", repeat=4))
+    known = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    words = [word for word in itertools.islice(letters, VOCABULARY) if word not in known][: VOCABULARY - len(known)]
+    kinds = gguf.TokenType
+    types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, *[kinds.USER_DEFINED] * len(pieces)]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([*known, *words])
+    writer.add_token_scores([0.0] * VOCABULARY)
+    writer.add_token_types([*types, *[kinds.NORMAL] * len(words)])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_space_prefix(False)
 
 
 def main(names: list[str], *, threads: int) -> None:

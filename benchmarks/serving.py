@@ -1,8 +1,11 @@
 """`blt serve` under load: bytes per second beside the engine alone, time to first byte, overload, disconnects.
 
     python benchmarks/serving.py --out benchmarks/records/serving-cpu.json
-    python benchmarks/serving.py --what disconnects --requests 10000
-    python benchmarks/serving.py --what exactness --requests 500
+    python benchmarks/serving.py --what disconnects --requests 10000 --out benchmarks/records/serving-cpu.json
+    python benchmarks/serving.py --what exactness --requests 500 --out …
+    python benchmarks/serving.py --what llama.cpp --peer llama/bin/python --out …   (see serving_llama_cpp.py)
+
+A record that is there already keeps its other parts, so that each can be measured while the machine is idle.
 
 The server is a process of its own; clients are coroutines of this one, on the same machine, so they take a share of its
 processors. Every stream ends with a count of its bytes, so no answer can be lost unseen.
@@ -13,14 +16,17 @@ import json
 import os
 import random
 import re
+import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from record import write_record
 
 from blt.api import ByteLM
@@ -29,19 +35,40 @@ from blt.generation import Engine, GenerationConfig, Request
 CLAIM = "blt serve under load beside the engine alone, in overload, and with clients that go away"
 PROMPTS = ["Once upon a time", "Tom had a red ball. ", "The cat sat on the mat. " * 8, "One day, Lily"]
 NUM_BYTES = 400
+BYTES_PER_TOKEN = 4
+LLAMA = "f32:6:384"
+"""As many parameters as the bundled model, and of the same type."""
+REFUSED_SECONDS = 0.1
+"""After which a client that was refused asks again."""
+
+Form = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Served:
-    """A server in a process of its own."""
+    """A server in a process of its own, on this machine."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self.process, self.port = process, port
+
+    @classmethod
+    def blt(cls, *options: str) -> "Served":
+        """Start `blt serve` with the bundled model."""
         command = [sys.executable, "-m", "blt", "serve", "--port", "0", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        line = process.stderr.readline()
         found = re.search(r":(\d+) ", line)
-        assert found is not None, line + self.process.stderr.read()
-        self.port = int(found[1])
+        assert found is not None, line + process.stderr.read()
+        return cls(process, int(found[1]))
+
+    @classmethod
+    def llama_cpp(cls, python: str) -> "Served":
+        """Start llama.cpp's server with a Llama of the bundled model's size."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        script = Path(__file__).with_name("serving_llama_cpp.py")
+        arguments = [str(port), LLAMA, json.dumps(PROMPTS), str(torch.get_num_threads())]
+        return cls(subprocess.Popen([python, str(script), *arguments], text=True), port)
 
     def resident_bytes(self) -> int:
         """Return the memory that the server has."""
@@ -52,7 +79,7 @@ class Served:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                asyncio.run(ask(self.port, body(0, num_bytes=5)))
+                asyncio.run(ask(self.port, body(0, num_bytes=8)))
                 return self
             except OSError:
                 time.sleep(0.1)
@@ -72,6 +99,13 @@ def body(number: int, *, num_bytes: int = NUM_BYTES) -> dict[str, Any]:
         "temperature": 0.7,
         "stream": True,
         "stream_options": {"include_usage": True},
+    }
+
+
+def tokens_of(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the same request for a server whose tokens are 4 bytes, without what it does not know."""
+    return {name: value for name, value in request.items() if name != "stream_options"} | {
+        "max_tokens": request["max_tokens"] // BYTES_PER_TOKEN
     }
 
 
@@ -101,6 +135,9 @@ async def ask(
         writer.write(head.encode() + content)
         async with asyncio.timeout(leave_after):
             found["status"] = int((await reader.readline()).split()[1])
+            if found["status"] != 200:
+                told = await reader.read()
+                found["is_clean"] = b"\r\nretry-after: " in told.lower() and b'"type":"rate_limit_error"' in told
             async for line in reader:
                 if not line.startswith(b"data: "):
                     continue
@@ -126,25 +163,34 @@ async def ask(
     return found
 
 
-async def load(port: int, *, num_clients: int, seconds: float) -> dict[str, Any]:
-    """Let so many clients ask without pause; the rate is that of the time in which all of them do."""
+async def load(port: int, *, num_clients: int, seconds: float, form: Form = dict) -> dict[str, Any]:
+    """Let so many clients ask without pause; the rate is that of the time in which all of them do.
+
+    Args:
+        port: of the server.
+        num_clients: how many.
+        seconds: in which they begin to ask; the first fifth does not count.
+        form: turns a request of ours into one of the server's.
+    """
     numbers, answers, end = iter(range(10**9)), [], time.perf_counter() + seconds
     pieces: list[tuple[float, int]] = []
 
     async def client() -> None:
         while time.perf_counter() < end:
-            answers.append(await ask(port, body(next(numbers)), pieces=pieces))
+            answers.append(await ask(port, form(body(next(numbers))), pieces=pieces))
+            if answers[-1]["status"] == 429:
+                await asyncio.sleep(REFUSED_SECONDS)
 
     start = time.perf_counter() + seconds / 5
     await asyncio.gather(*(client() for _ in range(num_clients)))
     num_bytes = sum(count for when, count in pieces if start < when < end)
     whole = [answer for answer in answers if answer["is_whole"]]
-    first = sorted(answer["first"] for answer in whole)
+    first = sorted(answer["first"] for answer in whole if "first" in answer)
     return {
         "clients": num_clients,
         "requests": len(answers),
         "refused": sum(answer["status"] == 429 for answer in answers),
-        "lost": sum(answer["status"] != 429 and not answer["is_whole"] for answer in answers),
+        "lost": sum(not answer["is_whole"] and not answer.get("is_clean") for answer in answers),
         "bytes_per_second": num_bytes / (end - start),
         "first_byte_p50_ms": 1000 * statistics.median(first),
         "first_byte_p99_ms": 1000 * first[min(len(first) - 1, int(0.99 * len(first)))],
@@ -209,42 +255,99 @@ async def exactness(port: int, *, num_requests: int, num_clients: int) -> dict[s
     return {"requests": num_requests, "clients": num_clients, "different": different}
 
 
+def loads(counts: Sequence[int], *, seconds: float, rounds: int) -> dict[str, Any]:
+    """Measure so many clients, and the engine alone with as many texts before and after, round after round."""
+    lm, found = ByteLM.from_pretrained(), {}
+    with Served.blt("--max-rows", "128", "--max-waiting", "512") as served:
+        for count in counts:
+            alone = [engine_alone(lm, num_rows=count, seconds=seconds / 2)]
+            each = []
+            for _ in range(rounds):
+                each.append(asyncio.run(load(served.port, num_clients=count, seconds=seconds)))
+                alone.append(engine_alone(lm, num_rows=count, seconds=seconds / 2))
+                beside = (alone[-2] + alone[-1]) / 2
+                each[-1] |= {"engine_alone": beside, "share_of_engine": each[-1]["bytes_per_second"] / beside}
+            found[str(count)] = summary(each)
+            print(json.dumps(found[str(count)]), flush=True)
+    return found
+
+
+def peers(python: str, counts: Sequence[int], *, seconds: float, rounds: int) -> dict[str, Any]:
+    """Measure llama.cpp's server under the same load."""
+    found = {}
+    with Served.llama_cpp(python) as served:
+        for count in counts:
+            each = [
+                asyncio.run(load(served.port, num_clients=count, seconds=seconds, form=tokens_of))
+                for _ in range(rounds)
+            ]
+            found[str(count)] = summary(each)
+            print(json.dumps(found[str(count)]), flush=True)
+    return found
+
+
+def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return sums of what is counted, and medians of what is measured."""
+    counted = ("requests", "refused", "lost")
+    return {
+        name: rounds[0][name]
+        if name == "clients"
+        else (sum if name in counted else statistics.median)(one[name] for one in rounds)
+        for name in rounds[0]
+    }
+
+
+PARTS = ("load", "overload", "disconnects", "exactness", "llama.cpp")
+
+
 @click.command()
-@click.option("--what", type=click.Choice(["load", "overload", "disconnects", "exactness"]), multiple=True)
+@click.option("--what", type=click.Choice(PARTS), multiple=True)
 @click.option("--clients", default="1,8,32,128", show_default=True)
-@click.option("--seconds", default=10.0, show_default=True, help="Of each load.")
+@click.option("--seconds", default=8.0, show_default=True, help="Of each load.")
+@click.option("--rounds", default=3, show_default=True, help="Of each load.")
 @click.option("--requests", "num_requests", default=500, show_default=True, help="Of disconnects and exactness.")
+@click.option("--peer", "python", help="Python of an environment with llama-cpp-python[server] and gguf.")
 @click.option("--out", type=click.Path(path_type=Path))
-def main(what: tuple[str, ...], clients: str, seconds: float, num_requests: int, out: Path | None) -> None:
+def main(
+    what: tuple[str, ...],
+    clients: str,
+    seconds: float,
+    rounds: int,
+    num_requests: int,
+    python: str | None,
+    out: Path | None,
+) -> None:
     """Measure a server of the bundled model."""
-    parts = what or ("load", "overload", "disconnects", "exactness")
+    counts = [int(count) for count in clients.split(",")]
+    parts = what or (PARTS if python else PARTS[:-1])
     results: dict[str, Any] = {"bytes_per_text": NUM_BYTES, "processors": len(os.sched_getaffinity(0))}
     if "load" in parts:
-        lm, results["load"] = ByteLM.from_pretrained(), []
-        counts = [int(count) for count in clients.split(",")]
-        with Served("--max-rows", "128", "--max-waiting", "512") as served:
-            for count in counts:
-                alone = engine_alone(lm, num_rows=count, seconds=seconds)
-                found = asyncio.run(load(served.port, num_clients=count, seconds=seconds))
-                again = engine_alone(lm, num_rows=count, seconds=seconds)
-                beside = {"engine_alone": (alone + again) / 2}
-                beside["share_of_engine"] = found["bytes_per_second"] / beside["engine_alone"]
-                results["load"].append(found | beside)
-                print(json.dumps(results["load"][-1]), flush=True)
-    if "overload" in parts:
-        with Served("--max-rows", "16", "--max-waiting", "16") as served:
+        results["load"] = loads(counts, seconds=seconds, rounds=rounds)
+    if "llama.cpp" in parts:
+        assert python is not None, "--what llama.cpp needs --peer"
+        results["llama.cpp"] = peers(python, counts, seconds=seconds, rounds=rounds)
+    if "overload" in parts:  # twice as many clients as texts that may be written or wait
+        with Served.blt("--max-rows", "16", "--max-waiting", "16") as served:
             results["overload"] = asyncio.run(load(served.port, num_clients=64, seconds=seconds))
-            print(json.dumps(results["overload"]), flush=True)
     if "disconnects" in parts:
-        with Served() as served:
+        with Served.blt() as served:
             results["disconnects"] = asyncio.run(disconnects(served, num_requests=num_requests, num_clients=32))
-            print(json.dumps(results["disconnects"]), flush=True)
     if "exactness" in parts:
-        with Served("--max-rows", "32") as served:
+        with Served.blt("--max-rows", "32") as served:
             results["exactness"] = asyncio.run(exactness(served.port, num_requests=num_requests, num_clients=32))
-            print(json.dumps(results["exactness"]), flush=True)
+    print(json.dumps(results, indent=1))
     if out is not None:
-        write_record(out, claim=CLAIM, device="cpu", results=results)
+        write_record(out, claim=CLAIM, device="cpu", results=merged(out, results))
+
+
+def merged(path: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Return results with those parts of an earlier record that were not measured again."""
+    before: dict[str, Any] = json.loads(path.read_text())["results"] if path.exists() else {}
+    for part in ("load", "llama.cpp"):
+        if part in results:
+            both = before.get(part, {}) | results[part]
+            results[part] = {count: both[count] for count in sorted(both, key=int)}
+    return before | results
 
 
 if __name__ == "__main__":
