@@ -1,5 +1,6 @@
 """Errors in the shape of OpenAI's API: what was wrong, the value, the way out."""
 
+import itertools
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -87,7 +88,8 @@ def _of_validation(found: Any) -> APIError:
         return APIError(f"the body is not JSON ({reason}); send one JSON object", code="invalid_json")
     if tuple(first["loc"]) == ("body",) and first["type"] == "missing":
         return APIError("the body is empty; send one JSON object", code="invalid_json")
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    parts = [str(part) for part in first["loc"] if part != "body"]
+    place = ".".join(itertools.takewhile(lambda part: "[" not in part, parts))  # after it come pydantic's own names
     message = str(first["msg"]).removeprefix("Value error, ")
     if not place:
         named = message.partition(":")[0]

@@ -239,6 +239,14 @@ class ContentPart(_Strict):
     text: Text
 
 
+def _only_text(content: Any) -> Any:
+    """Refuse parts that are no text."""
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type") if isinstance(part, dict) else None
+        check(kind == "text", f"a part of type {shown(kind)}, of which this server reads text alone; leave it out")
+    return content
+
+
 class Message(_Strict):
     """What somebody has said."""
 
@@ -247,7 +255,7 @@ class Message(_Strict):
     }
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[ContentPart]
+    content: Annotated[Text | list[ContentPart], BeforeValidator(_only_text)]
 
 
 class ChatRequest(SamplingFields):
