@@ -98,6 +98,18 @@ def llama_cpp(link: Callable[[str], str]) -> str:
     return _with_source(header, rows, ["llama-cpp-cpu"], link)
 
 
+def serving(link: Callable[[str], str]) -> str:
+    """`blt serve` by the number of clients, beside the engine alone."""
+    results = load("serving-cpu")["results"]
+    rows = []
+    for count, found in results["load"].items():
+        cells = [_speed(found["bytes_per_second"]), _speed(found["engine_alone"]), f"{found['share_of_engine']:.0%}"]
+        cells += [f"{found[f'first_byte_{share}_ms']:,.0f}" for share in ("p50", "p99")]
+        rows.append([count, *cells])
+    header = ["clients", "bytes/s in all", "engine alone", "share", "first byte, ms: median", "99 %"]
+    return _with_source(header, rows, ["serving-cpu"], link)
+
+
 def training(link: Callable[[str], str]) -> str:
     """Bytes per second of training, beside transformers."""
     rows = []
@@ -356,6 +368,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "patching": patching,
     "recipe": recipe,
     "scaling": scaling,
+    "serving": serving,
     "speed": speed,
     "threshold": threshold,
     "training": training,

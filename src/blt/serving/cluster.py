@@ -68,8 +68,14 @@ class ClusterConfig:
     @property
     def cpus(self) -> int:
         """Processors of each replica."""
-        own = max(1, len(os.sched_getaffinity(0)) // self.replicas) if self.address is None else 1
-        return own if self.replica_cpus is None else self.replica_cpus
+        if self.replica_cpus is not None:
+            return self.replica_cpus
+        return max(1, num_processors() // self.replicas) if self.address is None else 1
+
+
+def num_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class RayReplica:
