@@ -198,8 +198,8 @@ def plant_other_tables(lm):
 
 
 def plant_another_window(lm):
-    shape = dataclasses.replace(lm.blt.config.local_encoder, window=15)
-    lm.blt.local_encoder.config = dataclasses.replace(lm.blt.config, local_encoder=shape)
+    stack = lm.blt.local_encoder.layers
+    stack.shape = dataclasses.replace(stack.shape, window=15)
 
 
 def plant_another_split_of_queries(lm):

@@ -45,6 +45,8 @@ class LocalEncoder(nn.Module):
         byte_states = self.layers(embedded, layout.bytes, None if state is None else state.stack)
         if state is not None:
             pooled_bytes, slots, num_slots = state.take_in(byte_states, layout)
+            if not len(pooled_bytes):  # most steps complete no patch
+                return byte_states, byte_states.new_zeros(0, 1, self.config.global_transformer.dim)
         else:
             assert isinstance(layout, Layout), "a step needs a state"
             pooled_bytes, slots, num_slots = byte_states, layout.pooled_into, layout.num_slots

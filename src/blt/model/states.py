@@ -57,6 +57,8 @@ class EncoderState:
             self._write(filling.rows[numbers], layout.positions[numbers, times], byte_states[numbers, times])
             return byte_states, layout.pooled_into, layout.num_slots
         self._write(layout.bytes.rows, layout.bytes.positions[:, 0], byte_states[:, 0])
+        if not len(layout.last_bytes):
+            return byte_states[:0], layout.bytes.positions[:0], 1
         device, lasts = byte_states.device, layout.last_bytes[:, None]
         longest = int((layout.last_bytes - layout.first_bytes).max(initial=0)) + 1
         positions = layout.first_bytes[:, None] + np.arange(longest)  # Q L
