@@ -10,7 +10,7 @@ from blt.nn.cache import KeyValueCache, Places, StackState, WholeRows
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
 from blt.nn.residual import add
-from blt.ops import RotaryTable, rms_norm, rotary_table, swiglu
+from blt.ops import RotaryTable, rms_norm, rotary_frequencies, rotary_table, swiglu
 from blt.shapes import Float, Tensor
 
 
@@ -75,6 +75,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape, self.theta = shape, theta
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
+        self._frequencies: dict[torch.device, Tensor] = {}
 
     def forward(
         self, states: Float[Tensor, "B T D"], places: Places, state: StackState | None = None
@@ -93,8 +94,7 @@ class Transformer(nn.Module):
 
     def at(self, places: Places, state: StackState | None = None) -> Callable[[int, Tensor], Tensor]:
         """Return what runs one layer, by its index, for a caller with work of its own between layers."""
-        shape = self.shape
-        table = rotary_table(places.positions, head_dim=shape.head_dim, theta=self.theta)
+        table = self._rotary_table(places)
         pattern = self.pattern(places) if isinstance(places, WholeRows) else None
         attends = None if state is None else state.attends(places, pattern)
 
@@ -106,6 +106,17 @@ class Transformer(nn.Module):
             return layer(states.to(layer.attention_norm.weight.dtype), table, attend)
 
         return run
+
+    def _rotary_table(self, places: Places) -> RotaryTable:
+        positions, head_dim = places.positions, self.shape.head_dim
+        if isinstance(places, WholeRows):
+            return rotary_table(positions, head_dim=head_dim, theta=self.theta)
+        # A step is short, so that the frequencies would cost as much as a layer: they are kept.
+        device = positions.device
+        if device not in self._frequencies:
+            self._frequencies[device] = rotary_frequencies(head_dim=head_dim, theta=self.theta, device=device)
+        angles = positions[:, :, None, None].float() * self._frequencies[device]
+        return RotaryTable(angles.cos(), angles.sin())
 
     def pattern(self, places: WholeRows) -> Attend:
         """Return what each position of whole rows attends to: its window, or all that precedes it in its segment."""
