@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+import blt.lm.session
 from blt.errors import ConfigurationError
 from blt.lm import DecodingSession
-from blt.ops import only_references
 
 BYTES = torch.tensor([[70, 71, 72]])
 
 
 @pytest.fixture(params=["native", "PyTorch"])
-def session(request, tiny_lm):
-    if request.param == "native":  # where there is a compiler
-        return DecodingSession(tiny_lm, max_rollback=4)
-    with only_references():
-        return DecodingSession(tiny_lm, max_rollback=4)
+def session(request, tiny_lm, monkeypatch):
+    if request.param == "PyTorch":
+        monkeypatch.setattr(blt.lm.session, "packed_model", lambda *_, **__: None)
+    found = DecodingSession(tiny_lm, max_rollback=4)
+    assert not found.is_native or request.param == "native"
+    return found
 
 
 def test_a_step_reads_at_once_what_its_patcher_has_read_and_takes_back(session):
