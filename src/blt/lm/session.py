@@ -1,6 +1,7 @@
 """A `LanguageModel` read a few bytes of some rows at a time: entropy model, patcher and BLT in step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
@@ -211,8 +212,8 @@ class DecodingStep:
         Raises:
             ConfigurationError: the patcher has read already, or the step is over.
         """
-        self._enter("draft", after=("new", "drafted"), to="drafted")
-        return self._decoding.draft(byte_ids, self.rows)
+        with self._going("draft", after=("new", "drafted"), to="drafted"):
+            return self._decoding.draft(byte_ids, self.rows)
 
     @torch.inference_mode()
     def advance_patcher(self, byte_ids: Int[Tensor, "R M"]) -> Float[Tensor, "R M V"] | None:
@@ -224,9 +225,10 @@ class DecodingStep:
         Raises:
             ConfigurationError: the BLT has read already, or the step is over.
         """
-        if self._enter("advance_patcher", after=("new", "drafted", "advanced"), to="advanced") == "drafted":
-            self._decoding.discard_draft()
-        return self._decoding.advance_patcher(byte_ids, self.rows)
+        with self._going("advance_patcher", after=("new", "drafted", "advanced"), to="advanced") as before:
+            if before == "drafted":
+                self._decoding.discard_draft()
+            return self._decoding.advance_patcher(byte_ids, self.rows)
 
     @torch.inference_mode()
     def forward(self) -> Float[Tensor, "R M V"]:
@@ -238,8 +240,8 @@ class DecodingStep:
         Raises:
             ConfigurationError: the patcher has read nothing, or the step is over.
         """
-        self._enter("forward", after=("advanced",), to="read")
-        return self._decoding.forward()
+        with self._going("forward", after=("advanced",), to="read"):
+            return self._decoding.forward()
 
     def rewind(self, taken_back: HostInts) -> None:
         """Take back the last bytes of each row, none of them a BOS; this ends the step.
@@ -247,9 +249,8 @@ class DecodingStep:
         Raises:
             ConfigurationError: the BLT has read nothing, or the step is over.
         """
-        self._enter("rewind", after=("read",), to="read")
-        self._decoding.rewind(taken_back)
-        self._stage = "over"
+        with self._going("rewind", after=("read",), to="over"):
+            self._decoding.rewind(taken_back)
 
     def end(self) -> None:
         """End the step; a draft is forgotten.
@@ -262,12 +263,14 @@ class DecodingStep:
             self._decoding.discard_draft()
         self._stage = "over"
 
-    def _enter(self, verb: str, *, after: tuple[_Stage, ...], to: _Stage) -> _Stage:
-        """Go on to a stage, and return the one before."""
+    @contextmanager
+    def _going(self, verb: str, *, after: tuple[_Stage, ...], to: _Stage) -> Iterator[_Stage]:
+        """Go on to a stage, and yield the one before; what fails within ends the step."""
         before = self._stage
         check(before in after, f"{verb}: comes after {' or '.join(after)}; this step is {before}")
+        self._stage = "over"
+        yield before
         self._stage = to
-        return before
 
 
 def _decoding(lm: LanguageModel, *, max_rollback: int, portable: bool) -> NativeDecoding | TorchDecoding:

@@ -82,3 +82,23 @@ def test_a_step_ends_where_another_begins_or_the_session_reads(session):
     session.step(rows).advance_patcher(BYTES)
     with pytest.raises(ConfigurationError, match="call forward first"):
         session.read(BYTES, rows)
+
+
+@pytest.mark.parametrize("failing", ["advance_patcher", "forward"])
+def test_a_step_that_fails_is_over_and_the_session_goes_on(session, failing, monkeypatch):
+    rows = session.start(1)
+    step = session.step(rows)
+    arguments = {"advance_patcher": [BYTES]}
+    if failing == "forward":
+        step.advance_patcher(BYTES)
+
+    def fail(*_):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session._decoding, failing, fail)
+        with pytest.raises(MemoryError):
+            getattr(step, failing)(*arguments.get(failing, []))
+    with pytest.raises(ConfigurationError, match="this step is over"):
+        step.forward()
+    session.step(session.start(1))
