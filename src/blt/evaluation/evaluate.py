@@ -187,7 +187,7 @@ def _check_memory(lm: ByteLM, patches: Patches) -> None:
 
     Where attention computes runs, no mask is made, and memory grows with the document alone.
     """
-    weight, head_dim = lm.blt.hash_embedding.bytes.weight, lm.blt.global_transformer.head_dim
+    weight, head_dim = lm.blt.hash_embedding.bytes.weight, lm.blt.config.global_transformer.head_dim
     needed = attention_mask_bytes(weight, rows=len(patches.ends), length=patches.num_slots, head_dim=head_dim)
     available = memory_of(weight.device)
     if available is not None and needed > available:

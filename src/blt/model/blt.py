@@ -76,15 +76,10 @@ class GlobalTransformer(nn.Module):
         if state is not None:
             return self.layers(patch_states, layout.patches, state) if len(patch_states) else patch_states
         assert isinstance(layout, Layout), "a step needs a state"
-        rows = pack_rows(
-            patch_states, segments=layout.patch_documents, positions=layout.patch_positions, head_dim=self.head_dim
-        )
+        segments, positions = layout.patch_documents, layout.patch_positions
+        head_dim = self.config.global_transformer.head_dim
+        rows = pack_rows(patch_states, segments=segments, positions=positions, head_dim=head_dim)
         return rows.unpack(self.layers(rows.states, WholeRows(rows.segments, rows.positions)))
-
-    @property
-    def head_dim(self) -> int:
-        """Width of a head."""
-        return self.config.global_transformer.dim // self.config.global_transformer.num_heads
 
     def new_state(self, *, batch: int, like: Tensor, max_rollback: int) -> StackState:
         """Return a state of empty rows; arguments as in `Transformer.new_state`."""

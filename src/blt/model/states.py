@@ -57,10 +57,10 @@ class EncoderState:
             self._write(filling.rows[numbers], layout.positions[numbers, times], byte_states[numbers, times])
             return byte_states, layout.pooled_into, layout.num_slots
         self._write(layout.bytes.rows, layout.bytes.positions[:, 0], byte_states[:, 0])
-        if not len(layout.last_bytes):
+        if not len(layout.last_bytes):  # no patch is complete
             return byte_states[:0], layout.bytes.positions[:0], 1
         device, lasts = byte_states.device, layout.last_bytes[:, None]
-        longest = int((layout.last_bytes - layout.first_bytes).max(initial=0)) + 1
+        longest = int((layout.last_bytes - layout.first_bytes).max()) + 1
         positions = layout.first_bytes[:, None] + np.arange(longest)  # Q L
         places = torch.from_numpy(positions % self.open_bytes.shape[1]).to(device)
         outside = torch.from_numpy((positions > lasts).astype(np.int64)).to(device)  # slot 1 is none

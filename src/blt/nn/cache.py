@@ -65,18 +65,9 @@ class StackState(Protocol):
 
     Entries are indexed by position, and what a step at position p reads was written at positions up to p. So a state
     needs no undo: a row goes back by stepping again from an earlier position, at most `max_rollback` positions ago, and
-    it starts anew at position 0. Rows and positions are the caller's. A KV cache keeps keys and values; another mixer,
-    such as a recurrent one, would keep a ring of its states.
+    it starts anew at position 0. Rows and positions are the caller's, and how a stack reads and writes its state is its
+    own. A KV cache keeps keys and values; another mixer, such as a recurrent one, would keep a ring of its states.
     """
-
-    def attends(self, places: Places, pattern: Attend | None) -> Callable[[int], Attend]:
-        """Make room for these places, and return the `Attend` of each layer.
-
-        Args:
-            places: positions that are computed.
-            pattern: of whole rows; None for a step.
-        """
-        ...
 
     def add_rows(self, count: int) -> None:
         """Append empty rows."""
@@ -110,9 +101,13 @@ class KeyValueCache:
         return self.keys.shape[3]
 
     def attends(self, places: Places, pattern: Attend | None) -> Callable[[int], Attend]:
-        """Return the `Attend` of each layer; see `StackState`.
+        """Make room for these places, and return the `Attend` of each layer, by its index.
 
         It stores the new keys and values. Then whole rows attend by their pattern, and steps to the cache.
+
+        Args:
+            places: positions that are computed.
+            pattern: of whole rows; None for a step.
         """
         if pattern is not None:
             assert isinstance(places, WholeRows), "a pattern is of whole rows"

@@ -10,7 +10,7 @@ from blt.nn.cache import KeyValueCache, Places, StackState, WholeRows
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
 from blt.nn.residual import add
-from blt.ops import RotaryTable, rms_norm, rotary_frequencies, rotary_table, swiglu
+from blt.ops import RotaryTable, rms_norm, rotary_frequencies, rotary_table, rotary_table_of, swiglu
 from blt.shapes import Float, Tensor
 
 
@@ -94,8 +94,9 @@ class Transformer(nn.Module):
 
     def at(self, places: Places, state: StackState | None = None) -> Callable[[int, Tensor], Tensor]:
         """Return what runs one layer, by its index, for a caller with work of its own between layers."""
-        table = self._rotary_table(places)
+        table = self.rotary_table(places)
         pattern = self.pattern(places) if isinstance(places, WholeRows) else None
+        assert state is None or isinstance(state, KeyValueCache), "a state that `new_state` of this stack has made"
         attends = None if state is None else state.attends(places, pattern)
 
         def run(index: int, states: Tensor) -> Tensor:
@@ -107,16 +108,15 @@ class Transformer(nn.Module):
 
         return run
 
-    def _rotary_table(self, places: Places) -> RotaryTable:
+    def rotary_table(self, places: Places) -> RotaryTable:
+        """Return the angles of these positions; for steps, which are short, the frequencies are kept."""
         positions, head_dim = places.positions, self.shape.head_dim
         if isinstance(places, WholeRows):
             return rotary_table(positions, head_dim=head_dim, theta=self.theta)
-        # A step is short, so that the frequencies would cost as much as a layer: they are kept.
         device = positions.device
         if device not in self._frequencies:
             self._frequencies[device] = rotary_frequencies(head_dim=head_dim, theta=self.theta, device=device)
-        angles = positions[:, :, None, None].float() * self._frequencies[device]
-        return RotaryTable(angles.cos(), angles.sin())
+        return rotary_table_of(positions, self._frequencies[device])
 
     def pattern(self, places: WholeRows) -> Attend:
         """Return what each position of whole rows attends to: its window, or all that precedes it in its segment."""

@@ -15,7 +15,7 @@ from blt.ops.norm import rms_norm
 from blt.ops.precision import fast_matmul_dtype, without_autocast
 from blt.ops.registry import OPERATORS, Operator, only_references
 from blt.ops.residual import residual_add
-from blt.ops.rotary import RotaryTable, rotary_frequencies, rotary_table, rotate
+from blt.ops.rotary import RotaryTable, rotary_frequencies, rotary_table, rotary_table_of, rotate
 from blt.ops.segments import in_last_segment, run_positions, segment_max, segment_softmax, segment_sum, take
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "rms_norm",
     "rotary_frequencies",
     "rotary_table",
+    "rotary_table_of",
     "rotate",
     "run_positions",
     "segment_max",

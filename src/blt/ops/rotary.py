@@ -24,7 +24,11 @@ def rotary_table(positions: Int[Tensor, "B T"], *, head_dim: int, theta: float) 
         head_dim: width of a head; even.
         theta: the base; the wavelengths run from 2π to 2π·theta positions.
     """
-    frequencies = rotary_frequencies(head_dim=head_dim, theta=theta, device=positions.device)
+    return rotary_table_of(positions, rotary_frequencies(head_dim=head_dim, theta=theta, device=positions.device))
+
+
+def rotary_table_of(positions: Int[Tensor, "B T"], frequencies: Float[Tensor, " E"]) -> RotaryTable:
+    """Return the RoPE table of each position, from `rotary_frequencies` that are kept."""
     angles = positions[:, :, None, None].float() * frequencies  # B T 1 E, E = half a head
     return RotaryTable(angles.cos(), angles.sin())
 

@@ -17,9 +17,6 @@ class Ring:
     def __init__(self, *, batch, like, max_rollback, dim):
         self.sums = like.new_zeros(batch, max_rollback + 1, dim)
 
-    def attends(self, places, pattern):
-        raise AssertionError("only attention asks for it")
-
     def add_rows(self, count):
         self.sums = torch.cat([self.sums, self.sums.new_zeros(count, *self.sums.shape[1:])])
 

@@ -1,5 +1,7 @@
+import numpy as np
 import torch
 
+from blt.nn import LocalConfig, StepInputs, Transformer
 from blt.ops import rotary_table
 
 SHAPES = ((64, 500000.0), (128, 10000.0), (48, 777.0))
@@ -19,3 +21,13 @@ def test_angles_are_those_of_transformers_at_position_4000():
             wanted = angles_of_transformers(position, head_dim, theta)
             assert float((table.cos[0, index, 0] - wanted.cos()).abs().max()) < ROUNDING
             assert float((table.sin[0, index, 0] - wanted.sin()).abs().max()) < ROUNDING
+
+
+def test_a_stack_that_steps_turns_by_the_same_angles():
+    for head_dim, theta in SHAPES:
+        stack = Transformer(LocalConfig(dim=head_dim, num_layers=1, num_heads=1, window=8), theta=theta)
+        for position in (3999, 1):  # the second by frequencies that are kept
+            one = np.array([0]), np.array([position]), np.array([position])
+            table = stack.rotary_table(StepInputs.of(*one, device=torch.device("cpu")))
+            wanted = angles_of_transformers(float(position), head_dim, theta).cos()
+            assert float((table.cos[0, 0, 0] - wanted).abs().max()) < ROUNDING
