@@ -48,6 +48,8 @@ def test_a_table_has_a_line_for_every_task_and_an_average(tiny_folder, place, ca
     [
         ([], "--data or --cute"),
         (["--cute", "nowhere"], "is not there; give the folder"),
+        (["--cute", "nowhere", "--text-field", "text"], "--text-field: of a text; see --data"),
+        (["--cute", "nowhere", "--skip-bad"], "--skip-bad: of a text; see --data"),
         (["--data", "stories.txt", "--task", "sem"], "--task: sem: not made of the words"),
         (["--data", "stories.txt", "--out", "stories.txt"], "stories.txt: is there"),
         (["--data", "stories.txt", "--shots", "5"], "5 is not in the range"),

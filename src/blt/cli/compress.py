@@ -7,8 +7,8 @@ import click
 
 from blt.api import ByteLM
 from blt.checkpoint import write_file
-from blt.cli.evaluate import progress_bar
-from blt.cli.options import dtype_option, model_option
+from blt.cli.console import progress_bar
+from blt.cli.options import dtype_option, force_option, model_option
 from blt.cli.types import Name
 from blt.compression import DEFAULT_LEVEL, LEVELS
 from blt.compression import compress as compress_bytes
@@ -21,7 +21,6 @@ SUFFIX = ".blt"
 output_option = click.option(
     "--output", "-o", type=Name(), metavar="FILE", help="Where to write; - is standard output, as for input from there."
 )
-force_option = click.option("--force", "-f", is_flag=True, help="Replace a file that is there.")
 
 
 @click.command()

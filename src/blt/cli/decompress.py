@@ -3,9 +3,9 @@
 import click
 
 from blt.api import ByteLM
-from blt.cli.compress import SUFFIX, force_option, output_option, output_path, read_input, write_output
-from blt.cli.evaluate import progress_bar
-from blt.cli.options import model_option
+from blt.cli.compress import SUFFIX, output_option, output_path, read_input, write_output
+from blt.cli.console import progress_bar
+from blt.cli.options import force_option, model_option
 from blt.cli.types import Name
 from blt.compression import Archive
 from blt.compression import decompress as decompress_archive

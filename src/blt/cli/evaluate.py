@@ -3,15 +3,12 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from blt.api import ByteLM
+from blt.cli.console import progress_bar
 from blt.cli.options import (
     data_option,
     device_option,
@@ -23,6 +20,7 @@ from blt.cli.options import (
     seed_option,
 )
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
+from blt.cli.tables import cell, in_columns
 from blt.cli.types import Count
 from blt.configuration import check
 from blt.data import Format, Shards, read_documents
@@ -38,9 +36,7 @@ from blt.evaluation import (
     measure_noise,
 )
 from blt.evaluation import evaluate as evaluate_lm
-from blt.evaluation.bootstrap import Interval
 from blt.evaluation.continuations import ByteScorer
-from blt.evaluation.evaluate import Progress as Report
 from blt.evaluation.noise import CHANCE, PAIRS
 from blt.evaluation.scripts import by_script as divide
 from blt.lm import fingerprint
@@ -123,57 +119,58 @@ def evaluate(
     refuse_unread(context, "seed", unless=bootstrap > 0 or noise, reason="nothing is drawn with --bootstrap 0")
     documents = list(itertools.islice(read, limit))
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
+    draws = {"seed": seed, "bootstrap": bootstrap}
     if noise:
-        with progress_bar("scoring noise") as report:
-            found = measure_noise(ByteScorer(lm), documents, seed=seed, bootstrap=bootstrap, progress=report)
-        click.echo(_noise_json(lm, documents, found) if as_json else _noise_table(found))
-        return
-    if certified:
-        with progress_bar("coding and decoding") as report:
-            certification = certify(lm, documents, seed=seed, bootstrap=bootstrap, progress=report)
-        click.echo(_certified_json(certification, units=units) if as_json else _certified_table(certification))
-        return
+        click.echo(_noise(lm, documents, draws, as_json=as_json))
+    elif certified:
+        click.echo(_certified(lm, documents, draws, units=units, as_json=as_json))
+    else:
+        chosen = PROTOCOLS if protocol == "both" else (cast(Protocol, protocol),)
+        click.echo(_plain(lm, documents, chosen, draws, by_script=by_script, units=units, as_json=as_json))
+
+
+def _noise(lm: ByteLM, documents: list[bytes], draws: dict[str, int], *, as_json: bool) -> str:
+    with progress_bar("scoring noise") as report:
+        found = measure_noise(ByteScorer(lm), documents, **draws, progress=report)
+    if not as_json:
+        return _noise_table(found)
+    names = {"model_fingerprint": fingerprint(lm), "data_checksum": Shards.from_documents(documents).checksum}
+    return json.dumps(found.to_dict() | names)
+
+
+def _certified(lm: ByteLM, documents: list[bytes], draws: dict[str, int], *, units: bool, as_json: bool) -> str:
+    with progress_bar("coding and decoding") as report:
+        found = certify(lm, documents, **draws, progress=report)
+    if not as_json:
+        return _certified_table(found)
+    return json.dumps(found.plain.to_dict(units=units) | {"certified": found.to_dict(units=units)})
+
+
+def _plain(
+    lm: ByteLM,
+    documents: list[bytes],
+    protocols: tuple[Protocol, ...],
+    draws: dict[str, int],
+    *,
+    by_script: bool,
+    units: bool,
+    as_json: bool,
+) -> str:
     evaluations = []
-    chosen: tuple[Protocol, ...] = PROTOCOLS if protocol == "both" else (protocol,)  # type: ignore[assignment]
-    for one in chosen:
+    for one in protocols:
         with progress_bar(f"scoring {one}") as report:
-            evaluations.append(
-                evaluate_lm(lm, documents, protocol=one, seed=seed, bootstrap=bootstrap, progress=report)
-            )
-    scripts = divide(lm, documents, evaluations[0], seed=seed, bootstrap=bootstrap) if by_script else None
+            evaluations.append(evaluate_lm(lm, documents, protocol=one, **draws, progress=report))
+    scripts = divide(lm, documents, evaluations[0], **draws) if by_script else None
     if as_json:
         divided = {} if scripts is None else {"by_script": [script.to_dict() for script in scripts]}
-        click.echo(json.dumps(_joined(evaluations, units=units) | divided))
-    else:
-        tables = [_table(evaluation) for evaluation in evaluations]
-        click.echo("\n\n".join(tables if scripts is None else [*tables, _script_table(scripts)]))
-
-
-@contextmanager
-def progress_bar(description: str) -> Iterator[Report]:
-    """Show how much of something is done, on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:  # a bar that is only disabled ends with an empty line in older versions of rich
-        yield lambda *_: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(description, total=None)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield report
+        return json.dumps(_joined(evaluations, units=units) | divided)
+    tables = [_table(evaluation) for evaluation in evaluations]
+    return "\n\n".join(tables if scripts is None else [*tables, _script_table(scripts)])
 
 
 def _joined(evaluations: list[Evaluation], *, units: bool) -> dict[str, Any]:
     first, *others = evaluations
     return first.to_dict(units=units) | {other.protocol: other.to_dict(units=units) for other in others}
-
-
-def _certified_json(certification: Certification, *, units: bool) -> str:
-    values = certification.plain.to_dict(units=units) | {"certified": certification.to_dict(units=units)}
-    return json.dumps(values)
 
 
 def _certified_table(certification: Certification) -> str:
@@ -189,11 +186,6 @@ def _certified_table(certification: Certification) -> str:
     conditions = "\n".join(f"  {name}: {how}" for name, how in CONDITIONS.items())
     plain = _table(certification.plain)
     return f"{plain}\n\ncertified: coded, and decoded to the same bytes\n{_lines(rows)}\nconditions met\n{conditions}"
-
-
-def _noise_json(lm: ByteLM, documents: list[bytes], found: Noise) -> str:
-    names = {"model_fingerprint": fingerprint(lm), "data_checksum": Shards.from_documents(documents).checksum}
-    return json.dumps(found.to_dict() | names)
 
 
 def _noise_table(found: Noise) -> str:
@@ -216,7 +208,7 @@ def _noise_table(found: Noise) -> str:
         f"{found.num_documents:,} documents, {found.num_bytes:,} bytes of continuations, {found.num_left_out:,} "
         f"documents left out; chance {CHANCE:.0%}; {found.seconds:.1f} s"
     )
-    return "\n".join([*_columns(heads, lines), about])
+    return "\n".join([*in_columns(heads, lines), about])
 
 
 def _script_table(scripts: list[ScriptFigures]) -> str:
@@ -236,21 +228,7 @@ def _script_table(scripts: list[ScriptFigures]) -> str:
         ]
         for one in scripts
     ]
-    return "\n".join(_columns(heads, lines))
-
-
-def _columns(heads: list[str], lines: list[list[str]]) -> list[str]:
-    """Return the lines of a table whose cells stand below their heads."""
-    table = [heads, *lines]
-    widths = [max(len(line[column]) for line in table) for column in range(len(heads))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-
-
-def cell(figure: Interval, *, signed: bool = False) -> str:
-    """Write a figure with its interval."""
-    form = "+.3f" if signed else ".3f"
-    interval = "" if math.isnan(figure.low) else f" ({figure.low:{form}} to {figure.high:{form}})"
-    return f"{figure.value:{form}}{interval}"
+    return "\n".join(in_columns(heads, lines))
 
 
 def _figure(found: Evaluation | Certification) -> str:

@@ -53,6 +53,9 @@ def read_recipe(path: str, *, overrides: Mapping[str, object] | None = None) -> 
     return recipe
 
 
+force_option = click.option("--force", "-f", is_flag=True, help="Replace a file that is there.")
+
+
 def refuse_unread(context: click.Context, *names: str, unless: bool, reason: str) -> None:
     """Refuse options that were given though nothing would read them.
 

@@ -7,10 +7,18 @@ import click
 
 from blt.api import ByteLM
 from blt.checkpoint import write_file
-from blt.cli.compress import force_option
-from blt.cli.evaluate import cell, progress_bar
-from blt.cli.options import device_option, dtype_option, json_option, model_option, seed_option
+from blt.cli.console import progress_bar
+from blt.cli.options import (
+    device_option,
+    dtype_option,
+    force_option,
+    json_option,
+    model_option,
+    refuse_unread,
+    seed_option,
+)
 from blt.cli.reading_options import format_option, skip_bad_option, text_field_option
+from blt.cli.tables import cell, in_columns
 from blt.cli.types import Count, Name
 from blt.configuration import check
 from blt.data import Format, read_documents
@@ -43,7 +51,10 @@ from blt.lm import fingerprint
 @click.option("--out", type=Name(), metavar="FILE", help="Also write the JSON object there.")
 @force_option
 @json_option
+@click.pass_context
 def probe(
+    context: click.Context,
+    /,
     data: str | None,
     cute: str | None,
     names: tuple[str, ...],
@@ -68,6 +79,7 @@ def probe(
     contains, insert, delete, substitute, swap), or both.
     """
     check(data is not None or cute is not None, "--data or --cute: give a text, a folder of CUTE, or both")
+    refuse_unread(context, "format", "text_field", "skip_bad", unless=data is not None, reason="of a text; see --data")
     check(
         out is None or force or not Path(out).exists(), f"{out}: is there; give another name, or --force to replace it"
     )
@@ -104,7 +116,5 @@ def _table(found: Probe) -> str:
         ]
         for one in [*found.tasks, *found.averages.values()]
     ]  # fmt: skip
-    widths = [max(len(line[column]) for line in [heads, *lines]) for column in range(len(heads))]
-    table = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in [heads, *lines]]
     about = f"{found.num_shots} answered questions before each; {found.seconds:.1f} s"
-    return "\n".join([*(line.rstrip() for line in table), about])
+    return "\n".join([*in_columns(heads, lines), about])
