@@ -36,7 +36,7 @@ from blt.lm import fingerprint
 )
 @click.option("--cute", type=Name(), metavar="FOLDER", help="Ask CUTE's 14 tasks, whose files TASK.tsv lie there.")
 @click.option("--task", "names", type=click.Choice(list(TASKS)), multiple=True, help="Only this one; may be repeated.")
-@click.option("--rows", type=Count(), default=100, show_default=True, help="Questions of each task.")
+@click.option("--rows", type=Count(), default=100, show_default=True, help="Questions of each task, at most.")
 @click.option(
     "--shots", type=Count(0, MAX_SHOTS), default=MAX_SHOTS, show_default=True, help="Answered questions before each."
 )

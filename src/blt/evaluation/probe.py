@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blt.configuration import check
+from blt.errors import DataError
 from blt.evaluation.bootstrap import Interval, mean_interval
 from blt.evaluation.continuations import Scorer, Writer
 from blt.evaluation.probe_tasks import (
@@ -141,20 +142,25 @@ def cute_rows(folder: Path, *, count: int | None, num_shots: int = MAX_SHOTS, se
 
 
 def word_rows(documents: Iterable[bytes], *, count: int, num_shots: int = MAX_SHOTS, seed: int = 0) -> list[Rows]:
-    """Make the tasks of `MADE` from the words of texts; the shots are made of other words, as far as there are.
+    """Make the tasks of `MADE` from the words of texts; each row and each shot of a task is made of another word.
 
     Args:
         documents: whose words are taken, in any language.
-        count: rows of each task.
+        count: rows of each task at most; fewer where the texts have fewer words.
         num_shots: rows with their answers before each question.
         seed: chooses words and letters.
 
     Raises:
         ConfigurationError: more shots than `MAX_SHOTS`.
-        DataError: the texts have fewer than 2 words.
+        DataError: the texts have fewer than 2 words, or no word beside the shots.
     """
     _check_shots(num_shots)
     words, found = words_of(documents), []
+    count = min(count, len(words) - num_shots)  # a word asked twice, or answered in a shot, would be no new question
+    if count < 1:
+        raise DataError(
+            f"{len(words)} words of 4 to 12 letters, and {num_shots} of them are shots; give a longer text"
+        )
     for task in MADE:
         rows = make_rows(task, words, count=num_shots + count, seed=seed)
         found.append(Rows(source="words", task=task, rows=rows[num_shots:], shots=rows[:num_shots]))

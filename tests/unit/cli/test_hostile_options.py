@@ -64,7 +64,7 @@ BASE = {
     "prepare": ["stories.txt", "--out", "prepared"],
     "train": ["recipe.toml"],
     "evaluate": ["--data", "stories.txt", "--model", "model", "--bootstrap", "10"],
-    "probe": ["--data", "stories.txt", "--model", "model", "--rows", "1", "--task", "spell"],
+    "probe": ["--data", "stories.txt", "--model", "model", "--rows", "1", "--shots", "1", "--task", "spell"],
     "compress": ["stories.txt", "--output", "out.blt", "--model", "model"],
     "decompress": ["stories.txt.blt", "--output", "out.txt", "--model", "model"],
     "bench": ["--bytes", "8", "--repeats", "1", "--model", "model"],

@@ -8,7 +8,10 @@ from blt.evaluation.continuations import ByteScorer
 from blt.evaluation.probe import cute_rows, probe, word_rows
 from blt.evaluation.probe_tasks import CUTE, MADE, NO_QUESTION, TASKS
 
-TEXT = [b"the garden had butter on an island near the window where some kittens played with silver paper"]
+TEXT = [
+    b"the garden had butter on an island near the window where some kittens played with silver paper",
+    b"under a yellow tree while the farmer carried heavy baskets",
+]
 
 
 @pytest.fixture
@@ -92,6 +95,15 @@ def test_rows_are_drawn_by_the_seed_and_shots_are_other_rows(cute):
         assert not {row[-2] for row in rows.shots} & {row[-2] for row in rows.rows}
 
 
+@pytest.mark.parametrize("num_shots", [0, 4])
+def test_no_word_is_asked_twice_or_answered_in_a_shot(num_shots):
+    words = b"garden butter island window kitten silver"
+    for rows in word_rows([words], count=100, num_shots=num_shots):
+        texts = [row[-2].replace(" ", "") for row in [*rows.shots, *rows.rows]]
+        assert len(rows.shots) == num_shots
+        assert sorted(texts) == sorted(words.decode().split())
+
+
 def test_the_interval_of_a_mean_of_tasks_narrows_with_their_number():
     one = Interval(0.5, 0.3, 0.6)
     for count, low, high in ((1, 0.3, 0.6), (4, 0.4, 0.55)):
@@ -107,5 +119,7 @@ def test_what_cannot_be_probed_is_refused(tiny_lm, tmp_path):
         probe(ByteScorer(tiny_lm), word_rows(TEXT, count=1), bootstrap=-1)
     with pytest.raises(ConfigurationError, match="from 0 to 4"):
         word_rows(TEXT, count=1, num_shots=5)
+    with pytest.raises(DataError, match="4 words of 4 to 12 letters, and 4 of them are shots; give a longer text"):
+        word_rows([b"garden butter island window"], count=1)
     with pytest.raises(DataError, match="is not there"):
         cute_rows(tmp_path, count=1)

@@ -16,7 +16,7 @@ from blt.evaluation.probe_tasks import CUTE, MADE, TASKS
 from blt.interop.lm_eval import HarnessLM
 from blt.interop.lm_eval_tasks import FOLDER, rows
 
-TEXT = "the garden had butter on an island near the window where some kittens played with silver paper"
+TEXT = "the garden had butter on an island near the window where some kittens played with silver paper by a yellow tree"
 NAMES = [f"{source}_{name}{suffix}" for source, names in (("cute", CUTE), ("probe", MADE)) for name in names
          for suffix in ("", "_choice")]  # fmt: skip
 GROUPS = ["cute", "cute_choice", "probe", "probe_choice"]
