@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blt.api import ByteLM
 from blt.codec import BOS_ID, EOS_ID
-from blt.evaluation.bootstrap import mean_interval, ratio
+from blt.evaluation.bootstrap import ratio, share_interval
 from blt.evaluation.scripts import script_of
 from blt.model.cost import cost_of
 from blt.patching import count_text
@@ -142,7 +142,7 @@ def valid_utf8(
 def _share(valid: list[bool]) -> dict[str, Any]:
     return {
         "continuations": len(valid),
-        "valid": mean_interval(np.array(valid, np.float64), resamples=1000, seed=0).to_dict(),
+        "valid": share_interval(np.array(valid, np.float64), resamples=1000, seed=0).to_dict(),
     }
 
 

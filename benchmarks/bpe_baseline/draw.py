@@ -45,12 +45,12 @@ def draw(results: dict[str, Any], out: Path) -> None:
 
 
 def _line(part: Any, rows: list[dict[str, Any]], name: str, along: str) -> None:
-    """Draw one curve, with the intervals over documents."""
+    """Draw one curve, with the intervals over documents; none where there is a single document."""
     if rows:
         figures = [row["bits_per_byte"] for row in rows]
         bits = [each["value"] for each in figures]
-        below = [each["value"] - each["low"] for each in figures]
-        above = [each["high"] - each["value"] for each in figures]
+        below = [0.0 if each["low"] is None else each["value"] - each["low"] for each in figures]
+        above = [0.0 if each["high"] is None else each["high"] - each["value"] for each in figures]
         part.errorbar(
             [row[along] for row in rows],
             bits,

@@ -170,9 +170,12 @@ def _flops(count: float) -> str:
     return f"{count:.3g}".replace("e+", "e")
 
 
-def _interval(figure: dict[str, float], *, form: str = ".3f") -> str:
-    return f"{figure['value']:{form}} ({figure['low']:{form}} to {figure['high']:{form}})"
+def _interval(figure: dict[str, float | None], *, form: str = ".3f") -> str:
+    """Write a figure and its interval; an interval of no width is that of one document, and says nothing."""
+    low, high = figure["low"], figure["high"]
+    interval = "" if low is None or low == high else f" ({low:{form}} to {high:{form}})"
+    return f"{figure['value']:{form}}{interval}"
 
 
-def _signed(figure: dict[str, float] | None) -> str:
-    return "" if figure is None else f"{figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f})"
+def _signed(figure: dict[str, float | None] | None) -> str:
+    return "" if figure is None else _interval(figure, form="+.3f")

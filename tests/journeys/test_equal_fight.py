@@ -397,6 +397,25 @@ def test_every_table_of_the_page_is_made_from_a_record(all_results):
     assert fight.scripts(found)[1][0][:3] == ["Thai", "3", "3.00"]
 
 
+@pytest.mark.parametrize("ends", [(None, None), (5.2, 5.2)])
+def test_the_page_shows_no_interval_of_one_document(ends):
+    side = {"bits_per_byte": {"value": 5.2, "low": ends[0], "high": ends[1]}, "bytes_per_unit": 3.0}
+    side["flops_per_character"] = 1e6
+    script = {"documents": 1, "bytes": 300, "characters": 100, "blt": side, "bpe": side}
+    (row,) = fight.scripts({"any_language": {"by_script": {"Lao": script}}})[1]
+    assert row[3] == "5.200"
+
+
+def test_a_curve_is_drawn_of_figures_without_intervals(tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks.bpe_baseline.draw import draw
+
+    figure = {"value": 2.0, "low": None, "high": None}
+    rows = [{"corpus": "stories", "side": "blt", "training_flops": cost, "bits_per_byte": figure} for cost in (1, 2)]
+    draw({"equal_training_flops": rows, "patch_rules": []}, tmp_path / "drawn.svg")
+    assert "TinyStories" in (tmp_path / "drawn.svg").read_text()
+
+
 def test_the_page_says_who_wins_whoever_it_is():
     def row(side, bits):
         return {"corpus": "python", "budget": 5e11, "side": side, "bits_per_byte": {"value": bits}}

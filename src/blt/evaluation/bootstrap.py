@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Z95 = 1.959964
+"""Standard deviations to each side in which 95% of a normal distribution lie."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -42,10 +45,32 @@ def mean_interval(values: NDArray[np.float64], *, resamples: int, seed: int) -> 
     return ratio(values, np.ones(len(values), np.int64), resamples=resamples, seed=seed)
 
 
+def share_interval(values: NDArray[np.float64], *, resamples: int, seed: int) -> Interval:
+    """Return the mean of some shares and its 95% interval: Wilson's where all are 0 or all are 1, else the bootstrap's.
+
+    Every draw of values that are all alike is the same, so a bootstrap would take the figure for certain. Wilson's
+    score interval of 0 of n is 0 to z² / (n + z²), that of n of n is n / (n + z²) to 1 (Wilson 1927, "Probable
+    inference, the law of succession, and statistical inference", JASA 22).
+
+    Args:
+        values: each from 0 to 1, such as 1 for every right answer.
+        resamples: how many times to draw; 0 for no interval.
+        seed: chooses the draws.
+    """
+    least, most, count = float(values.min()), float(values.max()), len(values)
+    if not resamples or least != most or least not in (0.0, 1.0):
+        return mean_interval(values, resamples=resamples, seed=seed)
+    far = Z95**2 / (count + Z95**2)
+    return Interval(0.0, 0.0, far) if most == 0 else Interval(1.0, 1 - far, 1.0)
+
+
 def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.int64], *, resamples: int, seed: int) -> Interval:
-    """Return Σ numerators / Σ denominators and its interval, as `ratio_interval` does; NaN without resamples."""
+    """Return Σ numerators / Σ denominators and its interval, as `ratio_interval` does.
+
+    The interval is NaN without resamples, and for a single pair, of which every draw is the same.
+    """
     low, high = math.nan, math.nan
-    if resamples:
+    if resamples and len(numerators) > 1:
         low, high = ratio_interval(numerators, denominators, resamples=resamples, seed=seed)
     return Interval(float(numerators.sum() / denominators.sum()), low, high)
 

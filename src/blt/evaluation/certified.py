@@ -22,7 +22,7 @@ from blt.compression.coding import Coding, Symbols, decode_rows, symbol_ranges
 from blt.compression.frequencies import END, PRECISION
 from blt.data import Shards
 from blt.errors import CertificationError, ModelFolderError
-from blt.evaluation.bootstrap import ratio_interval
+from blt.evaluation.bootstrap import ratio
 from blt.evaluation.evaluate import Evaluation, Progress, evaluate
 from blt.lm import DecodingSession, fingerprint
 
@@ -51,7 +51,7 @@ class Certification:
     bits_per_byte: float
     """Bits of the streams and of the list of their lengths, divided by the bytes of the text."""
     interval_low: float
-    """Lower end of the 95% bootstrap interval of `bits_per_byte` over documents; NaN without a bootstrap."""
+    """Lower end of the 95% bootstrap interval of `bits_per_byte` over documents; NaN without one."""
     interval_high: float
     """Upper end."""
     frequency_bits_per_byte: float
@@ -132,13 +132,11 @@ def certify(
         raise CertificationError(f"the weights changed on the way, from {plain.model_fingerprint} to {now}")
     bits = np.array(run.bits)
     shared = bits * (8 * run.num_coded_bytes / bits.sum())
-    low, high = math.nan, math.nan
-    if bootstrap:
-        low, high = ratio_interval(shared, plain.bytes_by_unit, resamples=bootstrap, seed=seed)
+    figure = ratio(shared, plain.bytes_by_unit, resamples=bootstrap, seed=seed)
     return Certification(
         bits_per_byte=8 * run.num_coded_bytes / shards.num_bytes,
-        interval_low=low,
-        interval_high=high,
+        interval_low=figure.low,
+        interval_high=figure.high,
         frequency_bits_per_byte=float(bits.sum() / shards.num_bytes),
         num_coded_bytes=run.num_coded_bytes,
         num_streams=run.num_streams,

@@ -15,7 +15,7 @@ from blt.codec import BYTE_OFFSET
 from blt.configuration import check, to_dict
 from blt.data import Batch, Shards
 from blt.errors import DataError
-from blt.evaluation.bootstrap import ratio_interval
+from blt.evaluation.bootstrap import ratio
 from blt.evaluation.rows import document_rows, num_windows, window_rows
 from blt.lm import fingerprint, require_finite
 from blt.loss import next_byte_loss
@@ -41,7 +41,7 @@ class Evaluation:
     bits_per_byte: float
     """Bits of every byte and every EOS, divided by the bytes of the text alone."""
     interval_low: float
-    """Lower end of the 95% bootstrap interval of `bits_per_byte` over units; NaN without a bootstrap."""
+    """Lower end of the 95% bootstrap interval of `bits_per_byte` over units; NaN without one."""
     interval_high: float
     """Upper end."""
     num_bytes: int
@@ -125,14 +125,12 @@ def evaluate(
             progress(int(tally.num_bytes.sum()), shards.num_bytes)
     seconds = time.perf_counter() - start
     assert tally.num_bytes.sum() == shards.num_bytes, "every byte is predicted exactly once"
-    low, high = math.nan, math.nan
-    if bootstrap:
-        low, high = ratio_interval(tally.bits, tally.num_bytes, resamples=bootstrap, seed=seed)
+    figure = ratio(tally.bits, tally.num_bytes, resamples=bootstrap, seed=seed)
     return Evaluation(
         protocol=protocol,
-        bits_per_byte=float(tally.bits.sum() / shards.num_bytes),
-        interval_low=low,
-        interval_high=high,
+        bits_per_byte=figure.value,
+        interval_low=figure.low,
+        interval_high=figure.high,
         num_bytes=shards.num_bytes,
         num_documents=shards.num_documents,
         mean_patch_bytes=tally.text_bytes / int(tally.num_patches.sum()),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from blt.configuration import check
 from blt.errors import DataError
-from blt.evaluation.bootstrap import Interval, mean_interval, ratio
+from blt.evaluation.bootstrap import Interval, mean_interval, ratio, share_interval
 from blt.evaluation.continuations import Pair, Scorer
 from blt.evaluation.perturbations import PERTURBATIONS, perturb
 
@@ -273,6 +273,6 @@ class _Summary:
             place=place,
             bits_per_byte=ratio(measured.bits, measured.num_bytes, **self._draws),
             bits_per_clean_byte=ratio(measured.bits, measured.num_clean_bytes, **self._draws),
-            accuracy={pair: mean_interval(right[pair], **self._draws) for pair in PAIRS},
+            accuracy={pair: share_interval(right[pair], **self._draws) for pair in PAIRS},
             lost={pair: mean_interval(clean[pair] - right[pair], **self._draws) for pair in PAIRS},
         )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blt.configuration import check
 from blt.errors import DataError
-from blt.evaluation.bootstrap import Interval, mean_interval
+from blt.evaluation.bootstrap import Interval, share_interval
 from blt.evaluation.continuations import Scorer, Writer
 from blt.evaluation.probe_tasks import (
     CUTE,
@@ -158,9 +158,7 @@ def word_rows(documents: Iterable[bytes], *, count: int, num_shots: int = MAX_SH
     words, found = words_of(documents), []
     count = min(count, len(words) - num_shots)  # a word asked twice, or answered in a shot, would be no new question
     if count < 1:
-        raise DataError(
-            f"{len(words)} words of 4 to 12 letters, and {num_shots} of them are shots; give a longer text"
-        )
+        raise DataError(f"{len(words)} words of 4 to 12 letters, and {num_shots} of them are shots; give a longer text")
     for task in MADE:
         rows = make_rows(task, words, count=num_shots + count, seed=seed)
         found.append(Rows(source="words", task=task, rows=rows[num_shots:], shots=rows[:num_shots]))
@@ -196,10 +194,10 @@ def probe(
                 source=rows.source,
                 task=rows.task,
                 num_rows=len(questions),
-                choice=mean_interval(chosen, resamples=bootstrap, seed=seed),
-                mutual=mean_interval(mutual, resamples=bootstrap, seed=seed),
+                choice=share_interval(chosen, resamples=bootstrap, seed=seed),
+                mutual=share_interval(mutual, resamples=bootstrap, seed=seed),
                 chance=float(np.mean([1 / len(question.choices) for question in questions])),
-                exact_match=mean_interval(written, resamples=bootstrap, seed=seed),
+                exact_match=share_interval(written, resamples=bootstrap, seed=seed),
                 most_frequent=answers.most_common(1)[0][1] / len(questions),
             )
         )

@@ -16,7 +16,7 @@ from blt.data import Shards
 from blt.errors import ConfigurationError, DataError, ModelFolderError
 from blt.evaluation import WINDOW, compute_entropies, evaluate
 from blt.evaluation import rows as rows_module
-from blt.evaluation.bootstrap import ratio_interval
+from blt.evaluation.bootstrap import Interval, mean_interval, ratio, ratio_interval, share_interval
 from blt.evaluation.entropies import entropies_of_rows
 from blt.evaluation.rows import num_windows, window_rows
 from blt.loss import NOT_PREDICTED
@@ -144,6 +144,25 @@ def test_the_interval_is_repeatable_and_narrows_with_more_documents():
 
 def test_the_interval_of_units_without_bytes_is_unknown():
     assert all(math.isnan(end) for end in ratio_interval(np.ones(2), np.zeros(2, np.int64), resamples=3, seed=0))
+
+
+def test_a_single_document_has_no_interval(tiny_lm):
+    found = ratio(np.array([3.0]), np.array([2]), resamples=9, seed=0)
+    assert found.value == 1.5
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert evaluate(tiny_lm, [b"ab"], bootstrap=9).to_dict()["interval_high"] is None
+
+
+def test_shares_that_are_all_0_or_all_1_are_not_certain():
+    draws = {"resamples": 9, "seed": 0}
+    none, whole = (share_interval(np.full(25, value), **draws) for value in (0.0, 1.0))
+    assert (none.value, none.low, none.high) == (0, 0, pytest.approx(0.1332, abs=1e-4))  # Wilson's, of 0 of 25
+    assert (whole.value, whole.low, whole.high) == (1, pytest.approx(1 - none.high), 1)
+    some = np.array([0.0, 1.0, 1.0])
+    assert share_interval(some, **draws) == mean_interval(some, **draws)
+    assert mean_interval(np.zeros(25), **draws) == Interval(0.0, 0.0, 0.0)  # of differences, nothing else is known
+    assert math.isnan(share_interval(np.zeros(25), resamples=0, seed=0).high)
 
 
 def test_progress_ends_at_the_number_of_bytes(tiny_lm, monkeypatch):

@@ -51,7 +51,10 @@ def test_who_knows_all_is_right_and_who_knows_nothing_is_at_chance(cute):
         *[("cute", name) for name in CUTE], *[("words", name) for name in MADE]
     ]  # fmt: skip
     for one in [*found.tasks, *found.averages.values()]:
-        assert one.choice == one.mutual == one.exact_match == Interval(1.0, 1.0, 1.0)
+        assert one.choice == one.mutual == one.exact_match
+        assert one.choice.value == one.choice.high == 1
+    for one in found.tasks:  # Wilson's interval of n of n
+        assert one.choice.low == pytest.approx(one.num_rows / (one.num_rows + 1.96**2), abs=1e-4)
     blind = probe(Clever(tasks, knows=False), tasks, bootstrap=0)
     for one in blind.tasks:
         assert one.choice.value == pytest.approx(one.chance)
