@@ -27,12 +27,20 @@ from typing import Any
 
 import click
 import torch
-from record import write_record
+from record import circumstances, command, write_record
 
 from blt.api import ByteLM
 from blt.generation import Engine, GenerationConfig, Request
 
-CLAIM = "blt serve under load beside the engine alone, in overload, and with clients that go away"
+CLAIMS = {
+    "load": "under load beside the engine alone",
+    "llama.cpp": "beside llama.cpp's server",
+    "overload": "in overload",
+    "disconnects": "with clients that go away",
+    "exactness": "with the same answers in company as alone",
+}
+BY_CLIENTS = ("load", "llama.cpp")
+"""Parts that are measured for each number of clients."""
 PROMPTS = ["Once upon a time", "Tom had a red ball. ", "The cat sat on the mat. " * 8, "One day, Lily"]
 NUM_BYTES = 400
 BYTES_PER_TOKEN = 4
@@ -337,17 +345,42 @@ def main(
             results["exactness"] = asyncio.run(exactness(served.port, num_requests=num_requests, num_clients=32))
     print(json.dumps(results, indent=1))
     if out is not None:
-        write_record(out, claim=CLAIM, device="cpu", results=merged(out, results))
+        all_results = merged(out, results, measured={"command": command()} | circumstances("cpu"))
+        write_record(out, claim=claim(all_results), device="cpu", results=all_results)
 
 
-def merged(path: Path, results: dict[str, Any]) -> dict[str, Any]:
-    """Return results with those parts of an earlier record that were not measured again."""
+def merged(path: Path, results: dict[str, Any], *, measured: dict[str, Any]) -> dict[str, Any]:
+    """Return results with those parts of an earlier record that were not measured again.
+
+    Each part, and each number of clients, keeps what it was measured by as `measured`. Parts that have none are of
+    records written before parts had their own.
+
+    Args:
+        path: of the record.
+        results: of this run.
+        measured: command and circumstances of this run.
+    """
     before: dict[str, Any] = json.loads(path.read_text())["results"] if path.exists() else {}
-    for part in ("load", "llama.cpp"):
-        if part in results:
-            both = before.get(part, {}) | results[part]
+    for part in CLAIMS:
+        if part not in results:
+            continue
+        if part in BY_CLIENTS:
+            new = {count: found | {"measured": measured} for count, found in results[part].items()}
+            both = before.get(part, {}) | new
             results[part] = {count: both[count] for count in sorted(both, key=int)}
+        else:
+            results[part] = results[part] | {"measured": measured}
     return before | results
+
+
+def claim(results: dict[str, Any]) -> str:
+    """Return the sentence that these results bear out, or not; it names the parts that are there."""
+    found = "blt serve " + ", ".join(words for part, words in CLAIMS.items() if part in results)
+    parts = [results[part] for part in CLAIMS if part in results and part not in BY_CLIENTS]
+    parts += [each for part in BY_CLIENTS for each in results.get(part, {}).values()]
+    if all("measured" in part for part in parts):
+        return found
+    return f"{found}; parts without `measured` were measured by commands that this record did not keep"
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -54,6 +55,32 @@ def test_compression_is_recorded_beside_other_compressors(tiny_folder, tmp_path)
     for each in results.values():
         assert {"blt, int8", "blt, int8, learning", "xz -9e"} <= each.keys()
         assert len(each["blt, int8"]["kilobytes_per_second"]) == 2
+
+
+@pytest.fixture
+def serving(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("serving")
+
+
+def test_each_part_of_the_servers_record_keeps_the_command_that_measured_it(serving, tmp_path):
+    path = tmp_path / "record.json"
+    old = {"load": {"32": {"requests": 1}, "8": {"requests": 2}}, "disconnects": {"lost": 0}}
+    path.write_text(json.dumps({"results": old}))
+    first = serving.merged(path, {"load": {"8": {"requests": 3}}}, measured={"command": "one"})
+    assert first["load"] == {"8": {"requests": 3, "measured": {"command": "one"}}, "32": {"requests": 1}}
+    assert first["disconnects"] == {"lost": 0}
+    assert serving.claim(first).startswith("blt serve under load beside the engine alone, with clients that go away; ")
+    assert "did not keep" in serving.claim(first)
+    path.write_text(json.dumps({"results": first}))
+    again = {"load": {"32": {}}, "disconnects": {"lost": 1}}
+    found = serving.merged(path, again, measured={"command": "other"})
+    assert found["load"]["8"] == first["load"]["8"]
+    assert found["load"]["32"] == {"measured": {"command": "other"}}
+    assert found["disconnects"] == {"lost": 1, "measured": {"command": "other"}}
+    assert serving.claim(found) == "blt serve under load beside the engine alone, with clients that go away"
+    committed = json.loads((ROOT / "benchmarks/records/serving-cpu.json").read_text())
+    assert committed["claim"] == serving.claim(committed["results"])
 
 
 def test_claims_are_put_to_the_test_and_recorded(tiny_folder, tmp_path):
