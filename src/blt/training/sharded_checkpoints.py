@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from blt.checkpoint import beside, load_headers, require_names, sync
 from blt.distributed import PATIENCE, World
-from blt.errors import CheckpointError
+from blt.errors import CheckpointError, one_line
 from blt.shapes import Tensor
 from blt.training.checkpoints import MOMENTS, WEIGHTS, Checkpoints, Progress, check_moments, numbered_weights
 from blt.training.optimizers import shapes_of_state
@@ -151,11 +151,12 @@ class _Writer(HuggingFaceStorageWriter):
 
 
 def _first_failure(error: CheckpointException) -> BaseException:
-    """Return what the first rank that failed has raised, where it is an error of the operating system."""
-    for failure, _ in error.failures.values():
-        if isinstance(failure, OSError):
-            return failure
-    return error
+    """Return what a rank has raised, an error of the operating system where there is one.
+
+    What holds all of them is no `Exception`, so that nobody who expects one would take it.
+    """
+    failures = [failure for failure, _ in error.failures.values()]
+    return next((failure for failure in failures if isinstance(failure, OSError)), failures[0])
 
 
 def read_parts(
@@ -194,11 +195,13 @@ def read_parts(
             if (name := f"{number}.{index}.{key}") in found:
                 optimizer.state[weight][key] = tensor
                 wanted[name] = as_part(weight, tensor) if tensor.ndim else tensor.view(found[name])
+    parts = {name: tensor.detach() for name, tensor in wanted.items()}
     with _quiet():
-        load(
-            {name: tensor.detach() for name, tensor in wanted.items()},
-            storage_reader=HuggingFaceStorageReader(str(folder)),
-        )
+        try:
+            load(parts, storage_reader=HuggingFaceStorageReader(str(folder)))
+        except CheckpointException as error:
+            reason = one_line(str(_first_failure(error)))
+            raise CheckpointError(f"{folder}: cannot be read ({reason}); copy it again") from error
 
 
 def _empty_state(optimizer: Optimizer, weight: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:

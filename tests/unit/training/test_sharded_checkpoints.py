@@ -6,7 +6,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from blt.checkpoint import load_headers, load_tensors
+from blt.checkpoint import load_headers, load_tensors, save_tensors
 from blt.errors import CheckpointError
 from blt.training import sharded_checkpoints
 from blt.training.checkpoints import Checkpoints, Progress
@@ -68,7 +68,10 @@ def test_parts_are_joined_to_the_files_of_one_process_in_the_background(tmp_path
     load_headers(folder / "weights.safetensors")
 
 
-def test_a_rank_that_cannot_write_leaves_the_last_checkpoint_and_one_line(tmp_path):
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), ValueError("a tensor of no known type")], ids=["disk", "other"]
+)
+def test_a_rank_that_cannot_write_leaves_the_last_checkpoint_and_one_line(tmp_path, failure):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
 
     def work(world):
@@ -79,7 +82,7 @@ def test_a_rank_that_cannot_write_leaves_the_last_checkpoint_and_one_line(tmp_pa
         if world.rank == 1:
             sharded_checkpoints._Writer.write_data = fail
         saver.save(checkpoints, weights, moments, Progress(step=2), is_best=True)
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(type(failure), match=str(failure.args[-1])):
             saver.finish()
         world.wait()
         if world.is_main:
@@ -87,7 +90,7 @@ def test_a_rank_that_cannot_write_leaves_the_last_checkpoint_and_one_line(tmp_pa
             assert not list(checkpoints.folder.glob(".step-*"))
 
     def fail(*_):
-        raise OSError(28, "No space left on device")
+        raise failure
 
     run_ranks(2, work, tmp_path / "meeting")
 
@@ -107,5 +110,15 @@ def test_a_broken_checkpoint_is_named_with_its_flaw(tmp_path):
             sharded_checkpoints.read_parts(folder, other, [], shapes={}, as_part=lambda _, tensor: tensor)
         with pytest.raises(CheckpointError, match=r"optimizers\.safetensors: holds 0\.0\.step"):
             sharded_checkpoints.read_parts(folder, weights, [], shapes={}, as_part=lambda _, tensor: tensor)
+        world.wait()
+        if world.is_main:
+            save_tensors(folder / "optimizers.safetensors", {})
+        world.wait()
+        sharded_checkpoints.HuggingFaceStorageReader.read_data = fail
+        with pytest.raises(CheckpointError, match=r"step-00000001: cannot be read \(half a file\)"):
+            sharded_checkpoints.read_parts(folder, weights, [], shapes={}, as_part=lambda _, tensor: tensor)
+
+    def fail(*_):
+        raise ValueError("half a file")
 
     run_ranks(2, work, tmp_path / "meeting")
