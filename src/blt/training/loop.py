@@ -213,6 +213,7 @@ class Trainer:
             self.monitor.saving(progress)
             self.parallel.save(self.checkpoints, self.optimizers, progress, is_best=is_best)
         if is_stopping and not is_last:
+            self.parallel.finish_saving()  # several ranks write in the background, and `Stopped` says that it is saved
             raise Stopped(f"stopped after step {progress.step:,}, which is saved; run the same command to go on")
 
 

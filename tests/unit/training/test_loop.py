@@ -11,7 +11,7 @@ from torch import nn
 import blt.training.parallelize
 from blt.data import Shards, Windows
 from blt.distributed import World
-from blt.errors import TrainingError
+from blt.errors import OutputError, TrainingError
 from blt.loss import next_byte_loss
 from blt.training import Stopped, monitor
 from blt.training.checkpoints import Checkpoints
@@ -273,6 +273,18 @@ def test_a_first_signal_is_noted_and_a_second_acts_as_usual():
 
 
 @pytest.mark.usefixtures("interrupts")
+def test_a_stop_whose_checkpoint_cannot_be_written_does_not_say_that_it_is_saved(new_trainer, monkeypatch):
+    """Several ranks write in the background: what is begun then is not yet written."""
+
+    def finish():
+        raise OutputError("checkpoints: no room")
+
+    trainer = new_trainer(num_steps=9, asked_to_stop=lambda: trainer.progress.step == 5)
+    monkeypatch.setattr(trainer.parallel, "finish_saving", finish)
+    with pytest.raises(OutputError, match="no room"):
+        trainer.run()
+
+
 def test_an_interrupt_that_is_to_be_ignored_stays_ignored_and_sigterm_stops_all_the_same():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop_requests() as asked_to_stop:
