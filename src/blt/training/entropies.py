@@ -82,10 +82,9 @@ def store_entropies(
                 on_progress(int(done), shards.num_ids)
             if stopping:
                 return None
-        writer.close()  # what this rank has written is in the file that all see
-        world.wait()
-        if world.is_main:
-            found = writer.finish()
+    world.wait()  # what every rank has written is in the file: leaving the block above sees to it
+    if world.is_main:
+        found = writer.finish()
     world.wait()
     return found or EntropyStore.open(path, num_ids=shards.num_ids)
 
