@@ -60,6 +60,7 @@ class BLTObjective:
         self.called: nn.Module = module
         self.rule = rule
         self.slots_multiple = slots_multiple
+        self._cost = cache(self._cost_of_row)
 
     def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the summed nats of the batch's targets."""
@@ -72,8 +73,7 @@ class BLTObjective:
         num_bytes = batch.byte_ids.shape[1]
         return [self._cost(num_bytes, count) for count in patches.ends.sum(1).tolist()]
 
-    @cache  # noqa: B019 (as long as the objective: a stage)
-    def _cost(self, num_bytes: int, num_patches: int) -> float:
+    def _cost_of_row(self, num_bytes: int, num_patches: int) -> float:
         mean = num_bytes / max(1, num_patches)
         return num_bytes * cost_of(self.module.config, mean_patch_bytes=mean, context_bytes=num_bytes).flops
 

@@ -174,14 +174,25 @@ def clip_gradients(weights: Iterable[Tensor], *, max_norm: float) -> Float[Tenso
     Returns:
         The norm before.
     """
+    gradients = gradients_of(weights)
+    norm = nn.utils.get_total_norm(gradients)
+    scale_down(gradients, norm, max_norm=max_norm)
+    return norm
+
+
+def gradients_of(weights: Iterable[Tensor]) -> list[Tensor]:
+    """Return the numbers of the gradients that weights have; those of a sparse one once per row."""
     numbers = []
     for weight in weights:
         if weight.grad is not None and weight.grad.is_sparse:
-            weight.grad = weight.grad.coalesce()  # each row once: entries of the same row add up
+            weight.grad = weight.grad.coalesce()  # entries of the same row add up
             numbers.append(weight.grad.values())
         elif weight.grad is not None:
             numbers.append(weight.grad)
-    norm = nn.utils.get_total_norm(numbers)
+    return numbers
+
+
+def scale_down(gradients: list[Tensor], norm: Float[Tensor, ""], *, max_norm: float) -> None:
+    """Scale gradients of a larger norm, or of none that is a number, to `max_norm`."""
     if not norm + 1e-6 <= max_norm:  # seldom: a pass over all gradients
-        torch._foreach_mul_(numbers, max_norm / (norm + 1e-6))
-    return norm
+        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
+from blt.configuration import check
 from blt.distributed import World, sum_rows
 from blt.nn.transformer import Layer
 from blt.ops import fast_matmul_dtype
@@ -158,6 +159,7 @@ def parallelize(objective: Objective, config: LoopConfig, *, world: World, devic
         from blt.training.sharding import Sharded  # slow to import
 
         return Sharded(objective, config, world=world, device=device)
+    check(config.parallel == "ddp", f"parallel: {config.parallel!r}, with {world.size} ranks; give ddp or fsdp")
     return Replicated(objective, config, world=world)
 
 

@@ -26,6 +26,7 @@ from blt.training.checkpoints import (
     numbered_weights,
 )
 from blt.training.objectives import Objective
+from blt.training.optimizers import gradients_of, scale_down
 from blt.training.parallelize import Alone, layers_of, matmul_dtype
 from blt.training.parts import PartsConfig
 from blt.training.recipe import LoopConfig
@@ -85,18 +86,12 @@ class Sharded(Alone):
     @torch.no_grad()
     def clip(self) -> float:
         """Clip the gradients by their global norm, to which each rank of a replica adds its part."""
-        gradients: list[Tensor] = []
-        for weight in self.objective.module.parameters():
-            if weight.grad is not None and weight.grad.is_sparse:
-                weight.grad = weight.grad.coalesce()
-            if weight.grad is not None:
-                gradients.append(_local(weight.grad))
+        gradients = [_local(gradient) for gradient in gradients_of(self.objective.module.parameters())]
         square = nn.utils.get_total_norm(gradients).square()
         dist.all_reduce(square, group=self.mesh.get_group(SHARD))
-        norm = float(square.sqrt())
-        if not norm + 1e-6 <= self.config.clip:
-            torch._foreach_mul_(gradients, self.config.clip / (norm + 1e-6))
-        return norm
+        norm = square.sqrt()
+        scale_down(gradients, norm, max_norm=self.config.clip)
+        return float(norm)
 
     def after_validation(self) -> None:
         """Divide again what the last forward pass has left gathered for a backward pass."""

@@ -29,5 +29,8 @@ def test_ranks_get_about_the_same_cost_in_all_and_in_each_part():
         assert spread(costs, [share[part] for share in shares]) < 0.03
 
 
-def test_equal_costs_are_shared_out_alike_on_every_rank():
-    assert share_out([1.0] * 8, ranks=2, parts=2) == share_out([1.0] * 8, ranks=2, parts=2)
+def test_rows_of_equal_cost_are_shared_out_by_their_numbers_alone():
+    shares = share_out([1.0] * 8, ranks=2, parts=2)
+    assert share_out([3.0] * 8, ranks=2, parts=2) == shares  # every rank computes it, and all must find the same
+    assert sorted(row for share in shares for row in share) == list(range(8))
+    assert [len(share) for share in shares] == [4, 4]

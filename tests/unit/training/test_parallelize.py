@@ -1,38 +1,18 @@
+import pytest
 import torch
 
 from blt.data import Batch
 from blt.distributed import World
-from blt.model import BLT
-from blt.patching import EntropyRule
+from blt.errors import ConfigurationError
 from blt.training import parallelize as module_under_test
-from blt.training.objectives import BLTObjective
 from blt.training.parallelize import Alone, Replicated, parallelize, recompute_layers
-from blt.training.recipe import LoopConfig
 from ranks import run_ranks
-from tiny_config import TINY_CONFIG
+from tiny_objective import loop, loss_of, new_objective
 
 CPU = torch.device("cpu")
 
 
-def new_objective(*, sparse=False):
-    torch.manual_seed(0)
-    blt = BLT(TINY_CONFIG.blt)
-    blt.hash_embedding.sparse_gradients = sparse
-    return BLTObjective(blt, rule=EntropyRule(threshold=1.0), slots_multiple=1)
-
-
-def loss_of(objective, *, rows=2):
-    torch.manual_seed(1)
-    ids = torch.randint(4, 260, (rows, 24))
-    batch = Batch.of(ids, entropies=torch.rand(rows, 23) * 2)
-    return objective.loss_sum(batch) / 100
-
-
-def loop(**fields):
-    return LoopConfig(**{"num_steps": 1, "precision": "float32"} | fields)
-
-
-def test_one_process_shares_with_nobody(tmp_path):
+def test_one_process_shares_with_nobody():
     objective = new_objective()
     before = objective.module
     sharing = parallelize(objective, loop(parallel="fsdp"), world=World(), device=CPU)
@@ -40,6 +20,11 @@ def test_one_process_shares_with_nobody(tmp_path):
     assert objective.module is objective.called is before
     with sharing.part(is_last=False), sharing.whole_weights(before):
         assert not any(weight.is_meta for weight in before.parameters())
+
+
+def test_more_than_one_rank_needs_to_say_how_it_shares():
+    with pytest.raises(ConfigurationError, match="parallel: 'none', with 2 ranks; give ddp or fsdp"):
+        parallelize(new_objective(), loop(parallel="none"), world=World(rank=0, size=2), device=CPU)
 
 
 def test_ddp_communicates_in_the_last_part_only_and_while_the_backward_pass_goes_on(tmp_path, monkeypatch):

@@ -5,40 +5,18 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from blt.checkpoint import load_tensors, save_tensors
-from blt.data import Batch
 from blt.entropy import EntropyConfig, EntropyModel
 from blt.errors import TrainingError
-from blt.model import BLT
 from blt.nn.transformer import Layer
-from blt.patching import EntropyRule
-from blt.training.objectives import BLTObjective, EntropyObjective
+from blt.training.objectives import EntropyObjective
 from blt.training.optimizers import AdamWConfig, MuonConfig, build_optimizers, clip_gradients
 from blt.training.parallelize import parallelize
-from blt.training.recipe import LoopConfig
 from blt.training.sharded_muon import ShardedMuon
 from blt.training.sharding import Sharded
 from ranks import run_ranks
-from tiny_config import TINY_CONFIG
+from tiny_objective import loop, loss_of, new_objective
 
 CPU = torch.device("cpu")
-
-
-def new_objective(*, sparse=False):
-    torch.manual_seed(0)
-    blt = BLT(TINY_CONFIG.blt)
-    blt.hash_embedding.sparse_gradients = sparse
-    return BLTObjective(blt, rule=EntropyRule(threshold=1.0), slots_multiple=1)
-
-
-def loss_of(objective, *, rows=2):
-    torch.manual_seed(1)
-    ids = torch.randint(4, 260, (rows, 24))
-    batch = Batch.of(ids, entropies=torch.rand(rows, 23) * 2)
-    return objective.loss_sum(batch) / 100
-
-
-def loop(**fields):
-    return LoopConfig(**{"num_steps": 1, "precision": "float32"} | fields)
 
 
 def new_entropy_objective():
