@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import re
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ import torch
 from blt import __version__
 from blt.cli.options import json_option
 from blt.decoder import library as decoder
+from blt.distributed import num_processors
 from blt.ops.native import build
 from blt.ops.native.build import Outcome, cache_folder, try_again
 from blt.ops.native.compiler import CompileError, find_compiler
@@ -67,7 +67,7 @@ def _examine() -> dict[str, Any]:
         "pytorch": torch.__version__,
         "system": platform.platform(),
         "processor": _processor(),
-        "threads": {"used": torch.get_num_threads(), "processors": _num_processors()},
+        "threads": {"used": torch.get_num_threads(), "processors": num_processors()},
         "compiler": _compiler(),
         "kernels": [asdict(each) for each in kernels],
         "bfloat16_products": _bfloat16_products(),
@@ -118,10 +118,6 @@ def _processor() -> dict[str, Any]:
         elif key.strip() in {"flags", "Features"}:
             features.update(value.split())
     return {"name": name, "features": [feature for feature in FEATURES if feature in features]}
-
-
-def _num_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _size(folder: Path) -> int:

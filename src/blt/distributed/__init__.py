@@ -7,7 +7,7 @@ Next: `blt.training.parallelize`.
 from blt.distributed.columns import join_columns
 from blt.distributed.mesh import REPLICATE, SHARD, new_mesh
 from blt.distributed.sparse import sum_rows
-from blt.distributed.world import LIFE_SECONDS, PATIENCE, World, choose_device, joined_world
+from blt.distributed.world import LIFE_SECONDS, PATIENCE, World, choose_device, joined_world, num_processors
 
 __all__ = [
     "LIFE_SECONDS",
@@ -19,5 +19,6 @@ __all__ = [
     "join_columns",
     "joined_world",
     "new_mesh",
+    "num_processors",
     "sum_rows",
 ]

@@ -22,6 +22,7 @@ from starlette.types import Message, Scope
 
 from blt.api import ByteLM
 from blt.configuration import check
+from blt.distributed import num_processors
 from blt.errors import ConfigurationError, MissingExtraError, one_line
 from blt.serving.app import create_app
 from blt.serving.config import ServingConfig
@@ -39,7 +40,7 @@ _STORE_BYTES = 128 * 2**20
 """Shared memory of a cluster of one's own, for bodies of requests."""
 _SMALL_REQUESTS = 64
 """Requests that a replica takes beyond those that write texts: it refuses what is too much by itself, with 429."""
-_FAMILIES_SECONDS = _KNOCK_SECONDS = 5
+_FAMILIES_SECONDS = _CONNECT_SECONDS = 5
 _LOST = "the replica that was answering has ended; send the request again"
 
 
@@ -71,11 +72,6 @@ class ClusterConfig:
         if self.replica_cpus is not None:
             return self.replica_cpus
         return max(1, num_processors() // self.replicas) if self.address is None else 1
-
-
-def num_processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class RayReplica:
@@ -154,7 +150,11 @@ class RayReplicas:
             answer.cancel()
 
     async def families(self) -> list[list[Family]]:
-        """Return what each has counted that answers in time."""
+        """Return what each has counted, but for those that have ended.
+
+        Raises:
+            TimeoutError: one does not answer; Ray then has the answers of none.
+        """
         found = await self._handle.broadcast("families").results_async(
             timeout_s=_FAMILIES_SECONDS, return_exceptions=True
         )
@@ -194,10 +194,11 @@ def running_replicas(
         ConfigurationError: the cluster cannot be reached, has no room for them, or they do not start.
     """
     needs_gpu = device.startswith("cuda")
+    device = "cuda" if needs_gpu else device  # Ray shows each replica one GPU, whose number there is 0
     with _joined(cluster, needs_gpu=needs_gpu):
         from ray import serve
 
-        quiet = {"enable_access_log": False, "log_level": "ERROR"}  # requests and their faults are nobody's to read
+        quiet = {"enable_access_log": False, "log_level": "ERROR"}  # requests hold prompts
         serve.start(proxy_location="Disabled", logging_config=quiet)
         deploy = serve.deployment(
             name="replica",
@@ -231,17 +232,17 @@ def _joined(cluster: ClusterConfig, *, needs_gpu: bool) -> Iterator[None]:
         ConfigurationError: the cluster cannot be reached, or will never have room for the replicas.
     """
     with _one_line_errors(cluster):
-        _knock(cluster.address)
+        _connect_once(cluster.address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would tell its makers of this use
     folder = None
     options: dict[str, Any] = {"address": cluster.address}
     if cluster.address is None:
         folder = tempfile.mkdtemp(prefix="blt-ray-")
         options = _own_cluster(cluster, folder)
-    try:
+    with _one_line_errors(cluster):  # imported here, since Ray reads the environment
         import ray
         import ray.serve
-
+    try:
         with _one_line_errors(cluster):
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         for name in ("ray", "ray.serve"):
@@ -255,7 +256,7 @@ def _joined(cluster: ClusterConfig, *, needs_gpu: bool) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _knock(address: str | None) -> None:
+def _connect_once(address: str | None) -> None:
     """See whether anybody listens at an address; Ray itself would try for minutes.
 
     Raises:
@@ -263,7 +264,7 @@ def _knock(address: str | None) -> None:
     """
     if address not in (None, "auto"):
         host, _, port = address.rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _own_cluster(cluster: ClusterConfig, folder: str) -> dict[str, Any]:
@@ -302,7 +303,7 @@ def _one_line_errors(cluster: ClusterConfig) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 (Ray's errors have no common base, and ImportError is among them)
         where = "--replicas: no Ray here" if cluster.address is None else f"--ray-address {cluster.address}"
         raise ConfigurationError(f"{where}: {one_line(str(error)) or type(error).__name__}") from None
 

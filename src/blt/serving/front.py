@@ -1,8 +1,8 @@
 """The one address of several replicas: checks who asks, passes requests on, and says so where a replica is lost."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Protocol, runtime_checkable
 
 from starlette.responses import PlainTextResponse
@@ -10,12 +10,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blt.serving.config import ServingConfig
 from blt.serving.errors import APIError, api_error
-from blt.serving.guard import OPEN_PATHS, Guard
+from blt.serving.guard import Guard
 from blt.serving.metrics import CONTENT_TYPE, Family, Metric, Metrics, text_of
 from blt.serving.state import time_limit
-from blt.serving.streams import DONE, GoneError, cancelled, event, until_gone
+from blt.serving.streams import DONE, GoneError, cancelled, event, logged, until_gone
 
-_HEALTH_SECONDS = 10
+_QUICK_SECONDS = 10
+"""For what any replica that is well answers at once."""
 _PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
 _KEPT_BACK = frozenset([b"authorization", b"cookie", b"proxy-authorization"])
 """Headers that no replica needs: they hold what only the front may know."""
@@ -66,9 +67,9 @@ class Front:
         self._replicas, self._config, self._metrics = replicas, config, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; of sockets and of the server's life it knows nothing."""
+        """Answer a request; WebSockets are closed, and lifespan events not supported."""
         if scope["type"] == "lifespan":
-            raise NotImplementedError  # so that uvicorn goes on without
+            raise NotImplementedError  # ASGI: a server then goes on without lifespan events
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
         elif scope["path"] == "/metrics" and scope["method"] == "GET":
@@ -78,7 +79,7 @@ class Front:
 
     async def _tell_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with what all replicas have counted, each under its own label."""
-        async with time_limit(_HEALTH_SECONDS):
+        async with _quickly():
             found = await self._replicas.families()
         running = Metric("blt_replicas_running", "Replicas that answer.")
         running.set(len(found))
@@ -89,8 +90,8 @@ class Front:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a replica's answer, for as long as the client is there and time allows."""
         body = await _whole(receive)
-        seconds = _HEALTH_SECONDS if scope["path"] in OPEN_PATHS else self._config.max_seconds
-        answering = asyncio.ensure_future(self._answer(_described(scope), body, seconds, send))
+        limit = _quickly() if scope["path"] == "/health" else time_limit(self._config.max_seconds)
+        answering = asyncio.ensure_future(self._answer(_described(scope), body, limit, send))
         gone = asyncio.ensure_future(until_gone(receive))
         try:
             await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,11 +100,11 @@ class Front:
         finally:
             await cancelled(answering, gone)
 
-    async def _answer(self, scope: Scope, body: bytes, seconds: int, send: Send) -> None:
+    async def _answer(self, scope: Scope, body: bytes, limit: AbstractAsyncContextManager[None], send: Send) -> None:
         """Pass on what a replica answers; where it fails in the midst of a stream, an error becomes the last event."""
         is_begun = is_stream = is_whole = False
         try:
-            async with time_limit(seconds), aclosing(self._replicas.answer(scope, body)) as answer:
+            async with limit, aclosing(self._replicas.answer(scope, body)) as answer:
                 async for messages in answer:
                     for message in messages:
                         await send(message)
@@ -115,11 +116,26 @@ class Front:
                 raise APIError("the replica has stopped in the midst of its answer; try again", status=502)
         except Exception as error:
             if is_whole:
-                return
+                return  # the client has all of it
             if not is_begun or not is_stream:
                 raise  # the guard answers, or, where an answer has begun, cuts the connection
-            failed = event(api_error(error).body) + DONE
-            await send({"type": "http.response.body", "body": failed.encode(), "more_body": False})
+            failed = logged(api_error(error), error)
+            last = event(failed.body) + DONE
+            await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
+
+
+@asynccontextmanager
+async def _quickly() -> AsyncIterator[None]:
+    """Limit what takes no time where a replica is well.
+
+    Raises:
+        APIError: none is.
+    """
+    try:
+        async with asyncio.timeout(_QUICK_SECONDS):
+            yield
+    except TimeoutError:
+        raise APIError("no replica answers; try again", status=503, code="replica_silent", retry_after=1) from None
 
 
 async def _whole(receive: Receive) -> bytes:

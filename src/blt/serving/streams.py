@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from blt.serving.errors import APIError, api_error
 from blt.serving.metrics import Metrics
 
+_log = logging.getLogger("blt.serving")
 Result = TypeVar("Result")
 
 DONE = "data: [DONE]\n\n"
@@ -96,9 +98,16 @@ class EventStream(Response):
             async for piece in self._pieces:
                 await send({"type": "http.response.body", "body": piece.encode(), "more_body": True})
         except Exception as error:  # noqa: BLE001 (the status has been sent: what is wrong can only be told as an event)
-            failed = event(api_error(error).body)
+            failed = event(logged(api_error(error), error).body)
             await send({"type": "http.response.body", "body": failed.encode(), "more_body": True})
         await send({"type": "http.response.body", "body": DONE.encode(), "more_body": False})
+
+
+def logged(told: APIError, error: Exception) -> APIError:
+    """Log the kind of an error of ours that ends a stream, without what it says; return what the client is told."""
+    if told.status >= 500:
+        _log.error("%s within a stream", type(error).__name__)
+    return told
 
 
 async def cancelled(*tasks: "asyncio.Future[Any]") -> None:

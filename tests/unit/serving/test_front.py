@@ -1,13 +1,12 @@
 """The front of several replicas, with replicas that fail as no real one does on demand."""
 
 import asyncio
-import contextlib
 import json
 
 import httpx
 import pytest
 
-from blt.serving import ServingConfig
+from blt.serving import ServingConfig, front
 from blt.serving.app import create_app
 from blt.serving.errors import APIError
 from blt.serving.front import create_front
@@ -46,14 +45,14 @@ class Scripted:
         return ["/v1/completions", "/health"]
 
 
-def told(replicas, *, path="/v1/completions", **config):
+def told(replicas, *, path="/v1/completions", method="POST", **config):
     """What a client gets: status, headers, body."""
 
     async def ask():
         app = create_front(replicas, ServingConfig(**config))
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            return await client.post(path, json={"prompt": "x"}, headers={"Authorization": "Bearer sk-1"})
+            return await client.request(method, path, json={"prompt": "x"}, headers={"Authorization": "Bearer sk-1"})
 
     return asyncio.run(ask())
 
@@ -124,7 +123,7 @@ def test_a_client_that_goes_away_is_told_to_the_replica_which_frees_its_row():
         class One(Scripted):
             answer = staticmethod(replica.answer)
 
-        front, worker = create_front(One(), ServingConfig()), app.state.serving.worker
+        outside, worker = create_front(One(), ServingConfig()), app.state.serving.worker
         content = json.dumps({"prompt": "x", "max_tokens": 10**6, "stream": True, "logit_bias": {"2": -100}}).encode()
         incoming, got = [{"type": "http.request", "body": content, "more_body": False}], []
 
@@ -141,7 +140,7 @@ def test_a_client_that_goes_away_is_told_to_the_replica_which_frees_its_row():
         headers = [(b"content-type", b"application/json"), (b"host", b"127.0.0.1")]
         scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "POST", "path": "/v1/completions"}
         scope |= {"raw_path": b"/v1/completions", "query_string": b"", "root_path": "", "scheme": "http"}
-        await asyncio.wait_for(front(scope | {"headers": headers, "http_version": "1.1"}, receive, send), 20)
+        await asyncio.wait_for(outside(scope | {"headers": headers, "http_version": "1.1"}, receive, send), 20)
         assert worker.num_admitted == 0
         assert app.state.serving.metrics.disconnects.value() == 1
         [found] = [one.samples for one in replica.families() if one.name == "blt_disconnects_total"]
@@ -153,13 +152,38 @@ def test_a_client_that_goes_away_is_told_to_the_replica_which_frees_its_row():
     asyncio.run(go())
 
 
-def test_sockets_of_the_web_are_closed():
+def test_websockets_are_closed():
     sent = []
 
     async def send(message):
         sent.append(message)
 
-    front = create_front(Scripted(), ServingConfig())
-    with contextlib.suppress(NotImplementedError):
-        asyncio.run(front({"type": "websocket", "path": "/"}, None, send))
+    app = create_front(Scripted(), ServingConfig())
+    asyncio.run(app({"type": "websocket", "path": "/"}, None, send))
     assert sent == [{"type": "websocket.close"}]
+    with pytest.raises(NotImplementedError):  # by which ASGI servers learn that an application has no lifespan
+        asyncio.run(app({"type": "lifespan"}, None, send))
+
+
+@pytest.mark.parametrize(("path", "method"), [("/health", "POST"), ("/metrics", "GET")])
+def test_replicas_that_are_silent_are_no_fault_of_who_asks(path, method, monkeypatch):
+    class Silent(Scripted):
+        async def answer(self, scope, body):
+            await asyncio.Event().wait()
+            yield []
+
+        async def families(self):
+            raise TimeoutError("one of them has not answered in time")
+
+    monkeypatch.setattr(front, "_QUICK_SECONDS", 0.05)
+    answer = told(Silent(), path=path, method=method)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["code"] == "replica_silent"
+
+
+def test_a_fault_within_a_stream_is_logged_by_its_kind_alone(caplog):
+    assert '"code":"internal_error"' in told(Scripted(START, PIECE, KeyError("the secret prompt"))).text
+    assert [record.getMessage() for record in caplog.records] == ["KeyError within a stream"]
+    caplog.clear()
+    told(Scripted(START, PIECE, APIError("too long", status=400)))
+    assert not caplog.records
