@@ -331,6 +331,19 @@ def compression(link: Callable[[str], str]) -> str:
     return _with_source(["text", "bytes", *sides], rows, names, link)
 
 
+def compression_speed(link: Callable[[str], str]) -> str:
+    """Kilobytes per second of each compressor, and how many times that of `blt`."""
+    results = load("compression-speed")["results"]["tinystories-v2-valid.txt"]
+    speeds = {side: found["kilobytes_per_second"] for side, found in results.items() if isinstance(found, dict)}
+    ours = speeds["blt, int8"]
+    rows = [
+        [side, *(f"{_speed(rate)} ({_speed(rate / base)}×)" for rate, base in zip(rates, ours, strict=True))]
+        for side, rates in speeds.items()
+    ]
+    header = ["compressor", "kB/s compressing", "kB/s decompressing"]
+    return _with_source(header, rows, ["compression-speed"], link)
+
+
 _PAIRS = ("other", "swapped")
 
 
@@ -356,6 +369,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "caches": caches,
     "certified": certified,
     "compression": compression,
+    "compression-speed": compression_speed,
     "decoding": decoding,
     "drafting": drafting,
     "noise": noise,
