@@ -130,8 +130,8 @@ def valid_utf8(
         first.setdefault(number, piece)
     by_kind: dict[str, dict[str, list[bool]]] = {side: {"Latin": [], "other scripts": []} for side in ("blt", "bpe")}
     for script, numbers in groups.items():
-        kind = "Latin" if script == "Latin" else "other scripts"
-        for number in sorted(numbers)[: PROMPTS_OF_A_SCRIPT * (10 if kind == "Latin" else 1)]:
+        for number in sorted(numbers)[: PROMPTS_OF_A_SCRIPT * (10 if script == "Latin" else 1)]:
+            kind = "Latin" if script_of(first[number]) == "Latin" else "other scripts"  # unseen languages are of any
             prompt = codecs.getincrementaldecoder("utf-8")().decode(first[number][:PROMPT_BYTES]).encode()
             written = lm.generate(prompt, max_new_bytes=NEW_BYTES, temperature=1.0, valid_utf8=False, seed=number)
             by_kind["blt"][kind].append(is_utf8(written.new_bytes))

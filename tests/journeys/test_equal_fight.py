@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -367,6 +368,18 @@ def test_scripts_are_divided_for_both_sides_and_continuations_are_looked_at(prep
     assert japanese["bpe"]["flops_per_character"] > 2 * latin["bpe"]["flops_per_character"]
     assert japanese["blt"]["flops_per_character"] > 2 * latin["blt"]["flops_per_character"]
     json.dumps(found, allow_nan=False)
+
+
+def test_a_language_never_seen_counts_for_its_script_where_continuations_are_looked_at(monkeypatch):
+    some = [("lat", STORY), ("unseen fin", "Kaikki on hyvin. " * 3), ("unseen jpn", "日本語の文章です。" * 4)]
+    held = texts.held_out([(name, text.encode()) for name, text in some])
+    groups = any_language.groups_of(held)
+    assert groups == {"Latin": {0}, "languages never seen": {1, 2}}
+    lm = SimpleNamespace(generate=lambda _prompt, **_: SimpleNamespace(new_bytes=b"ab"))
+    monkeypatch.setattr(any_language, "continue_by_tokens", lambda *_, **__: b"\xff")
+    found = any_language.valid_utf8(lm, None, None, SimpleNamespace(test=held), groups)
+    for kinds in found.values():
+        assert {kind: each["continuations"] for kind, each in kinds.items()} == {"Latin": 2, "other scripts": 1}
 
 
 @pytest.mark.parametrize(
