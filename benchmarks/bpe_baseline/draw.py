@@ -1,4 +1,4 @@
-"""The record's curves: bits per byte against training FLOPs for each text, and against bytes per patch by rule."""
+"""The record's curves: bits per byte against training FLOPs for each text, and against ids per patch by rule."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def draw(results: dict[str, Any], out: Path) -> None:
         for rule in dict.fromkeys(row["rule"] for row in ruled):
             some = [row for row in ruled if row["rule"] == rule and row["budget"] == least]
             _line(axes[-1], sorted(some, key=lambda row: row["ids_per_patch"]), rule, "ids_per_patch")
-        axes[-1].set_xlabel("bytes per patch")
+        axes[-1].set_xlabel("ids per patch")
         axes[-1].set_title(f"patch rules, TinyStories, {least:.0e} FLOPs")
     for part in axes:
         part.grid(alpha=0.3)

@@ -68,7 +68,7 @@ def rules(results: dict[str, Any]) -> Table:
         ]
         for row in sorted(measured, key=lambda row: (row["budget"], _bits(row)))
     ]
-    return ["training FLOPs", "rule", "bytes per patch", "MB read", "bits per byte"], rows
+    return ["training FLOPs", "rule", "ids per patch", "MB read", "bits per byte"], rows
 
 
 def tuned(results: dict[str, Any]) -> Table:
