@@ -71,7 +71,7 @@ def refuse_unread(context: click.Context, *names: str, unless: bool, reason: str
     for parameter in context.command.params:
         is_given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if parameter.name in names and is_given and not unless:
-            raise ConfigurationError(f"{parameter.opts[-1]}: {reason}")
+            raise ConfigurationError(f"{max(parameter.opts, key=len)}: {reason}")
 
 
 def seed_option(help: str, *, default: int | None = 0) -> Decorator:

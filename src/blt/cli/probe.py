@@ -80,6 +80,7 @@ def probe(
     """
     check(data is not None or cute is not None, "--data or --cute: give a text, a folder of CUTE, or both")
     refuse_unread(context, "format", "text_field", "skip_bad", unless=data is not None, reason="of a text; see --data")
+    refuse_unread(context, "force", unless=out is not None, reason="of the file that --out names")
     check(
         out is None or force or not Path(out).exists(), f"{out}: is there; give another name, or --force to replace it"
     )
@@ -87,8 +88,10 @@ def probe(
     if data is not None:
         documents = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
         tasks += word_rows(documents, count=rows, num_shots=shots, seed=seed)
+    for name in names:
+        made_by = "made of the words of a text; give --data" if cute is not None else "one of CUTE's alone; give --cute"
+        check(any(task.task == name for task in tasks), f"--task: {name}: {made_by}")
     tasks = [task for task in tasks if not names or task.task in names]
-    check(len(tasks) > 0, f"--task: {', '.join(names)}: not made of the words of a text; give --cute")
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
     with progress_bar("asking") as report:
         found = probe_model(ByteScorer(lm), tasks, seed=seed, bootstrap=bootstrap, progress=report)
