@@ -63,7 +63,7 @@ class Task:
     @property
     def ignores_case(self) -> bool:
         """Whether upper and lower case count as the same, as in CUTE where sentences are changed."""
-        return self.unit == "word"
+        return self.unit == "word" and self.choices == "made"
 
 
 def _edits(what: str, whole: str, shots: dict[str, Sequence[Row]]) -> dict[str, Task]:

@@ -89,10 +89,11 @@ def test_a_choice_between_two_words_is_between_those():
     assert asked.label == 1
 
 
-def test_case_counts_only_in_words():
+def test_case_is_ignored_only_where_sentences_are_changed():
     assert is_right("del_word", " The Octopus. ", "the octopus.")
     assert is_right("del_char", "he", "he")
     assert not is_right("del_char", "He", "he")
+    assert not is_right("contains_word", "yes", "Yes")
 
 
 def test_words_are_runs_of_letters_of_any_script_in_lower_case():
