@@ -1,8 +1,9 @@
 """`probe`: what a model knows of characters, as choices by log-likelihood and as what it writes.
 
 A small model finds a word unchanged likelier than any change of it, whatever it is asked. So choices are made in two
-ways: by log-likelihood, and by mutual information with the question, which is the log-likelihood less that of the same
-choice with no question before it (`acc` and `acc_mutual_info` of the evaluation harness).
+ways: by log-likelihood (`acc` of the evaluation harness), and by mutual information with the question, which is the
+log-likelihood less that of the same choice after the prompt `Answer: "`, which asks nothing. The harness's
+`acc_mutual_info` takes away that of the choice after an empty context instead, so the two figures differ.
 """
 
 import time
@@ -80,11 +81,11 @@ class TaskResult:
     mutual: Interval
     """Share in which it is the choice that the question makes likelier by most."""
     chance: float
-    """The same for a model that chooses blindly."""
+    """The same for a model that chooses at random; one that always chooses the same of Yes and No has `most_frequent`."""
     exact_match: Interval
     """Share of questions in which what the model writes, greedily, is the answer."""
     most_frequent: float
-    """The same for a model that always writes the answer that is the most frequent."""
+    """The same for a model whose answer is always the one that is the most frequent."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a missing interval is null."""
