@@ -26,7 +26,7 @@ from blt.evaluation import Probe, cute_rows, word_rows
 from blt.evaluation import probe as probe_model
 from blt.evaluation.continuations import ByteScorer
 from blt.evaluation.probe import MAX_SHOTS
-from blt.evaluation.probe_tasks import TASKS
+from blt.evaluation.probe_tasks import CUTE, TASKS
 from blt.lm import fingerprint
 
 
@@ -84,7 +84,8 @@ def probe(
     check(
         out is None or force or not Path(out).exists(), f"{out}: is there; give another name, or --force to replace it"
     )
-    tasks = [] if cute is None else cute_rows(Path(cute), count=rows, num_shots=shots, seed=seed)
+    of_cute = [name for name in CUTE if not names or name in names]
+    tasks = [] if cute is None else cute_rows(Path(cute), count=rows, num_shots=shots, seed=seed, tasks=of_cute)
     if data is not None:
         documents = read_documents(data, format=format, text_field=text_field, skip_bad=skip_bad)
         tasks += word_rows(documents, count=rows, num_shots=shots, seed=seed)

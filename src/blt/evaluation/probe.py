@@ -81,7 +81,7 @@ class TaskResult:
     mutual: Interval
     """Share in which it is the choice that the question makes likelier by most."""
     chance: float
-    """The same for a model that chooses at random; one that always chooses the same of Yes and No has `most_frequent`."""
+    """The same for a model that chooses at random; always the same of Yes and No has `most_frequent`."""
     exact_match: Interval
     """Share of questions in which what the model writes, greedily, is the answer."""
     most_frequent: float
@@ -119,7 +119,9 @@ class Probe:
         }
 
 
-def cute_rows(folder: Path, *, count: int | None, num_shots: int = MAX_SHOTS, seed: int = 0) -> list[Rows]:
+def cute_rows(
+    folder: Path, *, count: int | None, num_shots: int = MAX_SHOTS, seed: int = 0, tasks: Sequence[str] = CUTE
+) -> list[Rows]:
     """Read CUTE's tasks.
 
     Args:
@@ -127,6 +129,7 @@ def cute_rows(folder: Path, *, count: int | None, num_shots: int = MAX_SHOTS, se
         count: rows of each task, drawn by the seed; all if not given.
         num_shots: rows with their answers before each question, none of CUTE's own.
         seed: chooses the rows.
+        tasks: which of them; only their files are read.
 
     Raises:
         ConfigurationError: more shots than there are.
@@ -134,7 +137,7 @@ def cute_rows(folder: Path, *, count: int | None, num_shots: int = MAX_SHOTS, se
     """
     _check_shots(num_shots)
     found = []
-    for task in CUTE:
+    for task in tasks:
         rows = read_cute(folder, task)
         order = np.random.default_rng(seed).permutation(len(rows)).tolist()[:count]
         chosen = [rows[number] for number in sorted(order)]

@@ -247,7 +247,7 @@ def read_cute(folder: Path, name: str) -> list[Row]:
         name: of the task.
 
     Raises:
-        DataError: no such file, or a line that is no row.
+        DataError: no such file, a line that is no row, or an answer that cannot be chosen.
     """
     path = folder / f"{name}.tsv"
     if not path.is_file():
@@ -263,6 +263,9 @@ def read_cute(folder: Path, name: str) -> list[Row]:
             raise DataError(
                 f"{path}: line {number}: expected {TASKS[name].num_inputs} inputs and an answer, got {line!r}"
             )
+        choices = YES_OR_NO if TASKS[name].choices == "yes or no" else row[-3:-1]
+        if TASKS[name].choices != "made" and row[-1] not in choices:
+            raise DataError(f"{path}: line {number}: the answer {row[-1]!r} is none of {' and '.join(choices)}")
         found.append(row)
     if not found:
         raise DataError(f"{path}: has no rows")

@@ -107,6 +107,11 @@ def test_no_word_is_asked_twice_or_answered_in_a_shot(num_shots):
         assert sorted(texts) == sorted(words.decode().split())
 
 
+def test_only_files_of_the_tasks_that_are_asked_are_read(cute):
+    (cute / "sem.tsv").unlink()
+    assert [rows.task for rows in cute_rows(cute, count=1, tasks=["spell", "orth"])] == ["spell", "orth"]
+
+
 def test_the_interval_of_a_mean_of_tasks_narrows_with_their_number():
     one = Interval(0.5, 0.3, 0.6)
     for count, low, high in ((1, 0.3, 0.6), (4, 0.4, 0.55)):

@@ -124,3 +124,16 @@ def test_a_file_that_is_none_of_cute_is_refused(tmp_path, content, message):
         (tmp_path / "spell.tsv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_cute(tmp_path, "spell")
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("contains_char", "a\tgarden\tyes", "line 2: the answer 'yes' is none of Yes and No"),
+        ("sem", "house\tmouse\thome\thouse", "line 2: the answer 'house' is none of mouse and home"),
+    ],
+)
+def test_an_answer_that_cannot_be_chosen_is_refused(tmp_path, name, row, message):
+    (tmp_path / f"{name}.tsv").write_text(f"names\n{row}\n")
+    with pytest.raises(DataError, match=f"{name}.tsv: {message}"):
+        read_cute(tmp_path, name)

@@ -74,9 +74,7 @@ def test_the_harness_finds_the_figures_of_blt_probe(tasks, metadata, tiny_folder
 
 
 def test_a_sentence_is_right_in_any_case(tasks):
-    metrics = {
-        name: tasks.load([f"cute_{name}"])["tasks"][f"cute_{name}"].config.metric_list for name in CUTE
-    }
+    metrics = {name: tasks.load([f"cute_{name}"])["tasks"][f"cute_{name}"].config.metric_list for name in CUTE}
     assert {name: metric.get("ignore_case", False) for name, (metric,) in metrics.items()} == {
         name: TASKS[name].ignores_case for name in CUTE
     }

@@ -28,7 +28,7 @@ def cute(
         ConfigurationError: no folder.
     """
     check(cute != "", """cute: no folder; say --metadata '{"cute": "FOLDER"}', the folder `data` of CUTE""")
-    return _dataset(cute_rows(Path(cute), count=rows, num_shots=shots, seed=seed), task, seed=seed)
+    return _dataset(cute_rows(Path(cute), count=rows, num_shots=shots, seed=seed, tasks=[task]), task, seed=seed)
 
 
 def probe(
