@@ -36,7 +36,7 @@ from blt.training.parallelize import Alone
 from blt.training.recipe import LoopConfig
 
 CLAIM = (
-    "Two processes train nearly twice as fast as one, DDP no slower than a sum by hand, and balanced ranks work alike"
+    "How much faster do two processes train than one, by DDP, FSDP and a sum by hand, and how alike do their ranks work?"
 )
 ROWS, SEQUENCE_LENGTH, PASSAGE_BYTES = 16, 512, 4096
 WAYS = {
