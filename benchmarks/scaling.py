@@ -35,9 +35,7 @@ from blt.training.optimizers import AdamWConfig, MuonConfig, build_optimizers
 from blt.training.parallelize import Alone
 from blt.training.recipe import LoopConfig
 
-CLAIM = (
-    "How much faster do two processes train than one, by DDP, FSDP and a sum by hand, and how alike do their ranks work?"
-)
+CLAIM = "How much faster do two processes train than one, by DDP, FSDP and a sum by hand, and how alike do ranks work?"
 ROWS, SEQUENCE_LENGTH, PASSAGE_BYTES = 16, 512, 4096
 WAYS = {
     "one process": {},
