@@ -18,6 +18,8 @@ from blt.model.cost import cost_of
 NO_SCRIPT = "None"
 """Of a document without a letter."""
 
+# The script may have several words (`OLD PERSIAN SIGN A`), so it is taken lazily: up to the first word that tells a
+# kind of letter, or to the first hyphen, where a number follows (`TANGUT IDEOGRAPH-17000`).
 _NAME = re.compile(
     r"(?:COMBINING |VARIANT |HALFWIDTH |FULLWIDTH )?"
     r"([A-Z][A-Z -]*?)(?: (?:CAPITAL|SMALL|LETTER|SYLLABLE|SYLLABICS|UNIFIED|COMPATIBILITY|VOWEL|SIGN|LIGATURE|"
