@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from blt.api import ByteLM
-from blt.codec import encode
 from blt.compression import Archive, compress, decompress
 from blt.compression.coding import self_test
 from blt.errors import ConfigurationError, DataError, ModelFolderError
 from blt.lm import DecodingSession
+from compress_everywhere import STORY, small_model
 from tiny_config import TINY_CONFIG
 
-STORY = b"Tom and Lily sat under the tree. "
 STORIES = b"\n<|endoftext|>\n".join([STORY * 2] * 7)
 ZOO = {
     "empty": b"",
@@ -31,15 +30,7 @@ ZOO = {
 @pytest.fixture(scope="module")
 def trained():
     """The weights of a tiny model that has read the stories some times."""
-    torch.manual_seed(1)
-    lm = ByteLM.new(TINY_CONFIG)
-    optimizer = torch.optim.Adam([weight for weight in lm.parameters() if weight.requires_grad], lr=0.01)
-    ids = encode(STORY * 3, bos=True, eos=True)[None]
-    for _ in range(40):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(lm(ids[:, :-1])[0], ids[0, 1:]).backward()
-        optimizer.step()
-    return lm.state_dict()
+    return small_model().state_dict()
 
 
 @pytest.fixture
