@@ -3,7 +3,9 @@
 import importlib
 import json
 import re
+import shlex
 
+import click
 import pytest
 
 import blt
@@ -60,6 +62,48 @@ def test_every_verb_is_in_the_reference_with_its_help_and_on_another_page(verb):
     assert f"## blt {verb} {{ #{verb} }}" in page
     assert f"Usage: blt {verb} " in page
     assert any(f"blt {verb}" in text for text in PAGES.values())
+
+
+FENCE = re.compile(r"^```(?:bash|sh|console)?\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+def commands_in(text):
+    """The verb and the words of each `blt` command in a page's blocks of code, but for those with a gap in them."""
+    for block in FENCE.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|[|;]", re.sub(r"(^|\s)#.*", "", line)):
+                found = re.search(r"(?:^|\s)blt ([a-z]+)\b(.*)", part)
+                if found and found[1] in cli.VERBS and not re.search(r"[…<>]|\.\.\.", found[2]):
+                    yield found[1], found[2]
+
+
+def fault_of(verb, words):
+    """What the command line would refuse in a command before it looks at anything; None if it takes it."""
+    command = getattr(importlib.import_module(f"blt.cli.{verb}"), verb)
+    context = click.Context(command, info_name=verb, **command.context_settings)
+    try:
+        values, surplus, _ = command.make_parser(context).parse_args(shlex.split(words))
+    except click.UsageError as error:
+        return str(error)
+    lacking = [one.name for one in command.params if one.required and one.name not in values]
+    return f"surplus {surplus}" if surplus and verb != "train" else f"lacks {lacking}" if lacking else None
+
+
+@pytest.mark.parametrize("name", ["README.md", *PAGES])
+def test_the_commands_of_a_page_are_ones_that_the_command_line_takes(name):
+    text = PAGES.get(name, README)
+    assert [(verb, words) for verb, words in commands_in(text) if fault_of(verb, words)] == []
+
+
+def test_a_command_that_is_none_would_be_found():
+    lines = ['ls && blt generate "Once" --model \\', "  tiny  # a comment", "blt plan --presett tiny", "blt convert a"]
+    faults = [fault_of(*command) for command in commands_in("\n".join(["```bash", *lines, "```\n"]))]
+    assert [fault.split(".")[0] for fault in faults] == [
+        "surplus ['Once']",
+        "No such option '--presett'",
+        "lacks ['out']",
+    ]
+    assert sum(len(list(commands_in(text))) for text in PAGES.values()) > 30
 
 
 def test_the_help_of_a_verb_is_what_the_command_prints(capsys):
