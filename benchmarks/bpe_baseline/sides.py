@@ -22,7 +22,7 @@ from blt.entropy import EntropyConfig
 from blt.errors import ConfigurationError
 from blt.model import BLTConfig
 from blt.model.cost import cost_of, cost_of_entropy_model
-from blt.nn import LocalConfig, Transformer, TransformerConfig, WholeRows, initialise
+from blt.nn import LocalConfig, RowInputs, Transformer, TransformerConfig, initialise
 from blt.nn.transformer import RMSNorm
 from blt.ops import run_positions
 from blt.shapes import Float, Int, Tensor
@@ -70,7 +70,7 @@ class PlainTransformer(nn.Module):
     def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Predict, after every id, the one that follows it (logits, float32)."""
         documents = (ids == BOS_ID).long().cumsum(1)
-        states = self.layers(self.embedding(ids), WholeRows(documents, run_positions(documents)))
+        states = self.layers(self.embedding(ids), RowInputs(documents, run_positions(documents)))
         return nn.functional.linear(self.norm(states), self.embedding.weight).float()
 
 

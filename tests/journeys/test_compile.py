@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch._dynamo.utils import counters
 from blt.model import LocalConfig
-from blt.nn import Transformer, TransformerConfig, WholeRows
+from blt.nn import Transformer, TransformerConfig, RowInputs
 from blt.ops import only_references
 from blt.training import load_recipe, run_recipe
 from blt.training.monitor import read_metrics
@@ -51,8 +51,8 @@ def called(within):
     whole = Transformer(TransformerConfig(dim=32, num_layers=2, num_heads=2), theta=100.0)
     states = torch.randn(1, 20, 32)
     def run(states):
-        places = WholeRows(torch.zeros_like(seen), seen)
-        return whole(local(states, places), places)
+        inputs = RowInputs(torch.zeros_like(seen), seen)
+        return whole(local(states, inputs), inputs)
     with within():
         torch._dynamo.reset()
         compiled = torch.compile(run, backend=note, fullgraph=True)(states)

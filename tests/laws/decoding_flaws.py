@@ -45,16 +45,16 @@ def plant_mixed_rows_in_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """At every other byte, each row takes its neighbour's cache for its own."""
     original = KeyValueCache.attends
 
-    def flawed(self: KeyValueCache, places: Any, pattern: Any) -> Any:
-        odd = isinstance(places, StepInputs) and len(places.rows) > 0 and bool(places.positions[0, 0] % 2)
-        return original(self, places._replace(rows=places.rows.roll(1)) if odd else places, pattern)
+    def flawed(self: KeyValueCache, inputs: Any, pattern: Any) -> Any:
+        odd = isinstance(inputs, StepInputs) and len(inputs.rows) > 0 and bool(inputs.positions[0, 0] % 2)
+        return original(self, inputs._replace(rows=inputs.rows.roll(1)) if odd else inputs, pattern)
 
     monkeypatch.setattr(KeyValueCache, "attends", flawed)
 
 
 def plant_mixed_rows_in_global_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows whose patch ends are taken for the first rows."""
-    original = EncoderState.take_in
+    original = EncoderState.update
 
     def flawed(self: EncoderState, byte_states: Any, layout: Any) -> Any:
         if isinstance(layout, StepLayout):
@@ -62,12 +62,12 @@ def plant_mixed_rows_in_global_steps(monkeypatch: pytest.MonkeyPatch) -> None:
             layout = dataclasses.replace(layout, patches=layout.patches._replace(rows=first))
         return original(self, byte_states, layout)
 
-    monkeypatch.setattr(EncoderState, "take_in", flawed)
+    monkeypatch.setattr(EncoderState, "update", flawed)
 
 
 def plant_reading_the_previous_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A patch becomes readable only once the next one has ended."""
-    original = DecoderState.take_in
+    original = DecoderState.update
 
     def flawed(self: DecoderState, index: int, keys: Any, values: Any, layout: Any) -> Any:
         if isinstance(layout, StepLayout):
@@ -77,7 +77,7 @@ def plant_reading_the_previous_patch(monkeypatch: pytest.MonkeyPatch) -> None:
             layout = dataclasses.replace(layout, read_from=sources - slots + earlier)
         return original(self, index, keys, values, layout)
 
-    monkeypatch.setattr(DecoderState, "take_in", flawed)
+    monkeypatch.setattr(DecoderState, "update", flawed)
 
 
 def plant_documents_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

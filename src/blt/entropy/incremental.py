@@ -5,7 +5,7 @@ import torch
 
 from blt.codec import BOS_ID
 from blt.entropy.model import EntropyModel
-from blt.nn import HostInts, StepInputs, WholeRows, dtype_of_states
+from blt.nn import HostInts, RowInputs, StepInputs, dtype_of_states
 from blt.ops import in_last_segment, run_positions, without_autocast
 from blt.shapes import Float, Int, Tensor
 
@@ -38,10 +38,10 @@ class EntropyState:
         before = np.where(byte_ids[:, 0].cpu().numpy() == BOS_ID, -1, self.newest[rows])
         self.newest[rows] = newest = before + num_bytes
         positions = before[:, None] + np.arange(1, num_bytes + 1)
-        places = StepInputs.of(
+        inputs = StepInputs.of(
             rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=byte_ids.device
         )
-        return self.model(byte_ids.reshape(-1, 1), places, self._stack).view(*byte_ids.shape, -1)
+        return self.model(byte_ids.reshape(-1, 1), inputs, self._stack).view(*byte_ids.shape, -1)
 
     def restart(self, rows: HostInts) -> None:
         """Put some rows back at their start."""
@@ -65,7 +65,7 @@ class EntropyState:
         positions = run_positions(documents)
         there = torch.from_numpy(rows).to(byte_ids.device)
         kept = in_last_segment(documents, lengths=lengths)
-        logits: Tensor = self.model(byte_ids, WholeRows(documents, positions, there, kept), self._stack)
+        logits: Tensor = self.model(byte_ids, RowInputs(documents, positions, there, kept), self._stack)
         self.newest[rows] = positions.gather(1, lengths[:, None] - 1)[:, 0].cpu().numpy()
         return logits
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from blt.codec import BOS_ID, VOCABULARY_SIZE
 from blt.configuration import check_range
-from blt.nn import Linear, LocalConfig, Places, StackState, Transformer, WholeRows, initialise
+from blt.nn import Linear, LocalConfig, RowInputs, StackInputs, StackState, Transformer, initialise
 from blt.nn.configuration import MAX_ROPE_THETA
 from blt.nn.transformer import RMSNorm
 from blt.ops import run_positions
@@ -42,19 +42,19 @@ class EntropyModel(nn.Module):
         nn.init.normal_(self.bytes.weight, std=config.dim**-0.5)
 
     def forward(
-        self, byte_ids: Int[Tensor, "B T"], places: Places | None = None, state: StackState | None = None
+        self, byte_ids: Int[Tensor, "B T"], inputs: StackInputs | None = None, state: StackState | None = None
     ) -> Float[Tensor, "B T V"]:
         """Predict, after every byte, the byte that follows it (logits, float32).
 
         Args:
             byte_ids: the bytes; `N 1` in a step.
-            places: positions of their documents; by default those of whole rows, where a BOS starts a document.
+            inputs: positions of their documents; by default those of whole rows, where a BOS starts a document.
             state: what the rows have read before, which takes in what they read now; None: nothing is kept.
         """
-        if places is None:
+        if inputs is None:
             documents = (byte_ids == BOS_ID).long().cumsum(1)
-            places = WholeRows(documents, run_positions(documents))
-        return self.logits(self.layers(self.bytes(byte_ids), places, state))
+            inputs = RowInputs(documents, run_positions(documents))
+        return self.logits(self.layers(self.bytes(byte_ids), inputs, state))
 
     def logits(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Turn the last layer's states into logits, in float32."""

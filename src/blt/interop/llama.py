@@ -22,7 +22,7 @@ from blt.errors import ConfigurationError, ModelFolderError
 from blt.interop.accounting import Arguments
 from blt.interop.gguf_file import GGUFFile, read_gguf
 from blt.interop.transformers_blt import load_shards
-from blt.nn import Transformer, TransformerConfig, WholeRows
+from blt.nn import RowInputs, Transformer, TransformerConfig
 from blt.ops import run_positions
 from blt.shapes import Float, Int, Tensor
 
@@ -108,7 +108,7 @@ class Llama:
             stack = Transformer(self.shape, theta=self.rope_theta)
         stack.load_state_dict(self.layers, assign=True)
         segments = torch.zeros_like(token_ids)
-        states = stack(self.embedding[token_ids], WholeRows(segments, run_positions(segments)))
+        states = stack(self.embedding[token_ids], RowInputs(segments, run_positions(segments)))
         normed = nn.functional.rms_norm(states, (self.shape.dim,), self.norm, self.shape.norm_epsilon)
         return normed @ self.output.T
 

@@ -9,7 +9,7 @@ from blt.model.cross_attention import BytesReadPatch, PatchesReadBytes
 from blt.model.hash_embedding import HashEmbedding, ngram_hashes
 from blt.model.layout import Layout, StepLayout, lay_out
 from blt.model.states import DecoderState, EncoderState, PartStates
-from blt.nn import Linear, StackState, Transformer, WholeRows, dtype_of_states, initialise
+from blt.nn import Linear, RowInputs, StackState, Transformer, dtype_of_states, initialise
 from blt.nn.transformer import Layer, RMSNorm
 from blt.ops import pack_rows, segment_max
 from blt.patching.patches import Patches
@@ -44,7 +44,7 @@ class LocalEncoder(nn.Module):
         """
         byte_states = self.layers(embedded, layout.bytes, None if state is None else state.stack)
         if state is not None:
-            pooled_bytes, slots, num_slots = state.take_in(byte_states, layout)
+            pooled_bytes, slots, num_slots = state.update(byte_states, layout)
             if not len(pooled_bytes):  # most steps complete no patch
                 return byte_states, byte_states.new_zeros(0, 1, self.config.global_transformer.dim)
         else:
@@ -79,7 +79,7 @@ class GlobalTransformer(nn.Module):
         segments, positions = layout.patch_documents, layout.patch_positions
         head_dim = self.config.global_transformer.head_dim
         rows = pack_rows(patch_states, segments=segments, positions=positions, head_dim=head_dim)
-        return rows.unpack(self.layers(rows.states, WholeRows(rows.segments, rows.positions)))
+        return rows.unpack(self.layers(rows.states, RowInputs(rows.segments, rows.positions)))
 
     def new_state(self, *, batch: int, like: Tensor, max_rollback: int) -> StackState:
         """Return a state of empty rows; arguments as in `Transformer.new_state`."""
@@ -117,17 +117,17 @@ class LocalDecoder(nn.Module):
             state: what the rows have read before, which takes in what they read now.
         """
         vectors = self.patch_vectors(latents)
-        run = self.layers.at(layout.bytes, None if state is None else state.stack)
+        run = self.layers.prepare(layout.bytes, None if state is None else state.stack)
         for index in range(len(self.layers.layers)):
             if index < len(self.cross_attentions):
 
-                def choose(keys: Tensor, values: Tensor, index: int = index) -> tuple[Tensor, Tensor, Tensor | None]:
+                def select(keys: Tensor, values: Tensor, index: int = index) -> tuple[Tensor, Tensor, Tensor | None]:
                     if state is not None:
-                        return state.take_in(index, keys, values, layout)
+                        return state.update(index, keys, values, layout)
                     assert isinstance(layout, Layout), "a step needs a state"
                     return keys, values, layout.read_from
 
-                byte_states = self.cross_attentions[index](byte_states, vectors, choose)
+                byte_states = self.cross_attentions[index](byte_states, vectors, select)
             byte_states = run(index, byte_states)
         return self.norm(byte_states)
 

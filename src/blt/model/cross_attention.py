@@ -10,7 +10,7 @@ from blt.nn.transformer import RMSNorm
 from blt.ops import attend_to_slots, attend_to_vectors, attend_within_slots
 from blt.shapes import Float, Int, Tensor
 
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+Select = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
 """(keys, values of the patches, `R P K H E`) → those that bytes attend to, and the slot of each byte, `B T`.
 
 Slot P is none. Without slots each byte has its own, `B T K H E`; all zeros contribute nothing.
@@ -77,16 +77,16 @@ class BytesReadPatch(CrossAttention):
     """The decoder's: each byte attends to the k vectors of the patch that it may read."""
 
     def forward(
-        self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "R P K D"], choose: Choose
+        self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "R P K D"], select: Select
     ) -> Float[Tensor, "B T D"]:
         """Return the byte states after attention to their readable patch; zeros are added where there is none.
 
         Args:
             byte_states: one per byte.
             patch_vectors: of the patches.
-            choose: says which keys and values the bytes attend to.
+            select: says which keys and values the bytes attend to.
         """
-        keys, values, slots = choose(*self.keys_values(patch_vectors))  # R P K H E
+        keys, values, slots = select(*self.keys_values(patch_vectors))  # R P K H E
         queries = self.queries(byte_states)
         if slots is None:
             return self.add(byte_states, attend_to_vectors(queries, keys, values))

@@ -10,7 +10,7 @@ import torch
 from blt.codec import BOE_ID, BOS_ID
 from blt.model.blt import BLT
 from blt.model.hash_embedding import host_hashes, ngram_hashes
-from blt.model.layout import Filling, Layout, StepLayout, lay_out
+from blt.model.layout import Layout, Prefill, StepLayout, lay_out
 from blt.nn import HostInts, StepInputs
 from blt.ops import in_last_segment, without_autocast
 from blt.patching.patches import Patches
@@ -143,8 +143,8 @@ class BLTState:
         self.newest_byte[rows], self.newest_patch[rows] = positions[:, -1], numbers[:, -1]
         self.patch_start[patch_rows] = lasts + 1  # with several patches of a row, the last one's is kept
         return StepLayout(
-            bytes=self._places(rows.repeat(num), positions.ravel(), positions[:, -1].repeat(num)),
-            patches=self._places(patch_rows, patches, numbers[which, -1]),
+            bytes=self._step_inputs(rows.repeat(num), positions.ravel(), positions[:, -1].repeat(num)),
+            patches=self._step_inputs(patch_rows, patches, numbers[which, -1]),
             first_bytes=firsts,
             last_bytes=lasts,
             written=self._on_device(slots(patch_rows, patches)),
@@ -177,7 +177,7 @@ class BLTState:
         is_open = in_document & (patches.ids == patches.num_complete[:, None])
         patch_in_document = layout.patch_documents == layout.documents.gather(1, last)
         self._set_positions(rows, byte_ids, layout, is_open=is_open, patch_in_document=patch_in_document, last=last)
-        filling = Filling(
+        prefill = Prefill(
             rows=self._on_device(rows),
             in_document=in_document,
             is_open=is_open,
@@ -187,7 +187,7 @@ class BLTState:
         )
         self.parts.local_encoder.make_room(int(is_open.sum(1).max()), newest=self.newest_byte)
         hashes = ngram_hashes(byte_ids, layout.positions, self.blt.config.hash_embedding)
-        states = self.blt.run(byte_ids, hashes, replace(layout, filling=filling), self.parts)
+        states = self.blt.run(byte_ids, hashes, replace(layout, prefill=prefill), self.parts)
         final = states.gather(1, last[:, :, None].expand(-1, -1, states.shape[2]))  # R 1 D
         return self.blt.logits(final)[:, 0]
 
@@ -222,7 +222,7 @@ class BLTState:
         """Return the memory of each part, in bytes."""
         return {name.replace("_", " "): part.nbytes() for name, part in self.parts._asdict().items()}
 
-    def _places(self, rows: HostInts, positions: HostInts, newest: HostInts) -> StepInputs:
+    def _step_inputs(self, rows: HostInts, positions: HostInts, newest: HostInts) -> StepInputs:
         return StepInputs.of(rows, positions, newest, device=self.device)
 
     def _on_device(self, numbers: HostInts) -> Int[Tensor, "*S"]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from blt.codec import BOS_ID
-from blt.nn import HostInts, StepInputs, WholeRows
+from blt.nn import HostInts, RowInputs, StepInputs
 from blt.ops import run_positions
 from blt.patching.patches import Patches
 from blt.shapes import Bool, Int, Tensor
@@ -28,7 +28,7 @@ class Layout:
     read_from: Int[Tensor, "B T"]
     """Slot of the newest patch that is complete once the byte is read, in the same document, or P."""
 
-    filling: "Filling | None" = None
+    prefill: "Prefill | None" = None
     """What a decoding state keeps of these rows (prefill)."""
 
     @property
@@ -37,20 +37,20 @@ class Layout:
         return self.patch_documents.shape[1]
 
     @property
-    def bytes(self) -> WholeRows:
+    def bytes(self) -> RowInputs:
         """The bytes, as positions of a stack."""
-        kept = () if self.filling is None else (self.filling.rows, self.filling.in_document)
-        return WholeRows(self.documents, self.positions, *kept)
+        kept = () if self.prefill is None else (self.prefill.rows, self.prefill.in_document)
+        return RowInputs(self.documents, self.positions, *kept)
 
     @property
-    def patches(self) -> WholeRows:
+    def patches(self) -> RowInputs:
         """The patches, as positions of a stack."""
-        kept = () if self.filling is None else (self.filling.rows, self.filling.patch_in_document)
-        return WholeRows(self.patch_documents, self.patch_positions, *kept)
+        kept = () if self.prefill is None else (self.prefill.rows, self.prefill.patch_in_document)
+        return RowInputs(self.patch_documents, self.patch_positions, *kept)
 
 
 @dataclass(frozen=True, eq=False)
-class Filling:
+class Prefill:
     """What a decoding state keeps of whole rows: the last document of each."""
 
     rows: Int[Tensor, " B"]

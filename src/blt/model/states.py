@@ -43,7 +43,7 @@ class EncoderState:
         self.stack = stack
         self.open_bytes: Float[Tensor, "B S D"] = like.new_zeros(batch, 64, dim)
 
-    def take_in(
+    def update(
         self, byte_states: Float[Tensor, "B T D"], layout: Layout | StepLayout
     ) -> tuple[Float[Tensor, "Q L D"], Int[Tensor, "Q L"], int]:
         """Store byte states; return the bytes to pool, the slot of each, and how many slots there are.
@@ -51,10 +51,10 @@ class EncoderState:
         After a step these are the bytes of the patches that it completes, each patch a row with one slot.
         """
         if isinstance(layout, Layout):
-            filling = layout.filling
-            assert filling is not None, "these rows are of no state"
-            numbers, times = filling.is_open.nonzero(as_tuple=True)
-            self._write(filling.rows[numbers], layout.positions[numbers, times], byte_states[numbers, times])
+            prefill = layout.prefill
+            assert prefill is not None, "no rows of the state are named"
+            numbers, times = prefill.is_open.nonzero(as_tuple=True)
+            self._write(prefill.rows[numbers], layout.positions[numbers, times], byte_states[numbers, times])
             return byte_states, layout.pooled_into, layout.num_slots
         self._write(layout.bytes.rows, layout.bytes.positions[:, 0], byte_states[:, 0])
         if not len(layout.last_bytes):  # no patch is complete
@@ -62,9 +62,9 @@ class EncoderState:
         device, lasts = byte_states.device, layout.last_bytes[:, None]
         longest = int((layout.last_bytes - layout.first_bytes).max()) + 1
         positions = layout.first_bytes[:, None] + np.arange(longest)  # Q L
-        places = torch.from_numpy(positions % self.open_bytes.shape[1]).to(device)
+        slots = torch.from_numpy(positions % self.open_bytes.shape[1]).to(device)
         outside = torch.from_numpy((positions > lasts).astype(np.int64)).to(device)  # slot 1 is none
-        return self.open_bytes[layout.patches.rows[:, None], places], outside, 1
+        return self.open_bytes[layout.patches.rows[:, None], slots], outside, 1
 
     def make_room(self, longest: int, *, newest: HostInts) -> None:
         """Grow so that a patch of `longest` bytes fits.
@@ -132,7 +132,7 @@ class DecoderState:
         slots = np.where(patches >= 0, patches % self.num_slots, self.num_slots)
         return rows * (self.num_slots + 1) + slots
 
-    def take_in(
+    def update(
         self,
         index: int,
         keys: Float[Tensor, "B P K H E"],
@@ -144,10 +144,10 @@ class DecoderState:
         After a step these are each byte's own, `N 1 K H E`, without slots.
         """
         if isinstance(layout, Layout):
-            filling = layout.filling
-            assert filling is not None, "these rows are of no state"
-            last = (take(part, filling.read_last)[:, 0] for part in (keys, values))  # zeros where there is none
-            self._write(index, filling.readable, *last)
+            prefill = layout.prefill
+            assert prefill is not None, "no rows of the state are named"
+            last = (take(part, prefill.read_last)[:, 0] for part in (keys, values))  # zeros where there is none
+            self._write(index, prefill.readable, *last)
             return keys, values, layout.read_from
         self._write(index, layout.written, keys[:, 0], values[:, 0])
         return self.keys[index][layout.read_from, None], self.values[index][layout.read_from, None], None

@@ -1,7 +1,7 @@
 """Building blocks: attention, transformer layers, caches, quantised weights. Independent of bytes and patches."""
 
 from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern
-from blt.nn.cache import HostInts, KeyValueCache, Places, StackState, StepInputs, WholeRows
+from blt.nn.cache import HostInts, KeyValueCache, RowInputs, StackInputs, StackState, StepInputs
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
 from blt.nn.transformer import FeedForward, Layer, Transformer, dtype_of_states, initialise
@@ -16,15 +16,15 @@ __all__ = [
     "Layer",
     "Linear",
     "LocalConfig",
-    "Places",
     "QuantizedLinear",
+    "RowInputs",
     "SelfAttention",
+    "StackInputs",
     "StackState",
     "StepInputs",
     "Transformer",
     "TransformerConfig",
     "WeightType",
-    "WholeRows",
     "WindowPattern",
     "dtype_of_states",
     "initialise",

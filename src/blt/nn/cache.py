@@ -23,7 +23,7 @@ HostInts = npt.NDArray[np.int64]
 """Integers on the host (NumPy), for control flow without a device synchronisation."""
 
 
-class WholeRows(NamedTuple):
+class RowInputs(NamedTuple):
     """All positions of whole rows, segment by segment; with a state, which of them it keeps (prefill)."""
 
     segments: Int[Tensor, "B T"]
@@ -55,7 +55,7 @@ class StepInputs(NamedTuple):
         return cls(there[0], there[1][:, None], there[2], longest=int(positions.max(initial=-1)))
 
 
-Places = WholeRows | StepInputs
+StackInputs = RowInputs | StepInputs
 """The positions that a forward pass computes."""
 
 
@@ -100,36 +100,36 @@ class KeyValueCache:
         """S: slots per row."""
         return self.keys.shape[3]
 
-    def attends(self, places: Places, pattern: Attend | None) -> Callable[[int], Attend]:
-        """Make room for these places, and return the `Attend` of each layer, by its index.
+    def attends(self, inputs: StackInputs, pattern: Attend | None) -> Callable[[int], Attend]:
+        """Make room for these positions, and return the `Attend` of each layer, by its index.
 
         It stores the new keys and values. Then whole rows attend by their pattern, and steps to the cache.
 
         Args:
-            places: positions that are computed.
+            inputs: positions that are computed.
             pattern: of whole rows; None for a step.
         """
         if pattern is not None:
-            assert isinstance(places, WholeRows), "a pattern is of whole rows"
-            return self._attends_filling(places, pattern)
-        assert isinstance(places, StepInputs), "whole rows have a pattern"
-        self.make_room(places.longest)
-        return lambda layer: lambda queries, keys, values: self._step(layer, places, queries, keys, values)
+            assert isinstance(inputs, RowInputs), "a pattern is of whole rows"
+            return self._attends_filling(inputs, pattern)
+        assert isinstance(inputs, StepInputs), "whole rows have a pattern"
+        self.make_room(inputs.longest)
+        return lambda layer: lambda queries, keys, values: self._step(layer, inputs, queries, keys, values)
 
-    def _step(self, layer: int, places: StepInputs, queries: Heads, keys: Heads, values: Heads) -> Heads:
+    def _step(self, layer: int, inputs: StepInputs, queries: Heads, keys: Heads, values: Heads) -> Heads:
         """Store one position of each row, and attend to the cache; all `N 1 H E`."""
-        self.write(layer, places, keys[:, 0], values[:, 0])
-        return self.read(layer, places, queries)
+        self.write(layer, inputs, keys[:, 0], values[:, 0])
+        return self.read(layer, inputs, queries)
 
-    def _attends_filling(self, places: WholeRows, pattern: Attend) -> Callable[[int], Attend]:
+    def _attends_filling(self, inputs: RowInputs, pattern: Attend) -> Callable[[int], Attend]:
         """Return what stores each layer's keys and values as if they were read step by step (prefill)."""
-        assert places.rows is not None, "these rows are of no state"
-        assert places.kept is not None, "these rows are of no state"
-        newest = torch.where(places.kept, places.positions, -1).amax(1)
+        assert inputs.rows is not None, "no rows of the state are named"
+        assert inputs.kept is not None, "no rows of the state are named"
+        newest = torch.where(inputs.kept, inputs.positions, -1).amax(1)
         self.make_room(int(newest.max()))
-        kept = places.kept & (places.positions > newest[:, None] - self.num_slots)
+        kept = inputs.kept & (inputs.positions > newest[:, None] - self.num_slots)
         numbers, times = kept.nonzero(as_tuple=True)
-        rows, slots = places.rows[numbers], places.positions[numbers, times] % self.num_slots
+        rows, slots = inputs.rows[numbers], inputs.positions[numbers, times] % self.num_slots
 
         def fill(layer: int, queries: Heads, keys: Heads, values: Heads) -> Heads:
             self.keys[layer][rows, :, slots] = keys[numbers, times].to(self.keys.dtype)
@@ -139,29 +139,29 @@ class KeyValueCache:
         return lambda layer: lambda queries, keys, values: fill(layer, queries, keys, values)
 
     def write(
-        self, layer: int, places: StepInputs, keys: Float[Tensor, "N H E"], values: Float[Tensor, "N H E"]
+        self, layer: int, inputs: StepInputs, keys: Float[Tensor, "N H E"], values: Float[Tensor, "N H E"]
     ) -> None:
         """Store one layer's keys and values."""
-        slots = places.positions[:, 0] % self.num_slots
-        self.keys[layer][places.rows, :, slots] = keys.to(self.keys.dtype)
-        self.values[layer][places.rows, :, slots] = values.to(self.values.dtype)
+        slots = inputs.positions[:, 0] % self.num_slots
+        self.keys[layer][inputs.rows, :, slots] = keys.to(self.keys.dtype)
+        self.values[layer][inputs.rows, :, slots] = values.to(self.values.dtype)
 
-    def read(self, layer: int, places: StepInputs, queries: Float[Tensor, "N 1 H E"]) -> Float[Tensor, "N 1 H E"]:
+    def read(self, layer: int, inputs: StepInputs, queries: Float[Tensor, "N 1 H E"]) -> Float[Tensor, "N 1 H E"]:
         """Attend from each query to the cached positions visible to it."""
-        num_seen = self.num_slots if self.window is not None else places.longest + 1
-        slots = torch.arange(num_seen, device=places.rows.device)
-        newest, positions = places.newest[:, None], places.positions
+        num_seen = self.num_slots if self.window is not None else inputs.longest + 1
+        slots = torch.arange(num_seen, device=inputs.rows.device)
+        newest, positions = inputs.newest[:, None], inputs.positions
         # Recover which position each slot holds from the row's newest position alone: slot s holds the largest p ≤
         # newest with p ≡ s (mod S), that is newest − ((newest − s) mod S). No tags are stored, so a rollback need not
         # clear anything: entries written beyond `newest` are read as the position one lap earlier. They are never
         # visible, since a ring has S = window + max_rollback slots and one lap earlier is outside the window. A
         # negative result is a slot not yet written in this segment. The bound `≤ positions` is the causal mask among
         # positions of one step.
-        held = newest - (newest - slots) % self.num_slots  # N S
-        visible = (held >= 0) & (held <= positions)
+        stored = newest - (newest - slots) % self.num_slots  # N S
+        visible = (stored >= 0) & (stored <= positions)
         if self.window is not None:
-            visible &= held > positions - self.window
-        keys, values = (part[layer, places.rows, :, :num_seen] for part in (self.keys, self.values))  # N H S E
+            visible &= stored > positions - self.window
+        keys, values = (part[layer, inputs.rows, :, :num_seen] for part in (self.keys, self.values))  # N H S E
         q = queries.transpose(1, 2).to(keys.dtype)  # N H 1 E
         mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None, None])
         return mixed.transpose(1, 2).to(queries.dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from blt.nn.attention import Attend, CausalPattern, SelfAttention, WindowPattern
-from blt.nn.cache import KeyValueCache, Places, StackState, WholeRows
+from blt.nn.cache import KeyValueCache, RowInputs, StackInputs, StackState
 from blt.nn.configuration import LocalConfig, TransformerConfig
 from blt.nn.linear import Linear
 from blt.nn.residual import add
@@ -78,26 +78,26 @@ class Transformer(nn.Module):
         self._frequencies: dict[torch.device, Tensor] = {}
 
     def forward(
-        self, states: Float[Tensor, "B T D"], places: Places, state: StackState | None = None
+        self, states: Float[Tensor, "B T D"], inputs: StackInputs, state: StackState | None = None
     ) -> Float[Tensor, "B T D"]:
         """Run all layers.
 
         Args:
             states: one vector per position; a step has one position per row, `N 1 D`.
-            places: the positions.
+            inputs: the positions that the states are of.
             state: what the rows have read before, which takes in what they read now; None: nothing is kept.
         """
-        run = self.at(places, state)
+        run = self.prepare(inputs, state)
         for index in range(len(self.layers)):
             states = run(index, states)
         return states
 
-    def at(self, places: Places, state: StackState | None = None) -> Callable[[int, Tensor], Tensor]:
-        """Return what runs one layer, by its index, for a caller with work of its own between layers."""
-        table = self.rotary_table(places)
-        pattern = self.pattern(places) if isinstance(places, WholeRows) else None
+    def prepare(self, inputs: StackInputs, state: StackState | None = None) -> Callable[[int, Tensor], Tensor]:
+        """Return a function (index, states) → states that runs one layer, for callers with work between layers."""
+        table = self.rotary_table(inputs)
+        pattern = self.pattern(inputs) if isinstance(inputs, RowInputs) else None
         assert state is None or isinstance(state, KeyValueCache), "a state that `new_state` of this stack has made"
-        attends = None if state is None else state.attends(places, pattern)
+        attends = None if state is None else state.attends(inputs, pattern)
 
         def run(index: int, states: Tensor) -> Tensor:
             layer = self.layers[index]
@@ -108,21 +108,21 @@ class Transformer(nn.Module):
 
         return run
 
-    def rotary_table(self, places: Places) -> RotaryTable:
+    def rotary_table(self, inputs: StackInputs) -> RotaryTable:
         """Return the angles of these positions; for steps, which are short, the frequencies are kept."""
-        positions, head_dim = places.positions, self.shape.head_dim
-        if isinstance(places, WholeRows):
+        positions, head_dim = inputs.positions, self.shape.head_dim
+        if isinstance(inputs, RowInputs):
             return rotary_table(positions, head_dim=head_dim, theta=self.theta)
         device = positions.device
         if device not in self._frequencies:
             self._frequencies[device] = rotary_frequencies(head_dim=head_dim, theta=self.theta, device=device)
         return rotary_table_of(positions, self._frequencies[device])
 
-    def pattern(self, places: WholeRows) -> Attend:
+    def pattern(self, inputs: RowInputs) -> Attend:
         """Return what each position of whole rows attends to: its window, or all that precedes it in its segment."""
         if isinstance(self.shape, LocalConfig):
-            return WindowPattern(places.segments, window=self.shape.window)
-        return CausalPattern(places.segments)
+            return WindowPattern(inputs.segments, window=self.shape.window)
+        return CausalPattern(inputs.segments)
 
     def new_state(self, *, batch: int, like: Tensor, max_rollback: int) -> StackState:
         """Return a state of empty rows.

@@ -84,7 +84,7 @@ def has_an_entropy_model_that_sees_both_ways(lm, monkeypatch):
             self.runs.blocks._mask = torch.ones_like(self.runs.blocks.mask)
 
     stack = lm.entropy_model.layers
-    monkeypatch.setattr(stack, "pattern", lambda places: BothWays(places.segments, window=stack.shape.window))
+    monkeypatch.setattr(stack, "pattern", lambda inputs: BothWays(inputs.segments, window=stack.shape.window))
 
 
 def patches_by_the_byte_that_follows(lm, monkeypatch):
@@ -109,7 +109,7 @@ def sees_the_document_before(lm, monkeypatch):
 
     for stack in (lm.blt.local_encoder.layers, lm.blt.local_decoder.layers):
         blind = functools.partial(Blind, window=stack.shape.window)
-        monkeypatch.setattr(stack, "pattern", lambda places, blind=blind: blind(places.segments))
+        monkeypatch.setattr(stack, "pattern", lambda inputs, blind=blind: blind(inputs.segments))
 
 
 def has_ngrams_that_reach_across_bos(lm, monkeypatch):

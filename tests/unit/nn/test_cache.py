@@ -8,9 +8,9 @@ from blt.nn import (
     CausalPattern,
     KeyValueCache,
     LocalConfig,
+    RowInputs,
     StepInputs,
     TransformerConfig,
-    WholeRows,
     WindowPattern,
 )
 
@@ -35,9 +35,9 @@ def read(cache, parts, first, last, *, rows=None):
     batch, count = len(parts[0]), last - first
     numbers = np.arange(batch) if rows is None else rows
     positions = np.tile(np.arange(first, last), batch)
-    places = StepInputs.of(numbers.repeat(count), positions, np.full(batch * count, last - 1), device=CPU)
+    inputs = StepInputs.of(numbers.repeat(count), positions, np.full(batch * count, last - 1), device=CPU)
     flat = (part[:, first:last].reshape(batch * count, 1, 2, 4) for part in parts)
-    return cache.attends(places, None)(0)(*flat).view(batch, count, 2, 4)
+    return cache.attends(inputs, None)(0)(*flat).view(batch, count, 2, 4)
 
 
 @pytest.mark.parametrize("kind", ["window", "whole"])
@@ -64,7 +64,7 @@ def test_a_filled_cache_goes_on_as_one_that_was_fed_step_by_step(kind):
     cache, pattern = cache_and_pattern(kind, batch=2, length=40)
     parts = heads(2, 40)
     positions = torch.arange(40).expand(2, -1)
-    rows = WholeRows(torch.zeros_like(positions), positions, torch.arange(2), positions < 37)
+    rows = RowInputs(torch.zeros_like(positions), positions, torch.arange(2), positions < 37)
     expected = cache.attends(rows, pattern)(0)(*parts)
     assert torch.equal(expected, pattern(*parts))
     torch.testing.assert_close(read(cache, parts, 37, 40), expected[:, 37:])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from blt.entropy import EntropyConfig, EntropyModel, EntropyState
-from blt.nn import StepInputs, WholeRows
+from blt.nn import RowInputs, StepInputs
 
 DECAY = 0.7
 
@@ -31,25 +31,25 @@ class Recurrence(nn.Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, states, places, state=None):
-        if isinstance(places, WholeRows):
-            return self.whole(states, places, state)
-        assert isinstance(places, StepInputs)
+    def forward(self, states, inputs, state=None):
+        if isinstance(inputs, RowInputs):
+            return self.whole(states, inputs, state)
+        assert isinstance(inputs, StepInputs)
         found, slots = torch.empty_like(states), state.sums.shape[1]
-        for at, (row, position) in enumerate(zip(places.rows, places.positions[:, 0], strict=True)):
+        for at, (row, position) in enumerate(zip(inputs.rows, inputs.positions[:, 0], strict=True)):
             before = state.sums[row, (position - 1) % slots] if position else torch.zeros(self.dim)
             found[at, 0] = state.sums[row, position % slots] = states[at, 0] + DECAY * before
         return found
 
-    def whole(self, states, places, state):
+    def whole(self, states, inputs, state):
         found, total = [], torch.zeros(len(states), self.dim)
         for at in range(states.shape[1]):
-            total = states[:, at] + DECAY * total * (places.positions[:, at] > 0)[:, None]
+            total = states[:, at] + DECAY * total * (inputs.positions[:, at] > 0)[:, None]
             found.append(total)
             if state is not None:
-                kept = places.kept[:, at].nonzero()[:, 0]
-                slots = places.positions[kept, at] % state.sums.shape[1]
-                state.sums[places.rows[kept], slots] = total[kept]
+                kept = inputs.kept[:, at].nonzero()[:, 0]
+                slots = inputs.positions[kept, at] % state.sums.shape[1]
+                state.sums[inputs.rows[kept], slots] = total[kept]
         return torch.stack(found, dim=1)
 
     def new_state(self, *, batch, like, max_rollback):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blt.model import LocalConfig
-from blt.nn import Transformer, WholeRows
+from blt.nn import RowInputs, Transformer
 from blt.nn.residual import add
 from blt.nn.transformer import Layer
 from blt.ops import only_references
@@ -43,11 +43,11 @@ def test_without_dropout_it_is_a_sum():
 
 def test_layers_drop_in_training_only():
     stack = Transformer(LocalConfig(dim=32, num_layers=2, num_heads=2, window=8), theta=100.0)
-    places = WholeRows(torch.zeros(3, 20, dtype=torch.long), torch.arange(20).expand(3, -1))
+    inputs = RowInputs(torch.zeros(3, 20, dtype=torch.long), torch.arange(20).expand(3, -1))
     states = torch.randn(3, 20, 32)
-    plain = stack(states, places)
+    plain = stack(states, inputs)
     for layer in stack.layers:
         assert isinstance(layer, Layer)
         layer.dropout = 0.5
-    assert not torch.equal(stack(states, places), plain)
-    assert torch.equal(stack.eval()(states, places), plain)
+    assert not torch.equal(stack(states, inputs), plain)
+    assert torch.equal(stack.eval()(states, inputs), plain)
