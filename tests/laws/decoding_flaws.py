@@ -69,13 +69,13 @@ def plant_reading_the_previous_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A patch becomes readable only once the next one has ended."""
     original = DecoderState.update
 
-    def flawed(self: DecoderState, index: int, keys: Any, values: Any, layout: Any) -> Any:
+    def flawed(self: DecoderState, index: int, completed: Any, layout: Any) -> Any:
         if isinstance(layout, StepLayout):
             sources = layout.read_from
             slots = sources % (self.num_slots + 1)
             earlier = torch.where(slots == self.num_slots, slots, (slots - 1) % self.num_slots)
             layout = dataclasses.replace(layout, read_from=sources - slots + earlier)
-        return original(self, index, keys, values, layout)
+        return original(self, index, completed, layout)
 
     monkeypatch.setattr(DecoderState, "update", flawed)
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from blt.codec import VOCABULARY_SIZE
 from blt.model.configuration import BLTConfig
-from blt.model.cross_attention import BytesReadPatch, PatchesReadBytes
+from blt.model.cross_attention import BytesReadPatch, PatchesReadBytes, Project
 from blt.model.hash_embedding import HashEmbedding, ngram_hashes
 from blt.model.layout import Layout, StepLayout, lay_out
 from blt.model.states import DecoderState, EncoderState, PartStates
@@ -116,18 +116,19 @@ class LocalDecoder(nn.Module):
             layout: of whole rows, or of a step.
             state: what the rows have read before, which takes in what they read now.
         """
-        vectors = self.patch_vectors(latents)
+        completes_none = state is not None and not len(latents)  # as most steps
+        vectors = latents if completes_none else self.patch_vectors(latents)
         run = self.layers.prepare(layout.bytes, None if state is None else state.stack)
         for index in range(len(self.layers.layers)):
             if index < len(self.cross_attentions):
 
-                def select(keys: Tensor, values: Tensor, index: int = index) -> tuple[Tensor, Tensor, Tensor | None]:
-                    if state is not None:
-                        return state.update(index, keys, values, layout)
-                    assert isinstance(layout, Layout), "a step needs a state"
-                    return keys, values, layout.read_from
+                def select(project: Project, index: int = index) -> tuple[Tensor, Tensor, Tensor | None]:
+                    if state is None:
+                        assert isinstance(layout, Layout), "a step needs a state"
+                        return *project(vectors), layout.read_from
+                    return state.update(index, None if completes_none else project(vectors), layout)
 
-                byte_states = self.cross_attentions[index](byte_states, vectors, select)
+                byte_states = self.cross_attentions[index](byte_states, select)
             byte_states = run(index, byte_states)
         return self.norm(byte_states)
 

@@ -10,8 +10,10 @@ from blt.nn.transformer import RMSNorm
 from blt.ops import attend_to_slots, attend_to_vectors, attend_within_slots
 from blt.shapes import Float, Int, Tensor
 
-Select = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
-"""(keys, values of the patches, `R P K H E`) → those that bytes attend to, and the slot of each byte, `B T`.
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""The k vectors of patches, `R P K D` → their keys and values, `R P K H E`."""
+Select = Callable[[Project], tuple[Tensor, Tensor, Tensor | None]]
+"""(what projects patches) → the keys and values that bytes attend to, `R P K H E`, and the slot of each byte, `B T`.
 
 Slot P is none. Without slots each byte has its own, `B T K H E`; all zeros contribute nothing.
 """
@@ -76,17 +78,14 @@ class PatchesReadBytes(CrossAttention):
 class BytesReadPatch(CrossAttention):
     """The decoder's: each byte attends to the k vectors of the patch that it may read."""
 
-    def forward(
-        self, byte_states: Float[Tensor, "B T D"], patch_vectors: Float[Tensor, "R P K D"], select: Select
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, byte_states: Float[Tensor, "B T D"], select: Select) -> Float[Tensor, "B T D"]:
         """Return the byte states after attention to their readable patch; zeros are added where there is none.
 
         Args:
             byte_states: one per byte.
-            patch_vectors: of the patches.
             select: says which keys and values the bytes attend to.
         """
-        keys, values, slots = select(*self.keys_values(patch_vectors))  # R P K H E
+        keys, values, slots = select(self.keys_values)  # R P K H E
         queries = self.queries(byte_states)
         if slots is None:
             return self.add(byte_states, attend_to_vectors(queries, keys, values))

@@ -135,21 +135,27 @@ class DecoderState:
     def update(
         self,
         index: int,
-        keys: Float[Tensor, "B P K H E"],
-        values: Float[Tensor, "B P K H E"],
+        completed: tuple[Float[Tensor, "B P K H E"], Float[Tensor, "B P K H E"]] | None,
         layout: Layout | StepLayout,
     ) -> tuple[Float[Tensor, "N M K H E"], Float[Tensor, "N M K H E"], Int[Tensor, "B T"] | None]:
         """Store a cross-attention's keys and values; return those that bytes read, and the slot of each byte.
 
         After a step these are each byte's own, `N 1 K H E`, without slots.
+
+        Args:
+            index: of the cross-attention.
+            completed: keys and values of the patches; None: a step completes none.
+            layout: of whole rows, or of a step.
         """
         if isinstance(layout, Layout):
             prefill = layout.prefill
             assert prefill is not None, "no rows of the state are named"
-            last = (take(part, prefill.read_last)[:, 0] for part in (keys, values))  # zeros where there is none
+            assert completed is not None, "whole rows have patches"
+            last = (take(part, prefill.read_last)[:, 0] for part in completed)  # zeros where there is none
             self._write(index, prefill.readable, *last)
-            return keys, values, layout.read_from
-        self._write(index, layout.written, keys[:, 0], values[:, 0])
+            return *completed, layout.read_from
+        if completed is not None:
+            self._write(index, layout.written, *(part[:, 0] for part in completed))
         return self.keys[index][layout.read_from, None], self.values[index][layout.read_from, None], None
 
     def add_rows(self, count: int) -> None:

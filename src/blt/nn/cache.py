@@ -78,6 +78,19 @@ class StackState(Protocol):
         ...
 
 
+class _Reach(NamedTuple):
+    """Where the positions of a step are stored in a cache, and what they attend to."""
+
+    rows: Int[Tensor, " N"]
+    """Row of each position."""
+    slots: Int[Tensor, " N"]
+    """Slot of each position."""
+    num_seen: int
+    """S: how many slots are looked at, from the first."""
+    mask: Float[Tensor, "N 1 1 S"]
+    """0 where a slot holds a position that is visible, else −∞."""
+
+
 class KeyValueCache:
     """Keys and values of each layer and row of a stack: a ring buffer with a window, else growing by doubling.
 
@@ -114,12 +127,18 @@ class KeyValueCache:
             return self._attends_filling(inputs, pattern)
         assert isinstance(inputs, StepInputs), "whole rows have a pattern"
         self.make_room(inputs.longest)
-        return lambda layer: lambda queries, keys, values: self._step(layer, inputs, queries, keys, values)
+        reach = self._reach(inputs)
+        return lambda layer: lambda queries, keys, values: self._step(layer, reach, queries, keys, values)
 
-    def _step(self, layer: int, inputs: StepInputs, queries: Heads, keys: Heads, values: Heads) -> Heads:
+    def _step(self, layer: int, reach: "_Reach", queries: Heads, keys: Heads, values: Heads) -> Heads:
         """Store one position of each row, and attend to the cache; all `N 1 H E`."""
-        self.write(layer, inputs, keys[:, 0], values[:, 0])
-        return self.read(layer, inputs, queries)
+        everything = (self.keys[layer], self.values[layer])  # B H S E
+        for part, new in zip(everything, (keys, values), strict=True):
+            part[reach.rows, :, reach.slots] = new[:, 0].to(part.dtype)
+        seen_keys, seen_values = (part[reach.rows, :, : reach.num_seen] for part in everything)  # N H S E
+        q = queries.transpose(1, 2).to(seen_keys.dtype)  # N H 1 E
+        mixed = F.scaled_dot_product_attention(q, seen_keys, seen_values, attn_mask=reach.mask)
+        return mixed.transpose(1, 2).to(queries.dtype)
 
     def _attends_filling(self, inputs: RowInputs, pattern: Attend) -> Callable[[int], Attend]:
         """Return what stores each layer's keys and values as if they were read step by step (prefill)."""
@@ -138,16 +157,8 @@ class KeyValueCache:
 
         return lambda layer: lambda queries, keys, values: fill(layer, queries, keys, values)
 
-    def write(
-        self, layer: int, inputs: StepInputs, keys: Float[Tensor, "N H E"], values: Float[Tensor, "N H E"]
-    ) -> None:
-        """Store one layer's keys and values."""
-        slots = inputs.positions[:, 0] % self.num_slots
-        self.keys[layer][inputs.rows, :, slots] = keys.to(self.keys.dtype)
-        self.values[layer][inputs.rows, :, slots] = values.to(self.values.dtype)
-
-    def read(self, layer: int, inputs: StepInputs, queries: Float[Tensor, "N 1 H E"]) -> Float[Tensor, "N 1 H E"]:
-        """Attend from each query to the cached positions visible to it."""
+    def _reach(self, inputs: StepInputs) -> "_Reach":
+        """Return where these positions are stored, and which stored ones are visible to them: the same in each layer."""
         num_seen = self.num_slots if self.window is not None else inputs.longest + 1
         slots = torch.arange(num_seen, device=inputs.rows.device)
         newest, positions = inputs.newest[:, None], inputs.positions
@@ -161,10 +172,8 @@ class KeyValueCache:
         visible = (stored >= 0) & (stored <= positions)
         if self.window is not None:
             visible &= stored > positions - self.window
-        keys, values = (part[layer, inputs.rows, :, :num_seen] for part in (self.keys, self.values))  # N H S E
-        q = queries.transpose(1, 2).to(keys.dtype)  # N H 1 E
-        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None, None])
-        return mixed.transpose(1, 2).to(queries.dtype)
+        mask = torch.zeros_like(visible, dtype=self.keys.dtype).masked_fill_(~visible, -torch.inf)
+        return _Reach(inputs.rows, positions[:, 0] % self.num_slots, num_seen, mask[:, None, None])
 
     def make_room(self, longest: int) -> None:
         """Grow so that this position fits."""

@@ -1,6 +1,7 @@
 """One name for each operation, and the one place that chooses what computes it."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -54,7 +55,7 @@ class Operator(Generic[Given, Result]):
 
 OPERATORS: dict[str, Operator[..., Any]] = {}
 """Every operation that a native kernel can compute, by its name."""
-_forced_reference = False
+_forced_reference = os.environ.get("BLT_NATIVE") == "0"
 
 
 def operator(
