@@ -95,7 +95,7 @@ def _calibrated(lm: ByteLM, shards: Shards, rule: ThresholdRule, *, mean_patch: 
     assert lm.entropy_model is not None
     byte_ids = torch.from_numpy(shards.ids(0, shards.num_ids))
     entropies = torch.from_numpy(compute_entropies(lm.entropy_model, shards).read(0, shards.num_ids))
-    lengths = np.diff(shards.document_id_offsets).tolist()
+    lengths = np.diff(shards.id_offsets(0, shards.num_documents)).tolist()
     found = find_threshold(
         rule,
         byte_ids=torch.split(byte_ids, lengths),

@@ -134,7 +134,7 @@ def _print(summary: PrepareSummary) -> None:
         click.echo(f"already prepared, nothing to do: {summary.out}")
     for split, entry in summary.splits.items():
         counts = (
-            f"{entry['num_documents']:>12,} documents {entry['num_bytes']:>16,} bytes {len(entry['shards']):>4} shards"
+            f"{entry['num_documents']:>12,} documents {entry['num_bytes']:>16,} bytes {entry['num_shards']:>4} shards"
         )
         click.echo(f"{split:<10} {counts}  checksum {entry['checksum'][:12]}")
     click.echo(f"in {summary.out}")

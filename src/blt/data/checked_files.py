@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class MappedFile:
         return [self.stat.st_size, self.stat.st_mtime_ns, self.stat.st_ino, self.sha256]
 
 
-def check_files(folder: Path, files: Sequence[MappedFile], *, on_file: Callable[[], None]) -> None:
+def check_files(folder: Path, files: Iterable[MappedFile], *, on_file: Callable[[], None]) -> None:
     """Compare files with their sha256, but for those that are remembered as right.
 
     Args:

@@ -20,13 +20,14 @@ _CHUNK = 1 << 22
 class EntropyStore:
     """The entropies of one split, in nats: value t is the uncertainty about id t + 1 once id t has been read."""
 
-    def __init__(self, values: NDArray[np.float32]) -> None:
+    def __init__(self, values: NDArray[np.float32], *, file: Path | None = None) -> None:
         """Wrap entropies that are in memory or mapped into it.
 
         Args:
             values: one entropy per id of the stream.
+            file: where they are stored, if they are; such values are checked when they are read.
         """
-        self._values = values
+        self._values, self._file = values, file
 
     @property
     def num_ids(self) -> int:
@@ -42,17 +43,13 @@ class EntropyStore:
             num_ids: length of the id stream.
 
         Raises:
-            DataError: the file does not fit the stream, or holds what no entropy can be.
+            DataError: the file does not fit the stream.
         """
         if not path.exists():
             return None
         if path.stat().st_size != 4 * num_ids:
             raise DataError(f"{path}: has {path.stat().st_size} bytes, its shards need {4 * num_ids}; delete it")
-        values = np.memmap(path, dtype=np.float32, mode="r", shape=(num_ids,))
-        for start in range(0, num_ids, _CHUNK):
-            if not np.isfinite(values[start : start + _CHUNK]).all():
-                raise DataError(f"{path}: is damaged, a value is not finite; delete it")
-        return cls(values)
+        return cls(np.memmap(path, dtype=np.float32, mode="r", shape=(num_ids,)), file=path)
 
     @classmethod
     def create(cls, path: Path, *, num_ids: int) -> "EntropyWriter":
@@ -69,10 +66,15 @@ class EntropyStore:
 
         Raises:
             IndexError: the slice reaches outside the stream.
+            DataError: a value in it is none that an entropy can have.
         """
         if not 0 <= start <= stop <= self.num_ids:
             raise IndexError(f"entropies {start}..{stop} reach outside the stream of {self.num_ids} ids")
-        return np.asarray(self._values[start:stop])
+        values = np.asarray(self._values[start:stop])
+        # Checked here and not at opening: a large store is never read in one go.
+        if self._file is not None and not np.isfinite(values).all():
+            raise DataError(f"{self._file}: is damaged, a value is not finite; delete it")
+        return values
 
 
 class EntropyWriter:
@@ -136,7 +138,7 @@ class EntropyWriter:
         self.close()
         self._unfinished.replace(self._path)
         sync(self._path.parent)
-        return EntropyStore(np.memmap(self._path, dtype=np.float32, mode="r", shape=(self.num_ids,)))
+        return EntropyStore(np.memmap(self._path, dtype=np.float32, mode="r", shape=(self.num_ids,)), file=self._path)
 
     def close(self) -> None:
         """Make what was written durable; a later `EntropyStore.create` goes on from there."""

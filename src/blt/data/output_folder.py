@@ -30,7 +30,7 @@ def _is_own(folder: Path) -> bool:
 PREPARED_FOLDER = FolderKind(
     noun="prepared folder",
     files=re.compile(
-        r"index\.json|(train|validation)/(shard-\d{5,}\.(bin|ends)|\.?entropies-[^/]+\.f32(\.unfinished)?(\.started)?)?"
+        r"index\.json|(train|validation)/(shards\.table|shard-\d{5,}\.(bin|ends)|\.?entropies-[^/]+\.f32(\.unfinished)?(\.started)?)?"
     ),
     is_own=_is_own,
     error=DataError,

@@ -18,6 +18,7 @@ from blt.data.kinds import EmptyInputError
 from blt.data.output_folder import PROGRESS_FILE, OutputFolder
 from blt.data.prepare_config import PrepareConfig
 from blt.data.prepare_progress import read_progress, write_progress
+from blt.data.shard_folder import ShardFolder
 from blt.data.shard_writer import ShardWriter, SplitState
 from blt.data.shards import Shards
 from blt.data.sources import Source, find_sources
@@ -47,7 +48,7 @@ class PrepareSummary:
     out: str
     """The folder."""
     splits: dict[str, dict[str, Any]]
-    """Each split's entry in `index.json`: num_documents, num_bytes, checksum, shards."""
+    """Each split's entry in `index.json`: num_shards, num_documents, num_bytes, checksum."""
     was_already_prepared: bool
     """Whether nothing had to be done."""
 
@@ -107,7 +108,7 @@ def _prepare(
     sources = find_sources(config, spool, _Meter(report, "checking", None), copies)
     plan = _plan(config, sources)
     if finished is not None and not config.overwrite:
-        if {key: finished.get(key) for key in plan} != plan:
+        if any(finished.get(key) != value for key, value in plan.items() if key != "version"):
             different = f"was prepared with other {_differences(finished, plan)}"
             raise DataError(f"{folder.out}: {different}; choose another --out, or replace it with --overwrite")
         for split, entry in finished["splits"].items():
@@ -239,11 +240,9 @@ class _Run:
         """Write the index, and give its entries for the splits."""
         splits = {}
         for split, writer in self._writers.items():
-            entry: dict[str, Any] = {"shards": writer.finish()}
-            for key in ("num_documents", "num_bytes"):
-                entry[key] = sum(shard[key] for shard in entry["shards"])
-            entry["checksum"] = Shards.map_shards(self._folder.unfinished, entry).compute_checksum()
-            splits[split] = entry
+            entry = writer.finish()
+            shards = Shards.of_folder(ShardFolder(self._folder.unfinished, split, entry))
+            splits[split] = entry | {"checksum": shards.compute_checksum()}
         if self._empty is not None and not any(entry["num_documents"] for entry in splits.values()):
             raise self._empty
         if not splits["train"]["num_documents"]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from blt.checkpoint import sync
+from blt.data.shard_table import RECORD, ends_name, hex_of, record, shard_name, table_name
 from blt.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 class SplitState:
     """What of a split is on the disk."""
 
-    shards: list[dict[str, Any]] = field(default_factory=list)
-    """The finished shards, as `index.json` lists them."""
+    num_shards: int = 0
+    """Finished shards, which the table lists."""
+    num_bytes: int = 0
+    """Bytes of the finished shards."""
+    num_documents: int = 0
+    """Documents of the finished shards."""
     open_bytes: int = 0
     """Bytes of the shard that is being written."""
     open_documents: int = 0
@@ -52,16 +57,13 @@ class ShardWriter:
         self._shard_bytes = shard_bytes
         self._ends: list[int] = []
         (folder / split).mkdir(parents=True, exist_ok=True)
-        for shard in self.state.shards:
-            path = folder / shard["file"]
-            _check(path, _hash_of(path), shard["sha256"])
-            _check(path.with_suffix(".ends"), _hash_of(path.with_suffix(".ends")), shard["ends_sha256"])
+        self._check_finished()
         self._open_files()
 
     @property
     def num_documents(self) -> int:
         """Documents so far, in all shards."""
-        return sum(shard["num_documents"] for shard in self.state.shards) + self.state.open_documents
+        return self.state.num_documents + self.state.open_documents
 
     def is_full_for(self, document: bytes) -> bool:
         """Whether the open shard must be closed before this document."""
@@ -93,25 +95,32 @@ class ShardWriter:
             return
         self.sync()
         self.close()
-        text, _ = self._paths()
-        shard = {
-            "file": text.relative_to(self._folder).as_posix(),
-            "num_bytes": self.state.open_bytes,
-            "num_documents": self.state.open_documents,
-            "sha256": self._text_hash.hexdigest(),
-            "ends_sha256": self._ends_hash.hexdigest(),
-        }
-        self.state = SplitState(shards=[*self.state.shards, shard])
+        state = self.state
+        made = record(
+            num_bytes=state.open_bytes,
+            num_documents=state.open_documents,
+            sha256=self._text_hash.hexdigest(),
+            ends_sha256=self._ends_hash.hexdigest(),
+        )
+        with self._table.open("ab") as table:
+            table.write(made)
+        sync(self._table)
+        self.state = SplitState(
+            num_shards=state.num_shards + 1,
+            num_bytes=state.num_bytes + state.open_bytes,
+            num_documents=state.num_documents + state.open_documents,
+        )
         self._open_files()
 
-    def finish(self) -> list[dict[str, Any]]:
-        """Close the last shard and list them all."""
+    def finish(self) -> dict[str, Any]:
+        """Close the last shard, and return the split's entry in `index.json` but for the checksum of its documents."""
         self.close_shard()
         self.close()
         for path in self._paths():
             path.unlink()
         sync(self._folder / self._split)
-        return self.state.shards
+        counts = {name: getattr(self.state, name) for name in ("num_shards", "num_documents", "num_bytes")}
+        return counts | {"table_sha256": _hash_of(self._table).hexdigest()}
 
     def close(self) -> None:
         """Close the files as they are."""
@@ -121,8 +130,24 @@ class ShardWriter:
             self._ends_file.close()
 
     def _paths(self) -> tuple[Path, Path]:
-        text = self._folder / self._split / f"shard-{len(self.state.shards):05d}.bin"
-        return text, text.with_suffix(".ends")
+        number = self.state.num_shards
+        return self._folder / shard_name(self._split, number), self._folder / ends_name(self._split, number)
+
+    @property
+    def _table(self) -> Path:
+        return self._folder / table_name(self._split)
+
+    def _check_finished(self) -> None:
+        """Cut the table back to the finished shards, and compare them with it.
+
+        Raises:
+            DataError: a file is missing or has changed.
+        """
+        _open_cut(self._table, RECORD.itemsize * self.state.num_shards).close()
+        for number, row in enumerate(np.fromfile(self._table, RECORD)):
+            for name, digest in ((shard_name, row["sha256"]), (ends_name, row["ends_sha256"])):
+                path = self._folder / name(self._split, number)
+                _check(path, _hash_of(path), hex_of(digest))
 
     def _open_files(self) -> None:
         text, ends = self._paths()

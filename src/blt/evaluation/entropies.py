@@ -21,7 +21,7 @@ def compute_entropies(model: EntropyModel, shards: Shards) -> EntropyStore:
     for batch in document_batches(shards, max_ids_per_batch=MAX_IDS_PER_BATCH):
         entropies = entropies_of_rows(model, batch.byte_ids.to(device)).float().cpu().numpy()
         for row, length, number in zip(entropies, batch.lengths.tolist(), batch.numbers.tolist(), strict=True):
-            start = int(shards.document_id_offsets[number])
+            start = shards.id_offset(number)
             values[start : start + length] = row[:length]
     return EntropyStore(values)
 

@@ -93,7 +93,7 @@ def _store_batch(
     model: EntropyModel, shards: Shards, batch: Batch, writer: EntropyWriter, *, device: torch.device
 ) -> int:
     """Compute and write the entropies of a batch of documents unless they are there; returns its number of ids."""
-    starts = [int(shards.document_id_offsets[number]) for number in batch.numbers.tolist()]
+    starts = [shards.id_offset(number) for number in batch.numbers.tolist()]
     lengths = batch.lengths.tolist()
     if not all(writer.is_done(start, start + n) for start, n in zip(starts, lengths, strict=True)):
         entropies = entropies_of_rows(model, batch.byte_ids.to(device)).float().cpu().numpy()

@@ -13,6 +13,7 @@ blt/            metrics.jsonl, curves.png, samples.txt, checkpoints/
 model/          the finished model, for `ByteLM.from_pretrained`
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def check_mean_patch(stage: PatchingStage | None, shards: Shards) -> None:
     if stage is None or stage.mean_patch_bytes is None or not stage.rule.needs_entropies:
         return
     count = min(stage.calibration_documents, shards.num_documents)
-    lengths = np.diff(shards.document_id_offsets[: count + 1]) - 2  # without BOS and EOS
+    lengths = np.diff(shards.id_offsets(0, count)) - 2  # without BOS and EOS
     highest = float(lengths.sum() / np.ceil(lengths / (stage.rule.max_length or np.inf)).clip(min=1).sum())
     check(
         stage.mean_patch_bytes <= highest,
@@ -294,9 +295,8 @@ def _calibrated(run: Run, stage: PatchingStage, stored: EntropyStore) -> PatchRu
     if path.is_file() and run.checkpoints("blt").progress().step > 0:
         kept: PatchRule = from_dict(PatchRule, load_json(path, error=CheckpointError), where=str(path))
         return kept
-    offsets = run.train.document_id_offsets
     count = min(stage.calibration_documents, run.train.num_documents)
-    spans = [(int(offsets[number]), int(offsets[number + 1])) for number in range(count)]
+    spans = list(itertools.pairwise(run.train.id_offsets(0, count).tolist()))
     rule = calibrate(
         stage.rule,
         byte_ids=[torch.from_numpy(run.train.ids(*span)) for span in spans],

@@ -46,7 +46,7 @@ def _with_entropies(batch: Batch, shards: Shards, entropies: EntropyStore) -> Ba
     """Read the stored entropies of documents; the sample is a prefix of the split's stream."""
     stored = torch.zeros(batch.byte_ids.shape)
     for row, (number, length) in enumerate(zip(batch.numbers.tolist(), batch.lengths.tolist(), strict=True)):
-        start = int(shards.document_id_offsets[number])
+        start = shards.id_offset(number)
         stored[row, :length] = torch.from_numpy(np.array(entropies.read(start, start + length)))
     return replace(batch, entropies=stored)
 

@@ -85,5 +85,7 @@ def test_a_file_with_a_value_that_no_entropy_has_is_refused(path):
     values = np.ones(9, np.float32)
     values[4] = np.inf
     values.tofile(path)
-    with pytest.raises(DataError, match="is damaged, a value is not finite; delete it"):
-        EntropyStore.open(path, **KEY)
+    store = EntropyStore.open(path, **KEY)
+    assert store.read(0, 4).tolist() == [1] * 4
+    with pytest.raises(DataError, match=r"entropies-1a2b\.f32: is damaged, a value is not finite; delete it"):
+        store.read(3, 6)

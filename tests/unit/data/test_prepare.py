@@ -15,6 +15,7 @@ from blt.data.output_folder import OutputFolder
 from blt.data.prepare import is_for_validation
 from blt.data.shard_writer import ShardWriter
 from blt.errors import ConfigurationError, DataError
+from prepared_folders import as_version_1
 
 STORIES = [f"story {number} of {number % 7}".encode() * (1 + number % 5) for number in range(300)]
 
@@ -49,7 +50,7 @@ def test_both_splits_hold_every_document_in_order(tmp_path, inputs):
     ]
     assert documents_of(tmp_path / "out", "validation") == list(itertools.compress(STORIES, chosen))
     assert 30 < summary.splits["validation"]["num_documents"] < 90
-    assert len(summary.splits["train"]["shards"]) > 5
+    assert summary.splits["train"]["num_shards"] > 5
     assert not summary.was_already_prepared
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.jsonl", "out"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.json", "train", "validation"]
@@ -103,6 +104,18 @@ def test_a_finished_folder_is_left_alone(tmp_path, inputs):
         prepare(config_of(inputs[:1], tmp_path / "out"))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.jsonl", "out"]
+
+
+def test_a_finished_folder_of_the_first_version_is_left_alone_too(tmp_path, inputs):
+    prepare(config_of(inputs, tmp_path / "out"))
+    as_version_1(tmp_path / "out")
+    before = contents(tmp_path / "out")
+    summary = prepare(config_of(inputs, tmp_path / "out"))
+    assert summary.was_already_prepared
+    assert summary.splits["train"]["num_shards"] > 5
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(DataError, match=r"was prepared with other seed \(0, now 1\)"):
+        prepare(config_of(inputs, tmp_path / "out", seed=1))
 
 
 def test_overwrite_replaces_a_finished_folder(tmp_path, inputs):

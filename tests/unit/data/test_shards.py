@@ -1,4 +1,5 @@
 import gc
+import hashlib
 import json
 import os
 import subprocess
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 import blt.data.checked_files
 from blt.codec import encode
-from blt.data import PrepareConfig, Shards, prepare
+from blt.data import PrepareConfig, Shards, Windows, prepare
 from blt.data.mapping import map_file
+from blt.data.shard import Shard
 from blt.errors import DataError
+from prepared_folders import as_version_1, change_table
 
 corpora = st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=12)
 
@@ -40,17 +43,40 @@ def test_any_slice_of_the_id_stream_is_bos_bytes_eos_of_every_document(documents
 def test_documents_come_back_and_their_bos_stands_at_their_offset(documents):
     shards = Shards.from_documents(documents)
     assert [shards.document(i).tobytes() for i in range(shards.num_documents)] == documents
-    assert all(shards.ids(int(at), int(at) + 1) == [1] for at in shards.document_id_offsets[:-1])
-    assert shards.document_id_offsets[-1] == shards.num_ids
+    offsets = shards.id_offsets(0, shards.num_documents).tolist()
+    assert all(shards.ids(at, at + 1) == [1] for at in offsets[:-1])
+    assert offsets[-1] == shards.num_ids
+    assert [shards.id_offset(number) for number in range(len(offsets))] == offsets
+
+
+def cut_into_shards(documents, per_shard):
+    groups = [documents[i : i + per_shard] for i in range(0, len(documents), per_shard)]
+    return Shards.of(
+        [
+            Shard(text=np.frombuffer(b"".join(group), np.uint8), ends=np.cumsum([len(document) for document in group]))
+            for group in groups
+        ]
+    )
+
+
+@given(corpora, st.integers(1, 5), st.data())
+@settings(max_examples=100, deadline=None)
+def test_slices_and_offsets_across_shards_are_those_of_one_shard(documents, per_shard, data):
+    whole, cut = Shards.from_documents(documents), cut_into_shards(documents, per_shard)
+    start = data.draw(st.integers(0, whole.num_ids))
+    stop = data.draw(st.integers(start, whole.num_ids))
+    assert cut.ids(start, stop).tolist() == whole.ids(start, stop).tolist()
+    first = data.draw(st.integers(0, len(documents)))
+    last = data.draw(st.integers(first, len(documents)))
+    assert cut.id_offsets(first, last).tolist() == whole.id_offsets(first, last).tolist()
+    assert [cut.id_offset(number) for number in (first, last)] == whole.id_offsets(first, last)[[0, -1]].tolist()
 
 
 @given(corpora, st.integers(1, 5))
 @settings(max_examples=50, deadline=None)
 def test_cutting_into_shards_changes_nothing_that_is_read(documents, per_shard):
     whole = Shards.from_documents(documents)
-    groups = [b"".join(documents[i : i + per_shard]) for i in range(0, len(documents), per_shard)]
-    ends = np.cumsum([len(document) for document in documents])
-    cut = Shards([np.frombuffer(group, np.uint8) for group in groups], ends)
+    cut = cut_into_shards(documents, per_shard)
     assert cut.ids(0, cut.num_ids).tolist() == whole.ids(0, whole.num_ids).tolist()
     assert cut.checksum == whole.checksum
     assert [cut.document(i).tobytes() for i in range(cut.num_documents)] == documents
@@ -94,7 +120,7 @@ def test_a_folder_that_is_missing_foreign_or_a_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="is no index of blt-shards"):
         Shards.open(tmp_path)
     file.write_text(json.dumps({"format": "blt-shards", "version": 99}))
-    with pytest.raises(DataError, match="has version 99, this blt reads 1"):
+    with pytest.raises(DataError, match="has version 99, this blt reads up to 2"):
         Shards.open(tmp_path)
     file.write_text(json.dumps({"format": "blt-shards", "version": 1, "splits": {"train": {"num_documents": 3}}}))
     with pytest.raises(DataError, match="is damaged"):
@@ -135,8 +161,18 @@ def test_ends_that_no_documents_have_are_refused(prepared, value):
     assert ends[1] == 20
     ends[2] = value
     ends.tofile(path)
-    with pytest.raises(DataError, match=r"shard-00000.ends: does not fit"):
+    with pytest.raises(DataError, match=r"shard-00000.ends: has changed"):
         Shards.open(prepared)
+    sha256 = np.frombuffer(hashlib.sha256(path.read_bytes()).digest(), np.uint8)
+
+    def agree(table):
+        table["ends_sha256"][0] = sha256
+
+    change_table(prepared, agree)
+    shards = Shards.open(prepared)
+    for read in (lambda: shards.ids(0, 80), lambda: shards.document(2), lambda: shards.id_offsets(0, 4), shards.verify):
+        with pytest.raises(DataError, match=r"shard-00000.ends: does not fit its shard"):
+            read()
 
 
 def test_what_was_compared_once_is_not_read_again_until_it_changes(prepared, monkeypatch):
@@ -175,6 +211,7 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(prepared,
 
 @pytest.mark.parametrize("name", ["../other.bin", "/etc/passwd", "a\0b", "a\ud800b", "train/shard-00001.bin", 3, None])
 def test_an_index_names_its_own_shards_and_no_other_files(prepared, name):
+    as_version_1(prepared)
     path = prepared / "index.json"
     index = json.loads(path.read_text())
     index["splits"]["train"]["shards"][0]["file"] = name
@@ -190,6 +227,76 @@ def test_an_index_that_is_too_deep_or_no_json_is_refused(prepared, content):
         Shards.open(prepared)
 
 
+def test_a_folder_of_the_first_version_is_read_as_before(prepared):
+    now = Shards.open(prepared)
+    as_version_1(prepared)
+    shards = Shards.open(prepared)
+    shards.verify()
+    assert shards.num_shards == now.num_shards == 3
+    assert shards.checksum == now.checksum
+    assert shards.ids(0, shards.num_ids).tolist() == now.ids(0, now.num_ids).tolist()
+
+
+def fewer_documents(table):
+    table["num_documents"][0] -= 1
+
+
+def shards_of_no_bytes(table):
+    table["num_bytes"][:2] = [0, table["num_bytes"][:2].sum()]
+
+
+def sizes_beyond_all_bounds(table):
+    table["num_bytes"][:] = 2**62
+
+
+@pytest.mark.parametrize("change", [fewer_documents, shards_of_no_bytes, sizes_beyond_all_bounds])
+def test_a_table_that_does_not_fit_the_index_is_refused(prepared, change):
+    change_table(prepared, change)
+    with pytest.raises(DataError, match=r"train/shards\.table: does not fit index\.json"):
+        Shards.open(prepared)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"", lambda content: content * 2])
+def test_a_table_that_has_changed_or_is_missing_is_refused(prepared, damage):
+    path = prepared / "train" / "shards.table"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"shards\.table: has changed"):
+        Shards.open(prepared)
+    path.unlink()
+    with pytest.raises(DataError, match=r"shards\.table: missing"):
+        Shards.open(prepared)
+
+
+def test_a_folder_that_is_prepared_anew_while_it_is_read_is_never_mixed_with_the_old(prepared, tmp_path):
+    shards = Shards.open(prepared)
+    (tmp_path / "b.txt").write_bytes((tmp_path / "a.txt").read_bytes().replace(b"document", b"DOCUMENT"))
+    new = PrepareConfig(inputs=(str(tmp_path / "b.txt"),), out=str(prepared), validation=0.0, overwrite=True)
+    prepare(PrepareConfig(**vars(new) | {"shard_bytes": 80}))
+    assert shards.document(0).tobytes() == DOCUMENTS[0]  # mapped before
+    shards._source._opened._kept.clear()
+    with pytest.raises(DataError, match="was prepared anew while it was read; start again"):
+        shards.document(0)
+
+
+def test_mappings_end_with_the_shards_and_not_at_some_later_collection(prepared):
+    if not Path("/proc/self/maps").is_file():
+        pytest.skip("no /proc here")
+
+    def num_mapped():
+        return Path("/proc/self/maps").read_text().count(f"{prepared}/train/shard-")
+
+    gc.disable()
+    try:
+        shards = Shards.open(prepared)
+        windows = Windows(shards, sequence_length=8, seed=0)
+        windows.batch(0, rows=9)
+        assert num_mapped() == 6
+        del shards, windows
+        assert num_mapped() == 0
+    finally:
+        gc.enable()
+
+
 def test_shards_keep_no_file_open(prepared):
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("no /proc here")
@@ -203,11 +310,11 @@ def test_more_shards_than_files_may_be_open_can_be_prepared_and_read(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\n<|endoftext|>\n".join(b"document %d" % number for number in range(150)))
     program = """
 import resource, sys
-from blt.data import PrepareConfig, Shards, prepare
+from blt.data import PrepareConfig, Shards, Windows, prepare
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 prepare(PrepareConfig(inputs=("a.txt",), out="many", validation=0.0, shard_bytes=1))
 shards = Shards.open("many")
-print(shards.document(149).tobytes().decode(), len(list(shards._texts)))
+print(shards.document(149).tobytes().decode(), shards.num_shards)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("document 149 150\n", "")

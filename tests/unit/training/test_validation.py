@@ -24,7 +24,7 @@ def stored_entropies(lm, shards):
 
 
 def _spans(shards):
-    offsets = shards.document_id_offsets.tolist()
+    offsets = shards.id_offsets(0, shards.num_documents).tolist()
     return list(itertools.pairwise(offsets))
 
 

@@ -1,0 +1,157 @@
+"""The shards of one split in a folder on this machine, mapped into memory when they are first read."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blt.data.checked_files import MappedFile, check_files
+from blt.data.index import read_index, read_table
+from blt.data.mapping import map_file
+from blt.data.recent import Recent
+from blt.data.shard import Shard
+from blt.data.shard_table import ShardTable, ends_name, hex_of, shard_name
+from blt.errors import DataError
+
+MAX_MAPPED_SHARDS = 1024
+"""Shards that stay mapped; a process may have some 65,000 mappings, and each shard takes two."""
+CHECKED_AT_OPENING = 2**36
+"""Bytes up to which a split is compared with its checksums when it is opened; more takes too long before a first step,
+and `blt prepare --check` does it."""
+
+
+class ShardFolder:
+    """Opens shards by number."""
+
+    def __init__(self, folder: Path, split: str, entry: dict[str, Any]) -> None:
+        """Read the table of a split; of the shards themselves, nothing.
+
+        Args:
+            folder: the prepared folder.
+            split: its name.
+            entry: what `index.json` says of it, or will say.
+
+        Raises:
+            DataError: the table is missing or damaged.
+        """
+        self.folder = folder
+        self.entry = entry
+        identity = _identity(folder)
+        self.table: ShardTable = read_table(folder, split, entry)
+        self.is_checked = entry["num_bytes"] <= CHECKED_AT_OPENING
+        self._place = _Place(folder=folder, split=split, table=self.table, identity=identity)
+        self._opened = Recent(self._place.open, room=MAX_MAPPED_SHARDS)
+
+    @classmethod
+    def find(cls, folder: Path, split: str) -> "ShardFolder":
+        """Read the index of a finished folder, and the table of a split.
+
+        Raises:
+            DataError: the folder is missing, foreign, or damaged, or has no document in that split.
+        """
+        splits = read_index(folder)["splits"]
+        if split not in splits:
+            raise DataError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
+        if not splits[split]["num_documents"]:
+            raise DataError(f"{folder}: the split {split!r} has no documents; choose another --validation")
+        return cls(folder, split, splits[split])
+
+    def shard(self, number: int) -> Shard:
+        """Return a shard.
+
+        Raises:
+            DataError: a file is missing or has another size, or the folder was prepared anew since it was opened.
+        """
+        return self._opened(number).shard
+
+    def check(self, *, on_file: Callable[[], None]) -> None:
+        """Compare the files of a split that is not too large with their checksums, unless they were before.
+
+        Args:
+            on_file: told after each file that was compared.
+
+        Raises:
+            DataError: a file is not what the index says.
+        """
+        if self.is_checked:
+            check_files(self.folder, self._files(), on_file=on_file)
+
+    def verify(self) -> None:
+        """Read every file once and compare it with its checksum.
+
+        Raises:
+            DataError: a file has changed since it was prepared.
+        """
+        for file in self._files():
+            found = hashlib.sha256(file.content.data).hexdigest()
+            if found != file.sha256:
+                path = self.folder / file.name
+                raise DataError(f"{path}: has changed (sha256 {found[:12]}, was {file.sha256[:12]}); prepare it anew")
+
+    def _files(self) -> Iterator[MappedFile]:
+        for number in range(len(self.table)):
+            yield from self._opened(number).files
+
+
+class _Opened(NamedTuple):
+    """A shard and its two files."""
+
+    shard: Shard
+    files: tuple[MappedFile, MappedFile]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Place:
+    """Where the shards of a split lie.
+
+    It holds nothing that was opened: a mapping ends when nobody reads it any more, so that nothing that holds one may
+    be part of a cycle of references.
+    """
+
+    folder: Path
+    split: str
+    table: ShardTable
+    identity: list[int] | None
+    """Of the index that the table was read with."""
+
+    def open(self, number: int) -> _Opened:
+        """Map the files of a shard.
+
+        Raises:
+            DataError: a file is missing or has another size, or the folder was prepared anew.
+        """
+        if _identity(self.folder) != self.identity:
+            raise DataError(f"{self.folder}: was prepared anew while it was read; start again")
+        row = self.table[number]
+        num_bytes, num_documents = int(row["num_bytes"]), int(row["num_documents"])
+        text = _map(self.folder, shard_name(self.split, number), num_bytes, hex_of(row["sha256"]))
+        ends = _map(self.folder, ends_name(self.split, number), 8 * num_documents, hex_of(row["ends_sha256"]))
+        where = f"{self.folder}/{ends.name}"
+        return _Opened(Shard(text=text.content, ends=ends.content.view("<i8"), where=where), (text, ends))
+
+
+def _identity(folder: Path) -> list[int] | None:
+    """Return what tells the index of a folder from one that has taken its place."""
+    try:
+        stat = os.stat(f"{folder}/index.json")  # noqa: PTH116 (looked at before each shard, in the time of a step)
+    except OSError:  # missing: whoever reads it says so
+        return None
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _map(folder: Path, name: str, size: int, sha256: str) -> MappedFile:
+    """Map a file that must hold exactly `size` bytes.
+
+    Raises:
+        DataError: it is missing or has another size.
+    """
+    path = f"{folder}/{name}"
+    try:
+        content, stat = map_file(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing, though index.json lists it; prepare again with --overwrite") from None
+    if len(content) != size:
+        raise DataError(f"{path}: has {len(content)} bytes, index.json says {size}; prepare again with --overwrite")
+    return MappedFile(name=name, content=content, stat=stat, sha256=sha256)
