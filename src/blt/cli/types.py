@@ -44,6 +44,21 @@ class Count(click.ParamType):  # type: ignore[type-arg]
         return number
 
 
+class Counts(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers from 1 on, divided by commas."""
+
+    name = "integers"
+
+    def __init__(self, max: int = MAX_COUNT) -> None:
+        self.count = Count(max=max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers, or refuse the value."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(self.count.convert(part.strip(), param, ctx) for part in str(value).split(","))
+
+
 class Number(click.ParamType):  # type: ignore[type-arg]
     """A number that is finite."""
 

@@ -1,7 +1,7 @@
 """Memory estimates of training and decoding from the configuration alone.
 
 Weights, gradients, optimiser states and caches are exact. Activations are an estimate: what PyTorch keeps for the
-backward pass, counted from the formulas of each part, without compilation and without recomputation.
+backward pass, counted from the formulas of each part, without compilation.
 """
 
 import math
@@ -18,6 +18,9 @@ from blt.model.cost import cost_of
 from blt.nn import LocalConfig, TransformerConfig
 
 FLOAT32_BYTES = 4
+BFLOAT16_SHARE = 0.675
+"""What activations take under autocast to bfloat16, of what they take in float32: the residual stream, norms and the
+softmax stay in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ def training_memory(
     entropy_model: EntropyConfig | None = None,
     sparse_ngrams: bool = False,
     accumulation: int = 1,
+    recompute: bool = False,
 ) -> TrainingMemory:
     """Estimate the memory of training in float32.
 
@@ -75,6 +79,7 @@ def training_memory(
         entropy_model: shape of the frozen entropy model, if there is one.
         sparse_ngrams: whether the n-gram tables have sparse gradients.
         accumulation: gradient accumulation, in forward passes per optimiser step.
+        recompute: whether layers compute their inner values again in the backward pass.
     """
     cost = cost_of(config, mean_patch_bytes=mean_patch_bytes, context_bytes=1, entropy_model=entropy_model)
     frozen = 0 if cost.entropy_model is None else cost.entropy_model.num_parameters
@@ -89,8 +94,31 @@ def training_memory(
         weights=FLOAT32_BYTES * (cost.num_parameters + frozen),
         gradients=FLOAT32_BYTES * gradients,
         optimizer=FLOAT32_BYTES * moments,
-        activations=round(FLOAT32_BYTES * batch_bytes * _kept_per_byte(config, mean_patch_bytes=mean_patch_bytes)),
+        activations=activation_bytes(
+            config, batch_bytes=batch_bytes, mean_patch_bytes=mean_patch_bytes, recompute=recompute
+        ),
     )
+
+
+def activation_bytes(
+    config: BLTConfig,
+    *,
+    batch_bytes: int,
+    mean_patch_bytes: float,
+    recompute: bool = False,
+    bfloat16: bool = False,
+) -> int:
+    """Estimate what one forward pass leaves for the backward pass.
+
+    Args:
+        config: shape of the model.
+        batch_bytes: bytes of the forward pass.
+        mean_patch_bytes: bytes per patch, on average.
+        recompute: whether a layer keeps its input alone, and computes the rest again: that of one layer at a time.
+        bfloat16: whether matmuls are in bfloat16; copies of weights are not counted here.
+    """
+    kept = _kept_per_byte(config, mean_patch_bytes=mean_patch_bytes, recompute=recompute)
+    return round(FLOAT32_BYTES * (BFLOAT16_SHARE if bfloat16 else 1.0) * batch_bytes * kept)
 
 
 def decoding_memory(
@@ -135,18 +163,24 @@ def _ring(shape: LocalConfig, context_bytes: int) -> int:
     return 2 * shape.num_layers * shape.dim * min(shape.window, context_bytes)
 
 
-def _kept_per_byte(config: BLTConfig, *, mean_patch_bytes: float) -> float:
+def _kept_per_byte(config: BLTConfig, *, mean_patch_bytes: float, recompute: bool = False) -> float:
     """Count the activations saved for the backward pass, per byte of the batch."""
     dim, k = config.local_encoder.dim, config.queries_per_patch
-    encoder = _kept_by_stack(config.local_encoder, copies_of_keys=2)
-    decoder = _kept_by_stack(config.local_decoder, copies_of_keys=2)
-    latent = _kept_by_stack(config.global_transformer, copies_of_keys=1) / mean_patch_bytes
+    stacks = (  # a stack, its copies of keys and values, and bytes per position
+        (config.local_encoder, 2, 1.0),
+        (config.local_decoder, 2, 1.0),
+        (config.global_transformer, 1, mean_patch_bytes),
+    )
+    per_layer = [_kept_by_layer(shape, copies_of_keys=copies) / every for shape, copies, every in stacks]
+    if recompute:
+        layers = sum(shape.num_layers * shape.dim / every for shape, _, every in stacks) + max(per_layer)
+    else:
+        layers = sum(shape.num_layers * kept for (shape, _, _), kept in zip(stacks, per_layer, strict=True))
     patches_read = (k + 5) * dim + 6 * k * dim / mean_patch_bytes
     bytes_read = config.num_decoder_cross_attentions * ((2 * k + 6) * dim + 4 * k * dim / mean_patch_bytes)
-    return encoder + decoder + latent + patches_read + bytes_read + 2 * VOCABULARY_SIZE
+    return layers + patches_read + bytes_read + 2 * VOCABULARY_SIZE
 
 
-def _kept_by_stack(shape: TransformerConfig, *, copies_of_keys: int) -> int:
+def _kept_by_layer(shape: TransformerConfig, *, copies_of_keys: int) -> int:
     """Count per position: inputs and outputs of both norms, queries, keys, values, attention output, and SwiGLU."""
-    attention = (4 + 3 + 2 * copies_of_keys) * shape.dim
-    return shape.num_layers * (attention + 4 * shape.feed_forward_width)
+    return (4 + 3 + 2 * copies_of_keys) * shape.dim + 4 * shape.feed_forward_width

@@ -1,13 +1,15 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from blt.entropy import EntropyConfig
 from blt.model import BLT, BLTConfig, LocalConfig, TransformerConfig
-from blt.model.memory import decoding_memory, training_memory
+from blt.model.memory import activation_bytes, decoding_memory, training_memory
 from blt.ops import only_references
 from blt.patching import StaticRule, patch
 from blt.training.optimizers import AdamWConfig, MuonConfig, build_optimizers
+from blt.training.parallelize import recompute_layers
 
 SMALL = BLTConfig(
     local_encoder=LocalConfig(dim=32, num_layers=1, num_heads=2, window=16),
@@ -49,9 +51,11 @@ def test_weights_gradients_and_moments_are_those_of_a_step(name, config, is_spar
     assert memory.optimizer == sum(moment.nbytes for moment in moments)
 
 
-def bytes_kept():
-    """Count what a forward pass keeps for the backward pass."""
+def bytes_kept(*, recompute=False, bfloat16=False):
+    """Count what a forward pass keeps for the backward pass; under autocast without the copies of weights."""
     model, kept = BLT(SMALL), {}
+    if recompute:
+        recompute_layers(model)
     weights = {weight.data_ptr() for weight in model.parameters()}
 
     def keep(tensor):
@@ -61,10 +65,15 @@ def bytes_kept():
         return tensor
 
     byte_ids = torch.randint(4, 260, (2, 256))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
         loss = loss_of(model, byte_ids)
     assert loss.requires_grad  # alive until here
-    return sum(size for _, size in kept.values())
+    linear = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
+    copies = 2 * sum(weight.numel() for weight in linear) if bfloat16 else 0
+    return sum(size for _, size in kept.values()) - copies
 
 
 def test_activations_are_estimated_within_a_fifth_of_what_pytorch_keeps():
@@ -74,6 +83,26 @@ def test_activations_are_estimated_within_a_fifth_of_what_pytorch_keeps():
     memory = training_memory(SMALL, optimizer="adamw", batch_bytes=512, mean_patch_bytes=4.0)
     assert memory.activations == pytest.approx(by_pytorch, rel=0.2)
     assert native <= 1.01 * by_pytorch
+
+
+def test_activations_in_bfloat16_are_estimated_within_a_tenth():
+    with only_references():
+        found = bytes_kept(bfloat16=True)
+    planned = activation_bytes(SMALL, batch_bytes=512, mean_patch_bytes=4.0, bfloat16=True)
+    assert planned == pytest.approx(found, rel=0.1)
+
+
+def test_with_recomputation_layers_keep_their_inputs_and_one_layer_at_a_time_the_rest():
+    with only_references():
+        found = bytes_kept(recompute=True)  # before the backward pass, when no layer is computed again yet
+    planned = activation_bytes(SMALL, batch_bytes=512, mean_patch_bytes=4.0, recompute=True)
+    whole = activation_bytes(SMALL, batch_bytes=512, mean_patch_bytes=4.0)
+    layers = max(
+        (9 * SMALL.global_transformer.dim + 4 * SMALL.global_transformer.feed_forward_width) / 4.0,
+        11 * SMALL.local_decoder.dim + 4 * SMALL.local_decoder.feed_forward_width,
+    )
+    assert planned - 4 * 512 * layers == pytest.approx(found, rel=0.1)
+    assert planned < 0.6 * whole
 
 
 def test_training_holds_the_frozen_entropy_model_but_neither_its_gradients_nor_its_moments():
