@@ -158,7 +158,7 @@ class KeyValueCache:
         return lambda layer: lambda queries, keys, values: fill(layer, queries, keys, values)
 
     def _reach(self, inputs: StepInputs) -> "_Reach":
-        """Return where these positions are stored, and which stored ones are visible to them: the same in each layer."""
+        """Return where these positions are stored, and which stored ones they see: the same in each layer."""
         num_seen = self.num_slots if self.window is not None else inputs.longest + 1
         slots = torch.arange(num_seen, device=inputs.rows.device)
         newest, positions = inputs.newest[:, None], inputs.positions
