@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from blt.evaluation.evaluate import Progress as Report
+from blt.progress import OnProgress
 
 
 class OutputConsole(Console):
@@ -18,7 +18,7 @@ class OutputConsole(Console):
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Report]:
+def progress_bar(description: str) -> Iterator[OnProgress]:
     """Show how much of something is done, on standard error, if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:  # a bar that is only disabled ends with an empty line in older versions of rich

@@ -25,7 +25,7 @@ from blt.errors import ModelFolderError
 from blt.lm import DecodingSession, LanguageModel
 
 Symbols = NDArray[np.int16]
-Progress = Callable[[int], None]
+OnCoded = Callable[[int], None]
 """Told how many more symbols have been coded."""
 
 COLUMNS = 16
@@ -47,7 +47,7 @@ class Coding:
 
 
 def encode_rows(
-    lm: LanguageModel, rows: Sequence[Symbols], checks: Sequence[int], coding: Coding, *, progress: Progress
+    lm: LanguageModel, rows: Sequence[Symbols], checks: Sequence[int], coding: Coding, *, progress: OnCoded
 ) -> list[bytes]:
     """Encode one batch of rows."""
     lows, counts = symbol_ranges(lm, rows, coding, progress=progress)
@@ -55,7 +55,7 @@ def encode_rows(
 
 
 def symbol_ranges(
-    lm: LanguageModel, rows: Sequence[Symbols], coding: Coding, *, progress: Progress
+    lm: LanguageModel, rows: Sequence[Symbols], coding: Coding, *, progress: OnCoded
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return which of the 2^24 slots each symbol of one batch of rows takes.
 
@@ -97,7 +97,7 @@ def decode_rows(
     lengths: Sequence[int],
     coding: Coding,
     *,
-    progress: Progress,
+    progress: OnCoded,
 ) -> tuple[list[Symbols], rans.Decoder]:
     """Decode one batch of rows.
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,14 +16,12 @@ from blt.compression.frequencies import END
 from blt.configuration import check
 from blt.errors import ConfigurationError, DataError, ModelFolderError
 from blt.lm import DecodingSession, LanguageModel, fingerprint
+from blt.progress import OnProgress
 
 SEPARATOR = b"\n<|endoftext|>\n"
 """What ends a document in text files that hold many."""
 ROWS = 32
 """Blocks that are coded at once: where the native decoder is fastest on a few cores."""
-
-Progress = Callable[[int, int], None]
-"""Told the symbols coded so far, and how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,7 @@ def compress(
     *,
     level: int = DEFAULT_LEVEL,
     learn: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> bytes:
     """Compress bytes by a model's predictions.
 
@@ -63,7 +61,7 @@ def compress(
         data: anything; what the model does not shrink is stored as it is, so no file grows by more than 64 bytes.
         level: 1 to 3, see `LEVELS`.
         learn: whether contexts that were seen are mixed in while coding: the protocol `learning`.
-        progress: told how far it is.
+        progress: told the symbols coded so far, and their total.
 
     Raises:
         ConfigurationError: no such level, or weights of a type that is not reproducible.
@@ -88,7 +86,7 @@ def compress_blocks(
     context: int,
     learn: bool,
     threshold: float,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> bytes:
     """Compress symbols that have been divided already; `data` is what they stand for."""
     stored = Archive(num_bytes=len(data), checksum=zlib.crc32(data), model=None, blocks=[data])
@@ -116,13 +114,13 @@ def compress_blocks(
     return coded if len(coded) < len(stored.pack()) else stored.pack()
 
 
-def decompress(lm: LanguageModel | None, archive: Archive, *, progress: Progress | None = None) -> bytes:
+def decompress(lm: LanguageModel | None, archive: Archive, *, progress: OnProgress | None = None) -> bytes:
     """Return the bytes that were compressed, all of them exact.
 
     Args:
         lm: the model, loaded as `archive.model.dtype`; None only where the text is stored as it is.
         archive: the file.
-        progress: told how far it is.
+        progress: told the symbols coded so far, and their total.
 
     Raises:
         ModelFolderError: another model, or one whose figures differ here.
@@ -139,7 +137,7 @@ def decompress(lm: LanguageModel | None, archive: Archive, *, progress: Progress
 
 
 def _decoded_blocks(
-    lm: LanguageModel, model: ModelPart, blocks: Sequence[bytes], progress: Progress | None
+    lm: LanguageModel, model: ModelPart, blocks: Sequence[bytes], progress: OnProgress | None
 ) -> Iterator[bytes]:
     if bytes.fromhex(fingerprint(lm)) != model.fingerprint or _dtype(lm) != model.dtype:
         raise ModelFolderError(
@@ -267,7 +265,7 @@ def _dtype(lm: LanguageModel) -> str:
 class _Report:
     """Adds up what has been coded."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, progress: OnProgress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
 
     def __call__(self, more: int) -> None:

@@ -23,8 +23,9 @@ from blt.compression.frequencies import END, PRECISION
 from blt.data import Shards
 from blt.errors import CertificationError, ModelFolderError
 from blt.evaluation.bootstrap import ratio
-from blt.evaluation.evaluate import Evaluation, Progress, evaluate
+from blt.evaluation.evaluate import Evaluation, evaluate
 from blt.lm import DecodingSession, fingerprint
+from blt.progress import OnProgress
 
 STREAMS = 32
 """Streams that are coded at once."""
@@ -102,7 +103,7 @@ def certify(
     *,
     seed: int = 0,
     bootstrap: int = 1000,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Certification:
     """Measure bits per byte by the protocol `documents`, by coding every document and decoding it again.
 
@@ -149,7 +150,7 @@ def certify(
 class _Run:
     """What has been coded and decoded so far."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, progress: OnProgress | None) -> None:
         self.bits: list[float] = []
         self.num_coded_bytes = self.num_streams = self.num_symbols = 0
         self.seconds_encoding = self.seconds_decoding = 0.0

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -22,14 +22,12 @@ from blt.loss import next_byte_loss
 from blt.model.memory import memory_of
 from blt.ops import attention_mask_bytes
 from blt.patching import Patches, count_text_by_row, patch
+from blt.progress import OnProgress
 from blt.shapes import Float, Int, Tensor
 
 Protocol = Literal["documents", "windows"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """What a model has read before it predicts a byte; `blt.evaluation.rows` defines both."""
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes of text predicted so far, and their total."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +93,7 @@ def evaluate(
     protocol: Protocol = "documents",
     seed: int = 0,
     bootstrap: int = 1000,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Evaluation:
     """Measure bits per byte.
 
@@ -105,7 +103,7 @@ def evaluate(
         protocol: `documents` (each alone and whole) or `windows` (cuts of 512 ids); see `blt.evaluation.rows`.
         seed: of the bootstrap.
         bootstrap: how many times to resample for the interval; 0 for none.
-        progress: told how far it is.
+        progress: told the bytes of text predicted so far, and their total.
 
     Raises:
         ConfigurationError: no such protocol, or a negative number of resamples.

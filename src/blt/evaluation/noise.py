@@ -15,7 +15,7 @@ the same seed.
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from blt.errors import DataError
 from blt.evaluation.bootstrap import Interval, mean_interval, ratio, share_interval
 from blt.evaluation.continuations import Pair, Scorer
 from blt.evaluation.perturbations import PERTURBATIONS, perturb
+from blt.progress import OnProgress
 
 PLACES = ("prompt", "continuation", "both")
 """Where noise is put."""
@@ -40,9 +41,6 @@ MAX_CONTINUATION = 64
 """Characters of a continuation at most."""
 MIN_CONTINUATION = 16
 """Characters of a continuation at least; shorter documents are left out."""
-
-Progress = Callable[[int, int], None]
-"""Told how many of the conditions are measured, and how many there are."""
 
 
 class Item(NamedTuple):
@@ -129,7 +127,7 @@ def measure_noise(
     *,
     seed: int = 0,
     bootstrap: int = 1000,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Noise:
     """Measure a model on clean and on perturbed text.
 
@@ -138,7 +136,7 @@ def measure_noise(
         documents: raw bytes of each.
         seed: of the noise, the pairs and the bootstrap.
         bootstrap: how many times to resample for the intervals; 0 for none.
-        progress: told how far it is.
+        progress: told the conditions measured so far, and their total.
 
     Raises:
         ConfigurationError: a negative number of resamples.

@@ -8,7 +8,7 @@ log-likelihood less that of the same choice after the prompt `Answer: "`, which 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -34,12 +34,10 @@ from blt.evaluation.probe_tasks import (
     read_cute,
     words_of,
 )
+from blt.progress import OnProgress
 
 MAX_SHOTS = 4
 """Most rows that stand before a question with their answers."""
-
-Progress = Callable[[int, int], None]
-"""Told how many of the questions are answered, and how many there are."""
 
 
 @runtime_checkable
@@ -170,7 +168,7 @@ def word_rows(documents: Iterable[bytes], *, count: int, num_shots: int = MAX_SH
 
 
 def probe(
-    model: Model, tasks: Sequence[Rows], *, seed: int = 0, bootstrap: int = 1000, progress: Progress | None = None
+    model: Model, tasks: Sequence[Rows], *, seed: int = 0, bootstrap: int = 1000, progress: OnProgress | None = None
 ) -> Probe:
     """Ask a model all questions of some tasks, each twice: to choose the answer, and to write it.
 
@@ -179,7 +177,7 @@ def probe(
         tasks: as `cute_rows` and `word_rows` return them.
         seed: of wrong answers and the bootstrap.
         bootstrap: how many times to resample the questions for the intervals; 0 for none.
-        progress: told how far it is.
+        progress: told the questions answered so far, and their total.
 
     Raises:
         ConfigurationError: a negative number of resamples, or no task.
