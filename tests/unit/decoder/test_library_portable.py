@@ -18,12 +18,21 @@ pytestmark = pytest.mark.skipif(c.library() is None, reason="no compiler here")
 TEXT = "Once upon a time, there was a bär named Õla — 你好. " * 3
 
 
-@pytest.fixture(scope="module")
-def generic(tmp_path_factory):
-    """The portable decoder, compiled for the least processor of this kind, with another optimisation."""
+@pytest.fixture(scope="module", params=[8, 16], ids=lambda lanes: f"{lanes} lanes")
+def generic(request, tmp_path_factory):
+    """The portable decoder for the least processor of this kind, with another optimisation and width of vectors."""
     path = tmp_path_factory.mktemp("generic") / "decoder.so"
     march = ("-march=x86-64",) if platform.machine() == "x86_64" else ()
-    flags = ("-O1", "-std=c++17", "-fPIC", "-shared", "-pthread", *march, *PORTABLE_FLAGS)
+    flags = (
+        "-O1",
+        "-std=c++17",
+        "-fPIC",
+        "-shared",
+        "-pthread",
+        *march,
+        *PORTABLE_FLAGS,
+        f"-DBLT_LANES={request.param}",
+    )
     find_compiler().compile(c.CORE / "decoder.cpp", flags, into=path)
     return c.declared(ctypes.CDLL(str(path)))
 

@@ -83,13 +83,13 @@ inline void attend(const Seen &seen, const float *query, float *scores, float *o
     for (; at + 4 * LANES <= seen.width; at += 4 * LANES) mix<4>(seen, scores, scale, at, out);
     for (; at + LANES <= seen.width; at += LANES) mix<1>(seen, scores, scale, at, out);
     for (; at < seen.width; ++at) {
-        float total = 0;
+        float sums[2] = {};  // of even and of odd slots, as in `mix`
         for (int64_t number = 0; number < pages; ++number) {
             const float *values = seen.table->page(first_page + number) + seen.values + at;
             for (int64_t slot = seen.from(first_page + number); slot < seen.to(first_page + number); ++slot)
-                total += scores[number * PAGE + slot] * values[slot * seen.width];
+                sums[slot % 2] += scores[number * PAGE + slot] * values[slot * seen.width];
         }
-        out[at] = total * scale;
+        out[at] = (sums[0] + sums[1]) * scale;
     }
 }
 

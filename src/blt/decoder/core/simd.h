@@ -1,9 +1,9 @@
 // Vectors of float32 and int32, as wide as the processor's registers: AVX-512, AVX2 or whatever the compiler makes of
 // it.
 //
-// BLT_PORTABLE asks for the same bits on every processor: sums of 16 lanes whatever the registers hold, and each
-// product rounded before it is added (compile with -ffp-contract=off). What is left are single operations, which IEEE
-// 754 fixes.
+// BLT_PORTABLE asks for the same bits on every processor: sums over lanes are of 16 whatever the registers hold
+// (`Total`), and each product is rounded before it is added (compile with -ffp-contract=off). What is left are single
+// operations, which IEEE 754 fixes. BLT_LANES sets the lanes of a vector by hand, for tests of that.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -17,12 +17,17 @@
 
 namespace blt {
 
-#if defined(__AVX512F__)
+#if defined(BLT_LANES)
+constexpr int LANES = BLT_LANES, PANEL_VECTORS = 2;
+#elif defined(__AVX512F__)
 constexpr int LANES = 16, PANEL_VECTORS = 4;
-#elif defined(BLT_PORTABLE)
-constexpr int LANES = 16, PANEL_VECTORS = 2;
 #else
 constexpr int LANES = 8, PANEL_VECTORS = 2;
+#endif
+#if defined(BLT_PORTABLE)
+constexpr int TOTAL_LANES = 16;
+#else
+constexpr int TOTAL_LANES = LANES;
 #endif
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
@@ -81,14 +86,24 @@ inline Floats load_halves(const uint16_t *from) {
     return (Floats)(__builtin_convertvector(load_as<Shorts>(from), Words) << 16);
 }
 
-// Sums lanes by halves, always in this order.
-inline float sum(Floats values) {
-    float parts[LANES];
-    std::memcpy(parts, &values, sizeof parts);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int lane = 0; lane < width; ++lane) parts[lane] += parts[lane + width];
-    return parts[0];
-}
+// A sum over a row of numbers, vector by vector: number i is added to lane i mod TOTAL_LANES, and the lanes are added
+// up by halves. Both always in this order, which alone decides the last bits.
+class Total {
+    static constexpr int VECTORS = TOTAL_LANES / LANES;
+    Floats vectors_[VECTORS] = {};
+
+  public:
+    // The vector to which the numbers from `at`, a multiple of LANES, are added.
+    Floats &operator[](int64_t at) { return vectors_[at / LANES % VECTORS]; }
+
+    float sum() const {
+        float lanes[TOTAL_LANES];
+        std::memcpy(lanes, vectors_, sizeof lanes);
+        for (int width = TOTAL_LANES / 2; width; width /= 2)
+            for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+        return lanes[0];
+    }
+};
 
 inline float largest(Floats values) {
     float found = values[0];
@@ -97,11 +112,12 @@ inline float largest(Floats values) {
 }
 
 inline float dot(const float *left, const float *right, int64_t width) {
-    Floats total{};
+    Total total;
     int64_t at = 0;
-    for (; at + LANES <= width; at += LANES) total = multiply_add(load(left + at), load(right + at), total);
-    if (at < width) total = multiply_add(load_part(left + at, width - at), load_part(right + at, width - at), total);
-    return sum(total);
+    for (; at + LANES <= width; at += LANES) total[at] = multiply_add(load(left + at), load(right + at), total[at]);
+    if (at < width)
+        total[at] = multiply_add(load_part(left + at, width - at), load_part(right + at, width - at), total[at]);
+    return total.sum();
 }
 
 // e^x to a relative 2e-7: 2^n · e^f with |f| ≤ ln 2 / 2. NaN stays NaN.
