@@ -142,7 +142,7 @@ def walk_faults(lm: ByteLM, *, learn: bool, count: int, size: int = 150) -> Coun
     text = b"".join(draw.choices((b"Tom ", b"Lily ", b"sat under ", b"the tree. "), k=size * blocks))[: size * blocks]
     symbols = np.frombuffer(text, np.uint8).astype(np.int16)
     compressed = compress_blocks(
-        lm, np.split(symbols, blocks), data=text, separator=b"", context=0, learn=learn, threshold=math.nan
+        lm, np.split(symbols, blocks), data=text, separator=b"", context=0, rows=32, learn=learn, threshold=math.nan
     )
     archive = Archive.unpack(compressed)
     assert archive.model is not None

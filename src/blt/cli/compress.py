@@ -32,7 +32,7 @@ output_option = click.option(
     default=DEFAULT_LEVEL,
     show_default=True,
     help="1: longer patches (threshold + 0.6 nats), blocks up to 16 KiB; 2: the model's own threshold, blocks up to "
-    "64 KiB, of which 2 KiB are seen; 3: blocks up to 128 KiB, seen whole.",
+    "64 KiB, of which 2 KiB are seen; 3: blocks up to 128 KiB, seen whole, and few of them: smallest, slower.",
 )
 @click.option(
     "--learn", is_flag=True, help="Learn from the text while coding: better on texts unlike the training text."

@@ -20,8 +20,6 @@ from blt.progress import OnProgress
 
 SEPARATOR = b"\n<|endoftext|>\n"
 """What ends a document in text files that hold many."""
-ROWS = 32
-"""Blocks that are coded at once: where the native decoder is fastest on a few cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +33,15 @@ class Level:
     """Bytes of one document after which the model begins anew; 0: never."""
     max_block: int
     """Most symbols of a block; a text has at least as many blocks as rows if each has 1,024."""
+    rows: int = 32
+    """Blocks that are coded at once: at 32 the native decoder is fastest on a few cores. Each costs about 12 bytes, and
+    begins without what precedes it."""
 
 
 LEVELS = {
     1: Level(added_threshold=0.6, context=1024, max_block=1 << 14),
     2: Level(added_threshold=0.0, context=2048, max_block=1 << 16),
-    3: Level(added_threshold=0.0, context=0, max_block=MAX_BLOCK),
+    3: Level(added_threshold=0.0, context=0, max_block=MAX_BLOCK, rows=8),
 }
 DEFAULT_LEVEL = 2
 _MIN_BLOCK = 1024
@@ -70,9 +71,9 @@ def compress(
     check(level in LEVELS, f"level: {level!r} is none of {', '.join(map(str, LEVELS))}")
     chosen = LEVELS[level]
     separator = SEPARATOR if SEPARATOR in data else b""
-    blocks = _cut(_symbols(data, separator), chosen.max_block, at_ends=bool(separator))
+    blocks = _cut(_symbols(data, separator), chosen, at_ends=bool(separator))
     return compress_blocks(
-        lm, blocks, data=data, separator=separator, context=chosen.context, learn=learn,
+        lm, blocks, data=data, separator=separator, context=chosen.context, rows=chosen.rows, learn=learn,
         threshold=_threshold(lm, chosen.added_threshold), progress=progress,
     )  # fmt: skip
 
@@ -84,6 +85,7 @@ def compress_blocks(
     data: bytes,
     separator: bytes,
     context: int,
+    rows: int,
     learn: bool,
     threshold: float,
     progress: OnProgress | None = None,
@@ -92,12 +94,12 @@ def compress_blocks(
     stored = Archive(num_bytes=len(data), checksum=zlib.crc32(data), model=None, blocks=[data])
     if not data:
         return stored.pack()
-    coding = Coding(context=context, tells_documents=bool(separator), learns=learn, rows=ROWS)
+    coding = Coding(context=context, tells_documents=bool(separator), learns=learn, rows=rows)
     with _threshold_set(lm, threshold):
         threads = 0 if DecodingSession(lm, portable=True).is_native else torch.get_num_threads()
         test, streams, report = self_test(lm), [], _Report(sum(map(len, blocks)), progress)
-        for first in range(0, len(blocks), ROWS):
-            batch = blocks[first : first + ROWS]
+        for first in range(0, len(blocks), rows):
+            batch = blocks[first : first + rows]
             checks = [_check(first + at, _bytes(block, separator)) for at, block in enumerate(batch)]
             streams += encode_rows(lm, batch, checks, coding, progress=report)
     kept, table = [], []
@@ -107,7 +109,7 @@ def compress_blocks(
         kept.append(zlib.crc32(plain).to_bytes(4, "little") + plain if is_plain else stream)
         table.append(Block(num_symbols=len(block), num_bytes=len(kept[-1]), is_plain=is_plain))
     model = ModelPart(
-        fingerprint=bytes.fromhex(fingerprint(lm)), dtype=_dtype(lm), threads=threads, context=context, rows=ROWS,
+        fingerprint=bytes.fromhex(fingerprint(lm)), dtype=_dtype(lm), threads=threads, context=context, rows=rows,
         threshold=threshold, separator=separator, learns=learn, self_test=test, blocks=table,
     )  # fmt: skip
     coded = Archive(num_bytes=len(data), checksum=zlib.crc32(data), model=model, blocks=kept).pack()
@@ -193,9 +195,9 @@ def _bytes(symbols: Symbols, separator: bytes) -> bytes:
     return separator.join(part[part != END].astype(np.uint8).tobytes() for part in np.split(symbols, cuts))
 
 
-def _cut(symbols: Symbols, max_block: int, *, at_ends: bool) -> list[Symbols]:
+def _cut(symbols: Symbols, level: Level, *, at_ends: bool) -> list[Symbols]:
     """Divide symbols into blocks of about equal length, after the end of a document where one is near."""
-    size = min(max(-(-len(symbols) // ROWS), _MIN_BLOCK), max_block)
+    size = min(max(-(-len(symbols) // level.rows), _MIN_BLOCK), level.max_block)
     cuts, ends = [0], np.flatnonzero(symbols == END) + 1 if at_ends else np.zeros(0, np.int64)
     while len(symbols) - cuts[-1] > size:
         cut = cuts[-1] + size
