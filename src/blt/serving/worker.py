@@ -78,7 +78,8 @@ class Worker:
         self._published = 0.0  # when rows that go on have been told last
 
     def start(self) -> None:
-        """Start the thread; news go to the event loop that runs now."""
+        """Prepare the model, and start the thread; news go to the event loop that runs now."""
+        self._engine(1.0)  # here the decoder is compiled and the weights are packed, not in the first request
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="blt-worker", daemon=True)
         self._thread.start()
