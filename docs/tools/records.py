@@ -99,14 +99,20 @@ def llama_cpp(link: Callable[[str], str]) -> str:
 
 
 def serving(link: Callable[[str], str]) -> str:
-    """`blt serve` by the number of clients, beside the engine alone."""
+    """`blt serve` by the number of clients, beside the engine alone and llama.cpp's server."""
     results = load("serving-cpu")["results"]
     rows = []
     for count, found in results["load"].items():
         cells = [_speed(found["bytes_per_second"]), _speed(found["engine_alone"]), f"{found['share_of_engine']:.0%}"]
+        peer = results["llama.cpp"][count]
         cells += [f"{found[f'first_byte_{share}_ms']:,.0f}" for share in ("p50", "p99")]
+        cells += [
+            _speed(peer["bytes_per_second"]),
+            *(f"{peer[f'first_byte_{part}_ms']:,.0f}" for part in ("p50", "p99")),
+        ]
         rows.append([count, *cells])
     header = ["clients", "bytes/s in all", "engine alone", "share", "first byte, ms: median", "99 %"]
+    header += ["llama.cpp's server: bytes/s", "first byte, ms: median", "99 %"]
     return _with_source(header, rows, ["serving-cpu"], link)
 
 
