@@ -91,15 +91,19 @@ inline void panel_wide(const PackedMatrix &matrix, int64_t panel, const Inputs &
     const float *x = in.floats + at * in.stride;
     Floats odd[N][PANEL_VECTORS] = {};
     const int64_t pairs = matrix.inputs / 2;
-    for (int64_t k = 0; k < pairs; ++k, weights += PANEL)
-        for (int v = 0; v < PANEL_VECTORS; ++v) {
-            const Words pair = load_as<Words>(weights + v * LANES);
-            const Floats low = (Floats)(pair << 16), high = (Floats)(pair & 0xffff0000u);
-            for (int n = 0; n < N; ++n) {
-                sums[n][v] = multiply_add(low, broadcast(x[n * in.stride + 2 * k]), sums[n][v]);
-                odd[n][v] = multiply_add(high, broadcast(x[n * in.stride + 2 * k + 1]), odd[n][v]);
-            }
+    for (int64_t k = 0; k < pairs; ++k, weights += PANEL) {
+        Floats half[PANEL_VECTORS];  // one half at a time, so that all stays in registers
+        for (int v = 0; v < PANEL_VECTORS; ++v) half[v] = (Floats)(load_as<Words>(weights + v * LANES) << 16);
+        for (int n = 0; n < N; ++n) {
+            const Floats input = broadcast(x[n * in.stride + 2 * k]);
+            for (int v = 0; v < PANEL_VECTORS; ++v) sums[n][v] = multiply_add(half[v], input, sums[n][v]);
         }
+        for (int v = 0; v < PANEL_VECTORS; ++v) half[v] = (Floats)(load_as<Words>(weights + v * LANES) & 0xffff0000u);
+        for (int n = 0; n < N; ++n) {
+            const Floats input = broadcast(x[n * in.stride + 2 * k + 1]);
+            for (int v = 0; v < PANEL_VECTORS; ++v) odd[n][v] = multiply_add(half[v], input, odd[n][v]);
+        }
+    }
     for (int n = 0; n < N; ++n)
         for (int v = 0; v < PANEL_VECTORS; ++v) {
             if (matrix.inputs % 2) {
