@@ -27,6 +27,7 @@ from blt.training.checkpoints import (
     moments_of,
     require_finite,
 )
+from blt.training.new_weights import NewWeights
 from blt.training.objectives import Objective
 from blt.training.optimizers import clip_gradients, sparse_tables
 from blt.training.parts import PartsConfig
@@ -141,7 +142,14 @@ class Replicated(Alone):
                 table.grad = sum_rows(table.grad.coalesce())
 
 
-def parallelize(objective: Objective, config: LoopConfig, *, world: World, device: torch.device) -> Alone:
+def parallelize(
+    objective: Objective,
+    config: LoopConfig,
+    *,
+    world: World,
+    device: torch.device,
+    new_weights: NewWeights[Any] | None = None,
+) -> Alone:
     """Spread a stage's training over the ranks as its loop says; all ranks must call this.
 
     Args:
@@ -149,6 +157,7 @@ def parallelize(objective: Objective, config: LoopConfig, *, world: World, devic
         config: the loop.
         world: this process among all.
         device: of this process.
+        new_weights: for FSDP, where the module is on the meta device: how each rank gets its part of the weights.
 
     Raises:
         ConfigurationError: sizes do not fit the number of ranks.
@@ -158,7 +167,7 @@ def parallelize(objective: Objective, config: LoopConfig, *, world: World, devic
     if config.parallel == "fsdp":
         from blt.training.sharding import Sharded  # slow to import
 
-        return Sharded(objective, config, world=world, device=device)
+        return Sharded(objective, config, world=world, device=device, new_weights=new_weights)
     check(config.parallel == "ddp", f"parallel: {config.parallel!r}, with {world.size} ranks; give ddp or fsdp")
     return Replicated(objective, config, world=world)
 

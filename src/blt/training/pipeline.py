@@ -25,21 +25,22 @@ from blt.api import ByteLM
 from blt.checkpoint import load_json, write_json
 from blt.configuration import check, from_dict, tag_of, to_dict
 from blt.data import EntropyStore, Shards, Windows
-from blt.distributed import choose_device, joined_world
+from blt.distributed import World, choose_device, joined_world
 from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
 from blt.lm import fingerprint
-from blt.model import BLTConfig
+from blt.model import BLT, BLTConfig
 from blt.model.memory import decoding_memory, memory_of
 from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.entropies import place_of_entropies, store_entropies
 from blt.training.loop import Trainer, keep_freed_memory, stop_requests
 from blt.training.monitor import MISSING, can_draw
+from blt.training.new_weights import NewWeights
 from blt.training.objectives import BLTObjective, EntropyObjective, Objective
 from blt.training.parallelize import parallelize
 from blt.training.parts import PartsConfig
-from blt.training.recipe import BLTStage, EntropyStage, PatchingStage, Recipe
+from blt.training.recipe import BLTStage, EntropyStage, LoopConfig, PatchingStage, Recipe
 from blt.training.run_folder import Run, held_out_split, loops_of, open_run, stopped
 from blt.training.start import load_start, new_blt
 from blt.training.validation import HeldOut, drop_samples_after, write_sample
@@ -81,7 +82,7 @@ def run_recipe(recipe: Recipe) -> Path:
     ):
         run.say(f"run folder: {run.folder}")
         check_mean_patch(recipe.patching, run.train)
-        check_weights_fit(recipe.blt.model, device=device)
+        check_weights_fit(recipe.blt.model, device=device, shards=shards_of(recipe.blt.loop, world))
         if not can_draw():
             run.say(MISSING)
         start = load_start(run)
@@ -109,8 +110,18 @@ def check_mean_patch(stage: PatchingStage | None, shards: Shards) -> None:
     )
 
 
-def check_weights_fit(model: BLTConfig | None, *, device: torch.device) -> None:
+def shards_of(loop: LoopConfig, world: World) -> int:
+    """Return the number of ranks that share out the weights of a replica."""
+    return (loop.shards or world.size) if loop.parallel == "fsdp" else 1
+
+
+def check_weights_fit(model: BLTConfig | None, *, device: torch.device, shards: int = 1) -> None:
     """Refuse a model whose weights alone exceed the memory of the device, before an entropy model is trained for it.
+
+    Args:
+        model: its shape.
+        device: of a rank.
+        shards: ranks that share out its weights.
 
     Raises:
         ConfigurationError: they are.
@@ -118,7 +129,7 @@ def check_weights_fit(model: BLTConfig | None, *, device: torch.device) -> None:
     available = memory_of(device)
     if model is None or available is None:
         return
-    needed = decoding_memory(model, context_bytes=1, mean_patch_bytes=1.0).weights
+    needed = decoding_memory(model, context_bytes=1, mean_patch_bytes=1.0).weights // shards
     check(
         needed <= available,
         f"blt.model: its weights take {needed / 1e9:,.0f} GB, the device has {available / 1e9:,.0f} GB; make it "
@@ -144,6 +155,8 @@ def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
 
     windows = Windows(run.train, sequence_length=stage.loop.sequence_length, seed=run.recipe.seed)
     _train(run, "entropy", objective, windows, measure)
+    _take_best(run, "entropy", model)
+    model.to(run.device)
     return model.requires_grad_(False).eval()
 
 
@@ -171,7 +184,8 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     windows = Windows(run.train, sequence_length=stage.loop.sequence_length, seed=recipe.seed, entropies=patching.train)
     mean_patch = _mean_patch(windows, patching.rule)
     torch.manual_seed(recipe.seed)
-    blt = new_blt(stage.model, start, device=run.device)
+    new_weights = _divided_from_the_start(run, stage) if start is None else None
+    blt = new_blt(stage.model, start, device=run.device) if new_weights is None else new_weights.module
     has_tables = blt.hash_embedding.ngrams is not None
     for name in ("sparse_ngrams", "ngram_dropout"):
         check(has_tables or not getattr(stage, name), f"{name}: the model to start from has no n-gram tables")
@@ -193,13 +207,32 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     if run.world.is_main:
         step = run.checkpoints("blt").progress().step
         drop_samples_after(run.folder / "blt" / "samples.txt", step=step)
-    _train(run, "blt", objective, windows, measure, sample=sample, mean_patch_bytes=mean_patch, parts=stage.parts)
+    _train(
+        run,
+        "blt",
+        objective,
+        windows,
+        measure,
+        sample=sample,
+        mean_patch_bytes=mean_patch,
+        parts=stage.parts,
+        new_weights=new_weights,
+    )
     folder = run.folder / "model"
-    if run.world.is_main:
+    if run.world.is_main:  # alone, since not every process may have the memory for a whole model
+        _take_best(run, "blt", blt)
         lm.eval().save_pretrained(folder)
         run.say(f"model written to {folder}")
     run.world.wait()
     return folder
+
+
+def _divided_from_the_start(run: Run, stage: BLTStage) -> NewWeights[BLT] | None:
+    """Return a BLT without memory where FSDP divides it before its weights are drawn; None otherwise."""
+    shape = stage.model
+    if shape is None or run.world.size == 1 or stage.loop.parallel != "fsdp":
+        return None
+    return NewWeights(lambda: BLT(shape), is_needed=run.checkpoints("blt").progress().step == 0)
 
 
 def _train(
@@ -212,8 +245,9 @@ def _train(
     sample: Callable[[int, float], None] | None = None,
     mean_patch_bytes: float | None = None,
     parts: PartsConfig | None = None,
+    new_weights: NewWeights[BLT] | None = None,
 ) -> None:
-    """Train a stage to its end unless it is there, and leave the best weights in its module, not the last.
+    """Train a stage to its end unless it is there.
 
     Args:
         run: the folder, the recipe, the ranks.
@@ -224,11 +258,12 @@ def _train(
         sample: shows what the model writes after a step, given that figure; for the main process alone.
         mean_patch_bytes: to be shown.
         parts: which parts are trained when.
+        new_weights: where the module is on the meta device: how each rank gets its part.
     """
     checkpoints, loop = run.checkpoints(stage), loops_of(run.recipe)[stage]
     module = objective.module
     if checkpoints.progress().step < loop.num_steps:
-        sharing = parallelize(objective, loop, world=run.world, device=run.device)
+        sharing = parallelize(objective, loop, world=run.world, device=run.device, new_weights=new_weights)
 
         def validate(step: int) -> float:
             figure = measure()
@@ -254,8 +289,11 @@ def _train(
         ).run()
     if run.world.is_main:
         checkpoints.prune()  # a run that was killed after its last checkpoint has not done it
-    best = checkpoints.load_best(module)
-    module.to(run.device)
+
+
+def _take_best(run: Run, stage: str, module: EntropyModel | BLT) -> None:
+    """Fill a module with the best weights of its stage, not the last."""
+    best = run.checkpoints(stage).load_best(module)
     figure = "not validated" if best.best_bits_per_byte is None else f"held-out {best.best_bits_per_byte:.4f} BPB"
     run.say(f"{stage}: the weights of step {best.step:,} are taken, the best ({figure})")
 

@@ -25,6 +25,7 @@ from blt.training.checkpoints import (
     not_finite_in_training,
     numbered_weights,
 )
+from blt.training.new_weights import NewWeights, Part
 from blt.training.objectives import Objective
 from blt.training.optimizers import gradients_of, scale_down
 from blt.training.parallelize import Alone, layers_of, matmul_dtype
@@ -37,12 +38,22 @@ from blt.training.table_shards import TableShard
 class Sharded(Alone):
     """FSDP2: every layer's weights, gradients and moments are divided over the ranks of a replica.
 
-    The module that is given gives up its weights (it goes to the meta device), and a divided copy is trained. What is
+    The module that is given gives up its weights (it goes to the meta device), and a divided copy is trained; with
+    `new_weights` it had none yet, and each rank gets memory for its parts alone. What is
     in no layer, the tied embedding among it, is one group that stays gathered from the first byte to the logits. Tables
     of n-grams are divided by columns, and never gathered.
     """
 
-    def __init__(self, objective: Objective, config: LoopConfig, *, world: World, device: torch.device) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        config: LoopConfig,
+        *,
+        world: World,
+        device: torch.device,
+        new_weights: NewWeights[Any] | None = None,
+    ) -> None:
+        """Divide the module; see `parallelize`."""
         given = objective.module
         objective.module = objective.called = copy.deepcopy(given)
         given.to("meta")
@@ -65,6 +76,22 @@ class Sharded(Alone):
         for part in _parts(objective.module, FSDPModule):
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
+        if new_weights is not None:
+            objective.module.to_empty(device=device)
+            new_weights.draw(self.own_parts())
+
+    @torch.no_grad()
+    def own_parts(self) -> dict[str, Part]:
+        """Return this rank's part of every weight, by name."""
+        parts, rank, shards = {}, self.mesh[SHARD].get_local_rank(), self.mesh[SHARD].size()
+        columns = {f"{name}.weight": table.first_column for name, table in self.tables.items()}
+        for name, weight in self.objective.module.named_parameters():
+            if name in columns:
+                parts[name] = Part(local=_local(weight.detach()), dim=1, start=columns[name])
+            else:  # rows, as `torch.chunk` divides them
+                start = rank * -(-weight.shape[0] // shards)
+                parts[name] = Part(local=_local(weight.detach()), dim=0, start=start)
+        return parts
 
     def compile(self) -> None:
         """Do nothing more: layers were compiled before they were divided."""
