@@ -1,4 +1,4 @@
-"""Training on one process and on two, threads fixed: DDP, FSDP, and one sum by hand after the backward pass.
+"""Training on one process and on two, threads fixed: DDP, FSDP, one sum by hand, and what the plan predicts of them.
 
     python benchmarks/scaling.py --text STORIES.txt --out benchmarks/records/scaling-cpu.json
 
@@ -6,6 +6,11 @@ Both processes have one thread and one core. The batch is the same for all ways,
 as fast if nothing were exchanged and nothing waited for. The text is prose and Python source in turns, whose rows
 differ in patches: that is what balancing evens out. A rank's work is the processor time of the thread that runs forward
 and backward; what it waits for others is not in it.
+
+The plan (`blt.planning`) gets figures that are measured here apart from training: the rate of matrix products, what a
+process copies per second, and how long the ranks take to sum a large and a small tensor. Its utilisation is that of the
+one process, so that what is predicted of two is their speed-up. gloo's threads and the computing share a core:
+communication that overlaps takes the core's time all the same, so that the plan without overlap is the one to compare.
 """
 
 import json
@@ -13,6 +18,7 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +29,12 @@ from record import ROOT, write_record
 from rich.console import Console
 from torch import multiprocessing
 
+from blt.configuration import from_dict, to_dict
 from blt.data import Shards, Windows
 from blt.distributed import World
 from blt.model import BLT, preset
-from blt.patching import SpaceRule
+from blt.patching import SpaceRule, patch
+from blt.planning import MachineConfig, Workload, estimate
 from blt.training.checkpoints import Checkpoints, Progress
 from blt.training.loop import Trainer, keep_freed_memory
 from blt.training.monitor import Monitor
@@ -35,7 +43,10 @@ from blt.training.optimizers import AdamWConfig, MuonConfig, build_optimizers
 from blt.training.parallelize import Alone
 from blt.training.recipe import LoopConfig
 
-CLAIM = "How much faster do two processes train than one, by DDP, FSDP and a sum by hand, and how alike do ranks work?"
+CLAIM = (
+    "How much faster do two processes train than one, by DDP, FSDP and a sum by hand, how alike do ranks work, and "
+    "what does the plan predict?"
+)
 ROWS, SEQUENCE_LENGTH, PASSAGE_BYTES = 16, 512, 4096
 WAYS = {
     "one process": {},
@@ -123,6 +134,77 @@ def spread(values: list[float], *, ranks: int) -> float:
     return statistics.mean(max(step) / statistics.mean(step) - 1 for step in zip(*by_rank, strict=True))
 
 
+def measured_machine(both: World) -> MachineConfig:
+    """Measure what the plan wants to know of this machine, on both ranks at once, as in training."""
+    rates, copies, sums = [], [], {2**24: [], 2**10: []}
+    left = torch.randn(1024, 1024)
+    large = torch.randn(2**24)
+    for _ in range(5):
+        both.wait()
+        started = time.perf_counter()
+        left @ left
+        rates.append(2 * 1024**3 / (time.perf_counter() - started))
+        started = time.perf_counter()
+        large.add_(1.0)
+        copies.append(2 * large.nbytes / (time.perf_counter() - started))
+    for size, seconds in sums.items():
+        for _ in range(5):
+            message = torch.ones(size // 4)
+            both.wait()
+            started = time.perf_counter()
+            dist.all_reduce(message)
+            seconds.append(time.perf_counter() - started)
+    latency = statistics.median(sums[2**10])
+    seconds = max(1e-9, statistics.median(sums[2**24]) - latency)
+    return MachineConfig(
+        memory=float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / 2,
+        float32_flops=statistics.median(rates),
+        memory_bandwidth=statistics.median(copies),
+        ranks_per_node=2,
+        bandwidth_inside=2**24 / seconds,  # a ring of two sends the whole once
+        bandwidth_between=2**24 / seconds,
+        latency_inside=latency / 2,
+        watts=1.0,
+        source="measured by this script",
+    )
+
+
+def mean_patch(shards: Shards) -> float:
+    """Return the bytes per patch of the first batches."""
+    windows = Windows(shards, sequence_length=SEQUENCE_LENGTH, seed=0)
+    ids = torch.cat([windows.batch(step, rows=ROWS).byte_ids for step in range(4)])
+    return ids.numel() / float(patch(ids, SpaceRule()).ends.sum())
+
+
+def predictions(machine: MachineConfig, *, model: str, optimizer: str, mean: float, alone: float) -> dict[str, Any]:
+    """Return the plan's seconds of a step, by ways, with the utilisation at which one process takes what it did."""
+    workload = Workload(
+        model=preset(model),
+        mean_patch_bytes=mean,
+        sequence_length=SEQUENCE_LENGTH,
+        batch_size=ROWS,
+        optimizer="muon" if optimizer == "muon" else "adamw",
+        bfloat16=False,
+    )
+    low, high = 1e-4, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        seconds = estimate(workload, replace(machine, utilisation=middle), ranks=1).step_seconds()
+        low, high = (middle, high) if seconds > alone else (low, middle)
+    machine = replace(machine, utilisation=high)
+    found: dict[str, Any] = {"machine": to_dict(machine), "mean patch bytes": mean}
+    for way in ("ddp", "fsdp"):
+        plan = estimate(replace(workload, parallel=way), machine, ranks=2)
+        found[way] = {
+            "seconds of a step": plan.step_seconds(overlap=False),
+            "seconds of a step with overlap": plan.step_seconds(),
+            "share lost to communication": plan.communication_share(overlap=False),
+            "share lost with overlap": plan.communication_share(),
+            "times as fast as one process": alone / plan.step_seconds(overlap=False),
+        }
+    return found
+
+
 def run(rank: int, meeting: Path, options: dict[str, Any]) -> None:
     """Time all ways in turns on one rank; the first one writes what was found."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
@@ -131,7 +213,8 @@ def run(rank: int, meeting: Path, options: dict[str, Any]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{meeting}/store", rank=rank, world_size=2)
     both, shards = World(rank=rank, size=2), Shards.from_documents(passages(options["text"]))
-    found: dict[str, list[dict[str, list[float]]]] = {name: [] for name in WAYS}
+    found: dict[str, Any] = {name: [] for name in WAYS}
+    machine = to_dict(measured_machine(both))
     trainers = {
         name: new_trainer(
             name,
@@ -149,6 +232,7 @@ def run(rank: int, meeting: Path, options: dict[str, Any]) -> None:
             if name != "one process" or both.is_main:
                 found[name].append(time_steps(trainer, steps=options["steps"], world=trainer.world))
     if both.is_main:
+        found |= {"machine": machine, "mean patch": mean_patch(shards)}
         (meeting / "found.json").write_text(json.dumps(found))
     both.wait()
     dist.destroy_process_group()
@@ -166,6 +250,7 @@ def main(out: Path, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.start_processes(run, args=(Path(folder), options), nprocs=2, start_method="fork")
         found = json.loads((Path(folder) / "found.json").read_text())
+    machine, mean = from_dict(MachineConfig, found.pop("machine")), found.pop("mean patch")
     results: dict[str, Any] = {"model": options["model"], "optimizer": options["optimizer"]}
     results["bytes of a step"] = ROWS * SEQUENCE_LENGTH
     for name, rounds in found.items():
@@ -179,6 +264,10 @@ def main(out: Path, **options: Any) -> None:
     for name in found:
         results[name]["times as fast as one process"] = alone / results[name]["median seconds of a step"]
         print(name, {key: value for key, value in results[name].items() if key != "seconds"})
+    results["predictions of the plan"] = predictions(
+        machine, model=options["model"], optimizer=options["optimizer"], mean=mean, alone=alone
+    )
+    print("plan", results["predictions of the plan"])
     write_record(out, claim=CLAIM, device="cpu", results=results)
 
 
