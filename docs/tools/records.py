@@ -369,6 +369,28 @@ def _interval(found: dict[str, float], *, signed: bool = False) -> str:
     return f"{found['value']:{form}} ({found['low']:{form}} to {found['high']:{form}})"
 
 
+def plan(link: Callable[[str], str]) -> str:
+    """Training on two processes: measured, and predicted from one."""
+    results = load("scaling-cpu")["results"]
+    predicted, rows = results["predictions of the plan"], []
+    for name, way in (("one process", None), ("sum by hand", "ddp"), ("ddp", "ddp"), ("fsdp", "fsdp")):
+        found = results[name]
+        shown = [name, f"{found['median seconds of a step']:.3f}", f"{found['times as fast as one process']:.2f}"]
+        wanted = None if way is None else predicted[way]
+        seconds = [] if wanted is None else [wanted["seconds of a step"], wanted["seconds of a step with overlap"]]
+        shown += [f"{each:.3f}" for each in seconds] or ["given", "given"]
+        rows.append([*shown, "" if wanted is None else f"{seconds[0] / found['median seconds of a step'] - 1:+.0%}"])
+    header = [
+        "two processes, one core each",
+        "seconds of a step",
+        "times as fast",
+        "planned, no overlap",
+        "with overlap",
+        "off",
+    ]
+    return _with_source(header, rows, ["scaling-cpu"], link)
+
+
 TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "all": all_records,
     "bundled": bundled,
@@ -386,6 +408,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "llama-cpp": llama_cpp,
     "optimizers": optimizers,
     "patching": patching,
+    "plan": plan,
     "recipe": recipe,
     "scaling": scaling,
     "serving": serving,

@@ -88,10 +88,10 @@ def _least(workload: Workload, machine: MachineConfig, *, ranks: int) -> Change 
 
 
 def _first(fitting: list[Estimate]) -> Estimate:
-    """Return the fastest; of those within 1% of it, one without recomputation, and then that of the least memory."""
+    """Return the fastest; of those within 1% of it, the one that is the fastest where nothing overlaps."""
     limit = 1.01 * min(found.step_seconds() for found in fitting)
     as_fast = [found for found in fitting if found.step_seconds() <= limit]
-    return min(as_fast, key=lambda found: (found.workload.recompute, found.memory.total))
+    return min(as_fast, key=lambda found: found.step_seconds(overlap=False))
 
 
 def _tried(workload: Workload, machine: MachineConfig, *, ranks: int) -> Iterator[Estimate]:
