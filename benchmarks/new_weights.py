@@ -42,7 +42,7 @@ def peak_bytes() -> int:
 def main(model: str, ranks: int, threads: int, out: Path) -> None:
     """Start as the first of so many ranks, and write the record."""
     torch.set_num_threads(threads)
-    sharding.Saver = lambda world: None  # type: ignore[misc,assignment]  (it needs a group of real processes)
+    sharding.Saver = lambda _: None  # type: ignore[misc,assignment]  (it needs a group of real processes)
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
     torch.manual_seed(0)
     before, started = peak_bytes(), time.perf_counter()
