@@ -253,7 +253,7 @@ def test_the_fields_are_listed_with_type_default_and_meaning(capsys):
     assert "--blt.loop.optimizer.type  adamw | muon = adamw\n" in listed
     assert "--blt.loop.optimizer.momentum  float = 0.95   (type = muon)\n" in listed
     assert "--data.validation  text or none = none\n" in listed
-    assert "--data.train  text\n" in listed
+    assert "--data.train  text or none = none\n" in listed
     assert "--blt.model.preset  tiny | " in listed
     assert run("train", "--help") == 0
     assert "--fields" in capsys.readouterr().out

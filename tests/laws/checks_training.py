@@ -54,9 +54,21 @@ OPTIMIZERS = {"adamw": AdamWConfig(learning_rate=3e-3), "muon": MuonConfig()}
 
 
 def new_trainer(
-    folder, *, stage, optimizer="adamw", accumulation=1, parts=None, stop_after=None, world=None, loop=None
+    folder,
+    *,
+    stage,
+    optimizer="adamw",
+    accumulation=1,
+    parts=None,
+    stop_after=None,
+    world=None,
+    loop=None,
+    reading=None,
 ):
-    """Everything new, as in a new process, but for what lies in `folder`; `loop` sets more fields of the loop."""
+    """Everything new, as in a new process, but for what lies in `folder`.
+
+    `loop` sets more fields of the loop, and `reading` of the windows.
+    """
     world = world or World()
     torch.manual_seed(0)
     shards = Shards.from_documents([document.encode() for document in made_up_documents()])
@@ -83,7 +95,7 @@ def new_trainer(
     )
     trainer = Trainer(
         objective=objective,
-        windows=Windows(shards, sequence_length=config.sequence_length, seed=0, entropies=entropies),
+        windows=Windows(shards, sequence_length=config.sequence_length, seed=0, entropies=entropies, **(reading or {})),
         config=config,
         validate=lambda step: 8.0 - step,
         checkpoints=Checkpoints(folder / "checkpoints"),

@@ -11,6 +11,8 @@ from checks_training import NUM_STEPS, OPTIMIZERS, THAWING, losses, new_trainer
 import blt.training.loop
 from blt.checkpoint import load_tensors
 from blt.data import Windows
+from blt.data.mixture import MixedSource
+from blt.data.order import TABLE
 from blt.ops import only_references
 from blt.ops.native.build import load
 from blt.training import Stopped, checkpoints, monitor
@@ -65,6 +67,18 @@ def check_resume(tmp_path, *, stop_after, **what):
 @pytest.mark.parametrize("stage", ["entropy", "blt", "wide blt", "sparse blt", "dropping wide blt"])
 def test_a_stopped_run_goes_on_with_the_same_losses_bit_for_bit(tmp_path, stage, optimizer, accumulation):
     check_resume(tmp_path, stage=stage, optimizer=optimizer, accumulation=accumulation, stop_after=3)
+
+
+MIXTURE = (MixedSource(ids=range(1200), weight=3.0, epochs=0.3), MixedSource(ids=range(1200, 2800), weight=1.0))
+
+
+@pytest.mark.parametrize("reading", [{"sources": MIXTURE}, {"order": TABLE}], ids=["mixture", "order of a table"])
+def test_a_stopped_run_of_a_mixture_or_of_the_earlier_order_goes_on_bit_for_bit(tmp_path, reading):
+    check_resume(tmp_path, stage="blt", reading=reading, stop_after=3)
+    sources = [
+        new_trainer(tmp_path / "other", stage="blt", reading=reading).windows.source_of(row) for row in range(24)
+    ]
+    assert sources.count(0) == (9 if "sources" in reading else 24)  # 0.3 epochs of 1,200 ids in rows of 40
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

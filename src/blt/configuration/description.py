@@ -94,5 +94,8 @@ def _hint_text(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " | ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
-        return f"list of {_hint_text(typing.get_args(hint)[0])}"
+        member = typing.get_args(hint)[0]
+        if dataclasses.is_dataclass(member):
+            return f"list of tables ({', '.join(field.name for field in dataclasses.fields(member))})"
+        return f"list of {_hint_text(member)}"
     return {str: "text", bool: "true | false"}.get(hint, getattr(hint, "__name__", str(hint)))

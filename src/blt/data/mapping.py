@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PROT_READ, _MAP_SHARED = 1, 1
+_PROT_READ, _MAP_SHARED, _MADV_RANDOM = 1, 1, 1
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-def map_file(path: str | Path) -> tuple[NDArray[np.uint8], os.stat_result]:
+def map_file(path: str | Path, *, is_random: bool = False) -> tuple[NDArray[np.uint8], os.stat_result]:
     """Map a file, to be read and not written.
+
+    Args:
+        path: of the file.
+        is_random: whether small parts far from each other are read. The system then reads the pages that are asked for
+            and none ahead, which can take a hundred times as long as the part itself.
 
     Returns:
         Its bytes, and what the system says of the file that was mapped.
@@ -32,7 +37,7 @@ def map_file(path: str | Path) -> tuple[NDArray[np.uint8], os.stat_result]:
             return np.zeros(0, np.uint8), stat
         if sys.platform == "win32":
             return np.memmap(path, dtype=np.uint8, mode="r"), stat
-        return np.asarray(_Mapping(descriptor, stat.st_size, str(path))), stat
+        return np.asarray(_Mapping(descriptor, stat.st_size, str(path), is_random=is_random)), stat
     finally:
         os.close(descriptor)
 
@@ -44,14 +49,16 @@ class _Mapping:
     # 1,024 of them. The system needs none once a file is mapped, so its own function is called: a mapping stays whole
     # if the file is deleted or replaced by another of its name.
 
-    def __init__(self, descriptor: int, size: int, path: str) -> None:
-        mmap, self._unmap = _functions()
+    def __init__(self, descriptor: int, size: int, path: str, *, is_random: bool) -> None:
+        mmap, self._unmap, advise = _functions()
         self._place: tuple[int, int] | None = None
         address = mmap(None, size, _PROT_READ, _MAP_SHARED, descriptor, 0)
         if address is None or address == _MAP_FAILED:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), path)
         self._place = address, size
+        if is_random:
+            advise(address, size, _MADV_RANDOM)  # advice: where the system does not take it, nothing is lost
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -66,11 +73,12 @@ class _Mapping:
 
 
 @functools.cache
-def _functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the system's `mmap` and `munmap`."""
+def _functions() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return the system's `mmap`, `munmap` and `madvise`."""
     libc = ctypes.CDLL(None, use_errno=True)
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     libc.mmap.restype = pointer
     libc.mmap.argtypes = [pointer, size, number, number, number, ctypes.c_longlong]
     libc.munmap.argtypes = [pointer, size]
-    return libc.mmap, libc.munmap
+    libc.madvise.argtypes = [pointer, size, number]
+    return libc.mmap, libc.munmap, libc.madvise

@@ -66,6 +66,14 @@ class ShardFolder:
         """
         return self._opened(number).shard
 
+    def whole_shard(self, number: int) -> Shard:
+        """Return a shard that is to be read from end to end: mapped apart, so that the system reads ahead.
+
+        Raises:
+            DataError: as `shard` does.
+        """
+        return self._place.open(number, is_random=False).shard
+
     def check(self, *, on_file: Callable[[], None]) -> None:
         """Compare the files of a split that is not too large with their checksums, unless they were before.
 
@@ -92,7 +100,8 @@ class ShardFolder:
 
     def _files(self) -> Iterator[MappedFile]:
         for number in range(len(self.table)):
-            yield from self._opened(number).files
+            self._opened(number)  # what is compared here is what is read later, also if another takes its place
+            yield from self._place.open(number, is_random=False).files
 
 
 class _Opened(NamedTuple):
@@ -116,8 +125,8 @@ class _Place:
     identity: list[int] | None
     """Of the index that the table was read with."""
 
-    def open(self, number: int) -> _Opened:
-        """Map the files of a shard.
+    def open(self, number: int, *, is_random: bool = True) -> _Opened:
+        """Map the files of a shard, to be read here and there, or from end to end.
 
         Raises:
             DataError: a file is missing or has another size, or the folder was prepared anew.
@@ -126,8 +135,10 @@ class _Place:
             raise DataError(f"{self.folder}: was prepared anew while it was read; start again")
         row = self.table[number]
         num_bytes, num_documents = int(row["num_bytes"]), int(row["num_documents"])
-        text = _map(self.folder, shard_name(self.split, number), num_bytes, hex_of(row["sha256"]))
-        ends = _map(self.folder, ends_name(self.split, number), 8 * num_documents, hex_of(row["ends_sha256"]))
+        names = shard_name(self.split, number), ends_name(self.split, number)
+        text = _map(self.folder, names[0], num_bytes, hex_of(row["sha256"]), is_random=is_random)
+        # A binary search over the ends meets many of their pages, which are few: they may well be read ahead.
+        ends = _map(self.folder, names[1], 8 * num_documents, hex_of(row["ends_sha256"]), is_random=False)
         where = f"{self.folder}/{ends.name}"
         return _Opened(Shard(text=text.content, ends=ends.content.view("<i8"), where=where), (text, ends))
 
@@ -141,7 +152,7 @@ def _identity(folder: Path) -> list[int] | None:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
-def _map(folder: Path, name: str, size: int, sha256: str) -> MappedFile:
+def _map(folder: Path, name: str, size: int, sha256: str, *, is_random: bool) -> MappedFile:
     """Map a file that must hold exactly `size` bytes.
 
     Raises:
@@ -149,7 +160,7 @@ def _map(folder: Path, name: str, size: int, sha256: str) -> MappedFile:
     """
     path = f"{folder}/{name}"
     try:
-        content, stat = map_file(path)
+        content, stat = map_file(path, is_random=is_random)
     except FileNotFoundError:
         raise DataError(f"{path}: missing, though index.json lists it; prepare again with --overwrite") from None
     if len(content) != size:

@@ -13,9 +13,11 @@ binary search, and its documents by binary search in the ends of that shard.
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,15 @@ from blt.data.shard_folder import ShardFolder
 from blt.errors import DataError
 
 _HASH_CHUNK = 1 << 22
+
+
+class Part(NamedTuple):
+    """Where a split lies in what it was joined to."""
+
+    ids: range
+    """Its slice of the id stream."""
+    documents: range
+    """Its documents."""
 
 
 class Shards:
@@ -37,6 +48,7 @@ class Shards:
         shard: Callable[[int], Shard],
         *,
         source: ShardFolder | None = None,
+        parts: Sequence["Shards"] = (),
     ) -> None:
         """Wrap what `open`, `of` and `from_documents` have found.
 
@@ -44,13 +56,15 @@ class Shards:
             num_bytes: bytes of text in each shard.
             num_documents: documents in each shard.
             shard: opens a shard by its number.
-            source: the folder that the shards lie in, if any.
+            source: the folder that the shards lie in, if they lie in one.
+            parts: what they were joined of, if they were.
         """
         self._byte_offsets = _offsets(num_bytes)
         self._document_offsets = _offsets(num_documents)
         self._id_offsets = self._byte_offsets + 2 * self._document_offsets
         self._shard = shard
         self._source = source
+        self._parts = tuple(parts)
 
     @classmethod
     def open(cls, folder: str | Path, *, split: str = "train", on_file: Callable[[], None] = lambda: None) -> "Shards":
@@ -82,6 +96,23 @@ class Shards:
         return cls(np.array(num_bytes), np.array(num_documents), shards.__getitem__)
 
     @classmethod
+    def join(cls, parts: Sequence["Shards"]) -> "Shards":
+        """Return splits one after another, as one; of one alone, itself."""
+        if len(parts) == 1:
+            return parts[0]
+        firsts = _offsets(np.array([part.num_shards for part in parts]))
+
+        def shard(number: int) -> Shard:
+            ((part, inner, _),) = _spans(firsts, number, number + 1)
+            return parts[part]._shard(inner)  # noqa: SLF001 (of the same class)
+
+        num_bytes, num_documents = (
+            np.concatenate([np.diff(getattr(part, name)) for part in parts])
+            for name in ("_byte_offsets", "_document_offsets")
+        )
+        return cls(num_bytes, num_documents, shard, parts=parts)
+
+    @classmethod
     def from_documents(cls, documents: Sequence[bytes]) -> "Shards":
         """Hold documents in memory, as for tests, examples and small data; empty ones are dropped.
 
@@ -96,13 +127,21 @@ class Shards:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that the shards lie in, if any."""
+        """The folder that the shards lie in, if they lie in one."""
         return None if self._source is None else self._source.folder
 
     @property
     def is_checked(self) -> bool:
         """Whether the files were compared with their checksums, now or before, or there are none."""
-        return self._source is None or self._source.is_checked
+        own = self._source is None or self._source.is_checked
+        return own and all(part.is_checked for part in self._parts)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The splits that these were joined of, or the whole if they were not."""
+        parts = self._parts or (self,)
+        ids, documents = ([getattr(part, name) for part in parts] for name in ("num_ids", "num_documents"))
+        return [Part(*ranges) for ranges in zip(_ranges(ids), _ranges(documents), strict=True)]
 
     @property
     def num_shards(self) -> int:
@@ -186,7 +225,12 @@ class Shards:
 
     @cached_property
     def checksum(self) -> str:
-        """One sha256 of the documents and their order; the same however they are cut into shards."""
+        """One sha256 of the documents and their order; the same however they are cut into shards.
+
+        That of joined splits is made of theirs.
+        """
+        if self._parts:
+            return hashlib.sha256("\n".join(part.checksum for part in self._parts).encode()).hexdigest()
         return self.compute_checksum() if self._source is None else str(self._source.entry["checksum"])
 
     def compute_checksum(self) -> str:
@@ -208,6 +252,8 @@ class Shards:
         Raises:
             DataError: a file has changed since it was prepared.
         """
+        for part in self._parts:
+            part.verify()
         if self._source is None:
             return
         self._source.verify()
@@ -217,12 +263,18 @@ class Shards:
             raise DataError(f"{self.folder}/index.json: the checksum is not that of the documents; prepare it anew")
 
     def _every_shard(self) -> Iterator[Shard]:
-        return (self._shard(number) for number in range(self.num_shards))
+        shard = self._shard if self._source is None else self._source.whole_shard
+        return (shard(number) for number in range(self.num_shards))
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return where each of the pieces that lie one after another starts, and where the last one ends."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _ranges(lengths: Sequence[int]) -> list[range]:
+    """Return the numbers that each of the pieces has which lie one after another."""
+    return [range(start, stop) for start, stop in itertools.pairwise(_offsets(np.array(lengths)).tolist())]
 
 
 def _spans(offsets: NDArray[np.int64], start: int, stop: int) -> Iterator[tuple[int, int, int]]:

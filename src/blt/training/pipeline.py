@@ -13,18 +13,18 @@ blt/            metrics.jsonl, curves.png, samples.txt, checkpoints/
 model/          the finished model, for `ByteLM.from_pretrained`
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from blt.api import ByteLM
 from blt.checkpoint import load_json, write_json
 from blt.configuration import check, from_dict, tag_of, to_dict
-from blt.data import EntropyStore, Shards, Windows
+from blt.data import EntropyStore, Windows
 from blt.distributed import World, choose_device, joined_world
 from blt.entropy import EntropyModel
 from blt.errors import CheckpointError, ConfigurationError
@@ -35,6 +35,7 @@ from blt.patching import PatchRule, calibrate, mean_patch_bytes, patch
 from blt.training.account import describe_blt_stage, describe_entropy_stage
 from blt.training.entropies import place_of_entropies, store_entropies
 from blt.training.loop import Trainer, keep_freed_memory, stop_requests
+from blt.training.mixing import mixed_sources, spans_of_documents
 from blt.training.monitor import MISSING, can_draw
 from blt.training.new_weights import NewWeights
 from blt.training.objectives import BLTObjective, EntropyObjective, Objective
@@ -81,7 +82,9 @@ def run_recipe(recipe: Recipe) -> Path:
         open_run(recipe, device=device, world=world, asked_to_stop=asked_to_stop) as run,
     ):
         run.say(f"run folder: {run.folder}")
-        check_mean_patch(recipe.patching, run.train)
+        for stage in loops_of(recipe):
+            run.windows(stage)  # refuses what cannot be read before anything is trained
+        check_mean_patch(recipe.patching, run)
         check_weights_fit(recipe.blt.model, device=device, shards=shards_of(recipe.blt.loop, world))
         if not can_draw():
             run.say(MISSING)
@@ -93,7 +96,7 @@ def run_recipe(recipe: Recipe) -> Path:
         return train_blt(run, recipe.blt, patching, start=start)
 
 
-def check_mean_patch(stage: PatchingStage | None, shards: Shards) -> None:
+def check_mean_patch(stage: PatchingStage | None, run: Run) -> None:
     """Refuse a mean patch length that no threshold can give, before an entropy model is trained for it.
 
     Raises:
@@ -101,8 +104,7 @@ def check_mean_patch(stage: PatchingStage | None, shards: Shards) -> None:
     """
     if stage is None or stage.mean_patch_bytes is None or not stage.rule.needs_entropies:
         return
-    count = min(stage.calibration_documents, shards.num_documents)
-    lengths = np.diff(shards.id_offsets(0, count)) - 2  # without BOS and EOS
+    lengths = np.diff(_calibration_spans(run, stage), axis=1) - 2  # without BOS and EOS
     highest = float(lengths.sum() / np.ceil(lengths / (stage.rule.max_length or np.inf)).clip(min=1).sum())
     check(
         stage.mean_patch_bytes <= highest,
@@ -153,8 +155,7 @@ def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
     def measure() -> float:
         return held_out.bits_per_byte(objective, device=run.device, entropies=None)
 
-    windows = Windows(run.train, sequence_length=stage.loop.sequence_length, seed=run.recipe.seed)
-    _train(run, "entropy", objective, windows, measure)
+    _train(run, "entropy", objective, run.windows("entropy"), measure)
     _take_best(run, "entropy", model)
     model.to(run.device)
     return model.requires_grad_(False).eval()
@@ -181,7 +182,7 @@ def prepare_patching(run: Run, entropy_model: EntropyModel | None, *, start: Byt
 def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | None = None) -> Path:
     """Third stage; writes the model folder."""
     recipe = run.recipe
-    windows = Windows(run.train, sequence_length=stage.loop.sequence_length, seed=recipe.seed, entropies=patching.train)
+    windows = run.windows("blt", entropies=patching.train)
     mean_patch = _mean_patch(windows, patching.rule)
     torch.manual_seed(recipe.seed)
     new_weights = _divided_from_the_start(run, stage) if start is None else None
@@ -261,8 +262,11 @@ def _train(
         new_weights: where the module is on the meta device: how each rank gets its part.
     """
     checkpoints, loop = run.checkpoints(stage), loops_of(run.recipe)[stage]
+    num_rows = loop.num_steps * loop.batch_size
     module = objective.module
     if checkpoints.progress().step < loop.num_steps:
+        for source, epochs in zip(run.recipe.data.sources, windows.epochs_of_sources(num_rows), strict=False):
+            run.say(f"  {source.folder}: read {epochs:,.2f} times")
         sharing = parallelize(objective, loop, world=run.world, device=run.device, new_weights=new_weights)
 
         def validate(step: int) -> float:
@@ -333,8 +337,7 @@ def _calibrated(run: Run, stage: PatchingStage, stored: EntropyStore) -> PatchRu
     if path.is_file() and run.checkpoints("blt").progress().step > 0:
         kept: PatchRule = from_dict(PatchRule, load_json(path, error=CheckpointError), where=str(path))
         return kept
-    count = min(stage.calibration_documents, run.train.num_documents)
-    spans = list(itertools.pairwise(run.train.id_offsets(0, count).tolist()))
+    spans = _calibration_spans(run, stage).tolist()
     rule = calibrate(
         stage.rule,
         byte_ids=[torch.from_numpy(run.train.ids(*span)) for span in spans],
@@ -346,6 +349,12 @@ def _calibrated(run: Run, stage: PatchingStage, stored: EntropyStore) -> PatchRu
         write_json(path, to_dict(rule))
         run.say(f"threshold: {rule.threshold:.4f} nats, for {stage.mean_patch_bytes} bytes per patch")
     return rule
+
+
+def _calibration_spans(run: Run, stage: PatchingStage) -> NDArray[np.int64]:
+    """Return where the documents lie in the id stream on which the threshold is found, N × 2."""
+    sources = mixed_sources(run.recipe.data, run.train)
+    return spans_of_documents(run.train, sources, count=stage.calibration_documents)
 
 
 def _mean_patch(windows: Windows, rule: PatchRule) -> float:

@@ -34,11 +34,32 @@ MAX_BATCH = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One source of a mixture."""
+
+    folder: str
+    """Folder written by `blt prepare`; its `train` split."""
+    weight: float | None = None
+    """Share of the rows, relative to the other sources; None, for all of them: by their sizes."""
+    epochs: float | None = None
+    """Most times that it is read; the other sources then share out its rows. None: no limit."""
+
+    def __post_init__(self) -> None:
+        check_path("folder", self.folder)
+        for name in ("weight", "epochs"):
+            if getattr(self, name) is not None:
+                check_rate(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What to learn from, and what to measure on."""
 
-    train: str
-    """Folder written by `blt prepare`; its `train` split."""
+    train: str | None = None
+    """Folder written by `blt prepare`; its `train` split. None: a mixture of `sources`."""
+    sources: tuple[SourceConfig, ...] = ()
+    """A mixture: one table `[[data.sources]]` for each, with `folder`, `weight` (its share of the rows, relative to the
+    others; without any, by size) and `epochs` (most times that it is read; the others then share out its rows)."""
     validation: str | None = None
     """Folder whose documents are held out; None means the `validation` split of `train`."""
     validation_documents: int = 100
@@ -46,6 +67,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_path("train", self.train)
+        check(self.train is not None or bool(self.sources), "train: missing; name a folder that `blt prepare` wrote")
+        check(self.train is None or not self.sources, "sources: give them or train, not both")
+        check(
+            not self.sources or self.validation is not None,
+            "validation: missing; beside sources, name a folder of held-out documents",
+        )
+        check(
+            len({source.weight is None for source in self.sources}) < 2,
+            "sources: some have a weight and some have none; give each a weight, or none",
+        )
         check_path("validation", self.validation)
         check_range("validation_documents", self.validation_documents, 1)
 

@@ -11,13 +11,15 @@ from rich.console import Console
 
 from blt import checkpoint
 from blt.checkpoint import check_replaceable, load_json, named_failures, write_json
-from blt.configuration import dotted, from_dict, to_dict
-from blt.data import Shards
+from blt.configuration import check, dotted, from_dict, to_dict
+from blt.data import EntropyStore, Shards, Windows
+from blt.data.order import KEYED, TABLE
 from blt.distributed import World
 from blt.errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
 from blt.lm.folder import MODEL_FOLDER
 from blt.training.checkpoints import Checkpoints
 from blt.training.loop import Stopped
+from blt.training.mixing import mixed_sources
 from blt.training.monitor import Monitor
 from blt.training.recipe import DataConfig, LoopConfig, Recipe
 
@@ -43,10 +45,36 @@ class Run:
     asked_to_stop: Callable[[], bool]
     train: Shards
     held_out: Shards
+    order: int = KEYED
+    """Version of the order in which windows are read: that which the run began with."""
 
     def checkpoints(self, stage: str) -> Checkpoints:
         """Return a stage's checkpoints."""
         return Checkpoints(self.folder / stage / "checkpoints", keep_every=loops_of(self.recipe)[stage].keep_every)
+
+    def windows(self, stage: str, *, entropies: EntropyStore | None = None) -> Windows:
+        """Return what a stage reads.
+
+        Raises:
+            ConfigurationError: the sources of a mixture have fewer rows in their epochs than the stage's steps read, or
+                one is shorter than a row.
+        """
+        loop = loops_of(self.recipe)[stage]
+        windows = Windows(
+            self.train,
+            sequence_length=loop.sequence_length,
+            seed=self.recipe.seed,
+            entropies=entropies,
+            sources=mixed_sources(self.recipe.data, self.train),
+            order=self.order,
+        )
+        needed = loop.num_steps * loop.batch_size
+        check(
+            windows.num_rows is None or needed <= windows.num_rows,
+            f"{stage}.loop.num_steps: {loop.num_steps:,} steps read {needed:,} rows, and the sources have "
+            f"{windows.num_rows or 0:,} in their epochs; take fewer steps, or raise data.sources.epochs",
+        )
+        return windows
 
     def monitor(self, stage: str, *, mean_patch_bytes: float | None = None) -> Monitor:
         """Return what follows a stage."""
@@ -93,12 +121,13 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
         check_what_is_written(recipe, folder)
         check_recipe(recipe, folder / "recipe.json")
         checksums = {"train": train.checksum, "held_out": held_out.checksum}
+        order = order_of(folder / "data.json")
         check_data(checksums, folder / "data.json")
         world.wait()  # all have checked before the first one writes
         if world.is_main:
             delete_unfinished(folder)
             write_json(folder / "recipe.json", to_dict(recipe))
-            write_json(folder / "data.json", checksums)
+            write_json(folder / "data.json", checksums if order == TABLE else {**checksums, "order": order})
         yield Run(
             recipe=recipe,
             folder=folder,
@@ -108,6 +137,7 @@ def open_run(recipe: Recipe, *, device: torch.device, world: World, asked_to_sto
             asked_to_stop=asked_to_stop,
             train=train,
             held_out=held_out,
+            order=order,
         )
 
 
@@ -142,7 +172,8 @@ def open_data(recipe: Recipe, *, on_file: Callable[[], None] = lambda: None) -> 
         DataError: one of them cannot be read, is damaged or has no documents.
     """
     data = recipe.data
-    train = Shards.open(data.train, split="train", on_file=on_file)
+    folders = [source.folder for source in data.sources] or [str(data.train)]
+    train = Shards.join([Shards.open(folder, split="train", on_file=on_file) for folder in folders])
     folder, split = held_out_split(data)
     try:
         return train, Shards.open(folder, split=split, on_file=on_file)
@@ -156,7 +187,7 @@ def open_data(recipe: Recipe, *, on_file: Callable[[], None] = lambda: None) -> 
 
 def held_out_split(data: DataConfig) -> tuple[str, str]:
     """Return folder and split of the held-out documents."""
-    return (data.train, "validation") if data.validation is None else (data.validation, "train")
+    return (str(data.train), "validation") if data.validation is None else (data.validation, "train")
 
 
 def check_recipe(recipe: Recipe, path: Path) -> None:
@@ -198,12 +229,36 @@ def check_what_is_written(recipe: Recipe, folder: Path) -> None:
 
 def check_data(checksums: dict[str, str], path: Path) -> None:
     """Refuse data that have changed since the run began."""
-    if path.is_file() and (before := load_json(path, error=CheckpointError)) != checksums:
+    if not path.is_file():
+        return
+    before = load_json(path, error=CheckpointError)
+    before.pop("order", None)
+    if before != checksums:
         which = next((name for name in checksums if before.get(name) != checksums[name]), "data")
         raise DataError(
             f"{path.parent}: the {which} documents are not those that this run began with; "
             f"prepare them as they were, or choose another --out"
         )
+
+
+def order_of(path: Path) -> int:
+    """Return the order in which a run reads windows: the newest, unless it began with another.
+
+    Args:
+        path: its `data.json`, which names the order; runs from before there was a choice read a table.
+
+    Raises:
+        CheckpointError: it began with an order that this version does not know.
+    """
+    if not path.is_file():
+        return KEYED
+    order = load_json(path, error=CheckpointError).get("order", TABLE)
+    if order not in (TABLE, KEYED):
+        raise CheckpointError(
+            f"{path}: reads windows in order {order!r}, this blt knows {TABLE} and {KEYED}; go on with the blt that "
+            "began the run, or choose another --out"
+        )
+    return int(order)
 
 
 def _what_decides(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blt.data.checked_files
+import blt.data.shard_folder
 from blt.codec import encode
 from blt.data import PrepareConfig, Shards, Windows, prepare
 from blt.data.mapping import map_file
@@ -80,6 +81,20 @@ def test_cutting_into_shards_changes_nothing_that_is_read(documents, per_shard):
     assert cut.ids(0, cut.num_ids).tolist() == whole.ids(0, whole.num_ids).tolist()
     assert cut.checksum == whole.checksum
     assert [cut.document(i).tobytes() for i in range(cut.num_documents)] == documents
+
+
+@given(st.lists(corpora, min_size=1, max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_joined_splits_are_read_one_after_another(splits):
+    parts = [Shards.from_documents(documents) for documents in splits]
+    joined = Shards.join(parts)
+    stream = np.concatenate([part.ids(0, part.num_ids) for part in parts])
+    assert joined.ids(0, joined.num_ids).tolist() == stream.tolist()
+    for part, documents in zip(joined.parts, splits, strict=True):
+        assert joined.ids(part.ids.start, part.ids.stop).tolist() == stream_of(documents).tolist()
+        assert [joined.document(number).tobytes() for number in part.documents] == documents
+    assert Shards.join([parts[0]]).checksum == parts[0].checksum
+    assert len({Shards.join([parts[0]] * count).checksum for count in (1, 2, 3)}) == 3
 
 
 def test_the_checksum_tells_boundaries_and_order_apart():
@@ -340,7 +355,8 @@ def test_an_empty_file_is_mapped_too(tmp_path):
     assert len(map_file(tmp_path / "file")[0]) == 0
 
 
-def test_a_whole_check_reads_every_file_and_the_checksum(prepared):
+def test_a_whole_check_reads_every_file_and_the_checksum(prepared, monkeypatch):
+    monkeypatch.setattr(blt.data.shard_folder, "CHECKED_AT_OPENING", 0)
     shards = Shards.open(prepared)
     shards.verify()
     path = prepared / "index.json"
@@ -349,4 +365,4 @@ def test_a_whole_check_reads_every_file_and_the_checksum(prepared):
         Shards.open(prepared).verify()
     flip(prepared / "train" / "shard-00000.bin")
     with pytest.raises(DataError, match="has changed"):
-        shards.verify()
+        Shards.open(prepared).verify()

@@ -60,6 +60,11 @@ def test_what_is_held_grows_with_shards_and_not_with_documents(folder):
     assert peak < 300 * NUM_SHARDS + 50_000 < PER_SHARD * NUM_SHARDS // 10
     _, peak = peak_of(lambda: sum(len(shards.ids(at, at + 99)) for at in range(0, shards.num_ids, 10**6)))
     assert peak < 500_000
+    windows, peak = peak_of(lambda: Windows(shards, sequence_length=64, seed=0))
+    assert peak < 50_000
+    windows.batch(0, rows=4)
+    _, peak = peak_of(lambda: [windows.batch(step, rows=4).lengths for step in (10**5, 10**6, 10**9)])
+    assert peak < 300_000 < windows.num_windows
 
 
 def test_a_batch_opens_the_shards_that_its_rows_lie_in_and_opens_them_once(folder, opened):

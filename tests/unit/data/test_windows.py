@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from blt.codec import BOS_ID
 from blt.data import EntropyStore, Shards, Windows
+from blt.data.mixture import MixedSource
+from blt.data.order import KEYED, TABLE
 from blt.errors import ConfigurationError, DataError
 from blt.loss import NOT_PREDICTED
 
@@ -78,12 +80,91 @@ def test_epochs_differ_in_order_and_offset_and_so_do_seeds():
     assert len({min(starts(0, epoch)) for epoch in range(20)}) > 3
 
 
-def test_the_order_of_windows_never_changes_between_versions():
-    windows = Windows(Shards.from_documents([bytes(90)]), sequence_length=10, seed=1)
-    assert [windows.start_of(k) for k in range(10)] == FIRST_EPOCH_OF_SEED_1
+@pytest.mark.parametrize("order", [TABLE, KEYED])
+def test_the_order_of_windows_never_changes_between_versions(order):
+    windows = Windows(Shards.from_documents([bytes(90)]), sequence_length=10, seed=1, order=order)
+    assert [windows.start_of(k) for k in range(20)] == TWO_EPOCHS_OF_SEED_1[order]
 
 
-FIRST_EPOCH_OF_SEED_1: list[int] = [18, 8, 38, 48, 58, 68, 78, 6, 28, 88]
+TWO_EPOCHS_OF_SEED_1: dict[int, list[int]] = {
+    TABLE: [18, 8, 38, 48, 58, 68, 78, 6, 28, 88, 4, 66, 6, 56, 86, 26, 46, 76, 16, 36],
+    KEYED: [8, 68, 18, 78, 38, 58, 48, 88, 28, 6, 76, 56, 36, 26, 6, 4, 46, 66, 16, 86],
+}
+
+
+@given(corpora, st.integers(1, 20), st.integers(1, 3), st.integers(0, 9), st.sampled_from([TABLE, KEYED]))
+@settings(max_examples=60, deadline=None)
+def test_a_row_does_not_depend_on_the_batch_that_it_comes_in(documents, window, rows, step, order):
+    windows = Windows(Shards.from_documents(documents), sequence_length=window, seed=1, order=order)
+    batch = windows.batch(step, rows=rows)
+    for row, number in enumerate(batch.numbers.tolist()):
+        assert torch.equal(batch.byte_ids[row], windows.rows([number]).byte_ids[0])
+
+
+@st.composite
+def mixtures(draw):
+    """Splits, weights and limits of a mixture, and a length that no split is shorter than."""
+    splits = draw(st.lists(corpora, min_size=1, max_size=4))
+    shortest = min(sum(len(document) + 2 for document in documents) for documents in splits)
+    weights = draw(st.lists(st.floats(0.1, 10), min_size=len(splits), max_size=len(splits)))
+    return splits, weights, draw(st.integers(1, shortest))
+
+
+def mixed(splits, weights, length, *, epochs=None, **options):
+    joined = Shards.join([Shards.from_documents(documents) for documents in splits])
+    sources = [
+        MixedSource(ids=part.ids, weight=weight, epochs=epochs)
+        for part, weight in zip(joined.parts, weights, strict=True)
+    ]
+    return Windows(joined, sequence_length=length, seed=3, sources=sources, **options)
+
+
+@given(mixtures(), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_source_of_a_mixture_is_read_as_if_it_were_alone_and_never_into_another(mixture, epochs):
+    splits, weights, length = mixture
+    windows = mixed(splits, weights, length, epochs=float(epochs))
+    rows = {source: [] for source in range(len(splits))}
+    for number in range(windows.num_rows):
+        rows[windows.source_of(number)].append(windows.rows([number]))
+    for source, documents in enumerate(splits):
+        alone = Windows(Shards.from_documents(documents), sequence_length=length, seed=3)
+        assert len(rows[source]) == epochs * alone.num_windows
+        for epoch in range(epochs):
+            part = rows[source][epoch * alone.num_windows : (epoch + 1) * alone.num_windows]
+            covered = torch.cat([row.byte_ids[0] for row in part])
+            stream = torch.from_numpy(Shards.from_documents(documents).ids(0, alone._shards.num_ids))
+            assert set(covered.tolist()) == set(stream.tolist())
+            if source == 0:  # the first is read in the very order of a corpus that is no mixture
+                wanted = alone.batch(epoch, rows=alone.num_windows)
+                assert torch.equal(torch.cat([row.byte_ids for row in part]), wanted.byte_ids)
+                assert torch.equal(torch.cat([row.targets for row in part]), wanted.targets)
+
+
+@given(mixtures(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_ranks_together_get_what_one_rank_would_of_a_mixture_too(mixture, rows, world_size, step):
+    parts = [mixed(*mixture).batch(step, rows=rows, rank=rank, world_size=world_size) for rank in range(world_size)]
+    wanted = mixed(*mixture).batch(step, rows=rows * world_size)
+    assert torch.equal(torch.cat([part.byte_ids for part in parts]), wanted.byte_ids)
+    assert torch.equal(torch.cat([part.targets for part in parts]), wanted.targets)
+
+
+def test_entropies_of_a_mixture_come_with_the_ids_they_belong_to():
+    splits = [[b"abcdef", b"ghi"], [b"jklmnopq"]]
+    joined = Shards.join([Shards.from_documents(documents) for documents in splits])
+    store = EntropyStore(joined.ids(0, joined.num_ids).astype(np.float32))
+    batch = mixed(splits, [1.0, 2.0], 6, entropies=store).batch(0, rows=12)
+    assert torch.equal(batch.entropies, batch.byte_ids.float())
+
+
+def test_a_source_shorter_than_a_row_is_refused():
+    with pytest.raises(ConfigurationError, match="sources: one of 4 ids is shorter than a row, sequence_length 5"):
+        mixed([[b"abcdef"], [b"ab"]], [1.0, 1.0], 5)
+    with pytest.raises(ConfigurationError, match=r"epochs: 0\.0; above 0, and finite"):
+        mixed([[b"abcdef"]], [1.0], 5, epochs=0.0)
+    with pytest.raises(ConfigurationError, match="order: 3; 1 or 2"):
+        mixed([[b"abcdef"]], [1.0], 5, order=3)
 
 
 def test_entropies_come_with_the_ids_they_belong_to():

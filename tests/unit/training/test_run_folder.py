@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 
-from blt.data import PrepareConfig, prepare
+from blt.data import PrepareConfig, Shards, Windows, prepare
+from blt.data.order import KEYED, TABLE
 from blt.distributed import World
-from blt.errors import ConfigurationError, DataError
+from blt.errors import CheckpointError, ConfigurationError, DataError
 from blt.training import load_recipe
 from blt.training.run_folder import locked, open_run
 from tiny_training import made_up_documents, tiny_recipe, write_recipe
@@ -140,3 +141,56 @@ def test_a_run_folder_with_former_names_goes_on_and_still_belongs_to_one_recipe(
     with pytest.raises(ConfigurationError, match=r"holds a run with blt\.loop\.batch_size = 4, this recipe says 8"):
         claim(load_recipe(path, overrides={"blt.loop.batch_size": "8"}))
     claim(load_recipe(path))
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the run of a tiny recipe, again and again, with fields set anew."""
+    write_recipe(tmp_path)
+
+    def open_it(overrides=None):
+        recipe = load_recipe(tmp_path / "recipe.toml", overrides=overrides)
+        return open_run(recipe, device=torch.device("cpu"), world=World(), asked_to_stop=lambda: False)
+
+    return open_it
+
+
+def test_a_run_keeps_the_order_that_it_began_with_and_one_from_before_there_was_a_choice_reads_a_table(
+    opened, tmp_path
+):
+    path = tmp_path / "run" / "data.json"
+    for _ in range(2):
+        with opened() as run:
+            assert run.order == run.windows("blt")._rings[0]._order == KEYED
+    checksums = json.loads(path.read_text())
+    assert checksums.pop("order") == KEYED
+    path.write_text(json.dumps(checksums))
+    for _ in range(2):
+        with opened() as run:
+            windows = run.windows("blt")
+            of_table = Windows(run.train, sequence_length=48, seed=0, order=TABLE)
+            assert [windows.start_of(row) for row in range(40)] == [of_table.start_of(row) for row in range(40)]
+    assert json.loads(path.read_text()) == checksums  # an older blt goes on with it too
+    path.write_text(json.dumps(checksums | {"order": 3}))
+    with pytest.raises(CheckpointError, match=r"data\.json: reads windows in order 3, this blt knows 1 and 2; go on"):
+        opened().__enter__()
+
+
+def test_a_mixture_needs_rows_for_all_its_steps_and_is_named_by_its_folders(opened, tmp_path):
+    folder = str(tmp_path / "data")
+    mixture = [{"folder": folder, "weight": 3.0, "epochs": 1.0}, {"folder": folder, "weight": 1.0, "epochs": 1.0}]
+    fields = {"data.train": "none", "data.validation": folder, "data.sources": mixture}
+    with opened(fields) as run:
+        assert run.train.num_documents == 2 * Shards.open(folder).num_documents
+        windows = run.windows("blt")
+        assert [windows.source_of(row) for row in range(8)].count(0) == 6
+        num_rows = windows.num_rows
+    with opened(fields | {"blt.loop.num_steps": num_rows // 4}) as run:
+        run.windows("blt")
+    with (
+        opened(fields | {"blt.loop.num_steps": num_rows // 4 + 1}) as run,
+        pytest.raises(ConfigurationError, match=rf"blt\.loop\.num_steps: .* the sources have {num_rows:,} in their"),
+    ):
+        run.windows("blt")
+    with pytest.raises(ConfigurationError, match=r"holds a run with data\.sources"):
+        opened(fields | {"data.sources": mixture[::-1]}).__enter__()
