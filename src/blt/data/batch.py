@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from blt.loss import next_byte_targets
+from blt.ops import to_device
 from blt.shapes import Bool, Float, Int, Tensor
 
 
@@ -58,8 +59,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; the numbers of the rows stay on the host."""
-        entropies = None if self.entropies is None else self.entropies.to(device)
-        byte_ids, targets, lengths = (part.to(device) for part in (self.byte_ids, self.targets, self.lengths))
+        entropies = None if self.entropies is None else to_device(self.entropies, device)
+        byte_ids, targets, lengths = (to_device(part, device) for part in (self.byte_ids, self.targets, self.lengths))
         return replace(self, byte_ids=byte_ids, targets=targets, lengths=lengths, entropies=entropies)
 
     def rows(self, part: slice) -> "Batch":

@@ -45,7 +45,7 @@ class World:
         """Add up each of some numbers over all processes, in one message."""
         if self.size == 1:
             return [float(value) for value in values]
-        totals = torch.tensor(values, dtype=torch.float64, device=_device_of_messages())
+        totals = torch.tensor(values, dtype=torch.float64, device="cpu")
         dist.all_reduce(totals)
         return totals.tolist()
 
@@ -53,7 +53,7 @@ class World:
         """Return the numbers of all processes, as many from each, in the order of the ranks."""
         if self.size == 1:
             return list(values)
-        own = torch.tensor(values, dtype=torch.float64, device=_device_of_messages())
+        own = torch.tensor(values, dtype=torch.float64, device="cpu")
         gathered = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(gathered, own)
         return torch.cat(gathered).tolist()
@@ -133,17 +133,14 @@ def joined_world(device: torch.device) -> Iterator[World]:
     options = {"store": PrefixStore(name, shared), "rank": rank, "world_size": size, "timeout": PATIENCE}
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device, **options)
+        # Numbers of the host go by gloo: a message by NCCL would wait for the GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, **options)
     else:
         dist.init_process_group("gloo", **options)
     try:
         yield World(rank=dist.get_rank(), size=dist.get_world_size())
     finally:
         dist.destroy_process_group()
-
-
-def _device_of_messages() -> torch.device:
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
 def num_processors() -> int:

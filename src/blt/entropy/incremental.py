@@ -6,7 +6,7 @@ import torch
 from blt.codec import BOS_ID
 from blt.entropy.model import EntropyModel
 from blt.nn import HostInts, RowInputs, StepInputs, dtype_of_states
-from blt.ops import in_last_segment, run_positions, without_autocast
+from blt.ops import in_last_segment, run_positions, to_device, without_autocast
 from blt.shapes import Float, Int, Tensor
 
 
@@ -21,15 +21,19 @@ class EntropyState:
 
     def __init__(self, model: EntropyModel, *, batch: int, max_rollback: int) -> None:
         like = model.bytes.weight.detach().new_empty(0, dtype=dtype_of_states(model))
-        self.model = model
+        self.model, self._device = model, like.device
         self.newest: HostInts = np.full(batch, -1)
         """Position of each row's newest byte; −1 where its document has none."""
-        self._stack = model.layers.new_state(batch=batch, like=like, max_rollback=max_rollback)
+        self.stack = model.layers.new_state(batch=batch, like=like, max_rollback=max_rollback)
 
     @torch.inference_mode()
     @without_autocast
     def read(self, byte_ids: Int[Tensor, "R M"], rows: HostInts) -> Float[Tensor, "R M V"]:
         """Read bytes of some rows; a BOS may only be the first of them.
+
+        Args:
+            byte_ids: the bytes; on the host, they need not be waited for.
+            rows: which rows.
 
         Returns:
             Logits of the byte that follows each, float32.
@@ -38,10 +42,10 @@ class EntropyState:
         before = np.where(byte_ids[:, 0].cpu().numpy() == BOS_ID, -1, self.newest[rows])
         self.newest[rows] = newest = before + num_bytes
         positions = before[:, None] + np.arange(1, num_bytes + 1)
-        inputs = StepInputs.of(
-            rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=byte_ids.device
+        inputs = StepInputs.of(rows.repeat(num_bytes), positions.ravel(), newest.repeat(num_bytes), device=self._device)
+        return self.model(to_device(byte_ids, self._device).reshape(-1, 1), inputs, self.stack).view(
+            *byte_ids.shape, -1
         )
-        return self.model(byte_ids.reshape(-1, 1), inputs, self._stack).view(*byte_ids.shape, -1)
 
     def restart(self, rows: HostInts) -> None:
         """Put some rows back at their start."""
@@ -63,17 +67,17 @@ class EntropyState:
         """
         documents = (byte_ids == BOS_ID).long().cumsum(1)
         positions = run_positions(documents)
-        there = torch.from_numpy(rows).to(byte_ids.device)
+        there = to_device(torch.from_numpy(rows), self._device)
         kept = in_last_segment(documents, lengths=lengths)
-        logits: Tensor = self.model(byte_ids, RowInputs(documents, positions, there, kept), self._stack)
+        logits: Tensor = self.model(byte_ids, RowInputs(documents, positions, there, kept), self.stack)
         self.newest[rows] = positions.gather(1, lengths[:, None] - 1)[:, 0].cpu().numpy()
         return logits
 
     def add_rows(self, count: int) -> None:
         """Make room for more rows, all at their start."""
         self.newest = np.concatenate([self.newest, np.full(count, -1)])
-        self._stack.add_rows(count)
+        self.stack.add_rows(count)
 
     def num_bytes(self) -> int:
         """Return the memory that it takes."""
-        return self._stack.nbytes()
+        return self.stack.nbytes()

@@ -13,7 +13,7 @@ from blt.decoder import GenerationRow
 from blt.generation.drafting import Drafter
 from blt.generation.request import Request
 from blt.generation.sampling import broken_logits
-from blt.lm import DecodingSession, LanguageModel
+from blt.lm import DecodingSession, LanguageModel, StaticConfig
 from blt.shapes import Int, Tensor
 
 BYTES_PER_STEP = 16
@@ -40,20 +40,27 @@ class Engine:
         drafter: what drafts bytes; None for one byte per step.
         prompt_bytes_per_step: most bytes of new prompts that a step reads, so that a long one does not keep the
             other requests waiting; where PyTorch decodes, one whole prompt. None: `add` reads all prompts at once.
+        static: write by compiled steps of fixed shapes (`blt.lm.StaticConfig`), as pays on a GPU; not with a drafter.
 
     Raises:
         ConfigurationError: the drafter cannot draft for this model.
     """
 
     def __init__(
-        self, lm: LanguageModel, *, drafter: Drafter | None = None, prompt_bytes_per_step: int | None = None
+        self,
+        lm: LanguageModel,
+        *,
+        drafter: Drafter | None = None,
+        prompt_bytes_per_step: int | None = None,
+        static: StaticConfig | None = None,
     ) -> None:
         if drafter is not None:
             drafter.check_serves(lm)
         is_count = prompt_bytes_per_step is None or prompt_bytes_per_step >= 1
         check(is_count, f"prompt_bytes_per_step: at least 1, got {prompt_bytes_per_step}")
+        check(drafter is None or static is None, "static: a step of one byte; give a drafter or static, not both")
         self.lm = lm
-        self.session = DecodingSession(lm)
+        self.session = DecodingSession(lm, static=static)
         self.drafter = drafter
         self._prompt_bytes_per_step = prompt_bytes_per_step
         self.num_passes = 0
@@ -177,7 +184,7 @@ class Engine:
     def _read(self, running: "Sequence[_Running]", rows: npt.NDArray[np.int64]) -> None:
         """Read the bytes that were chosen, and those that are drafted to follow."""
         self.num_passes += 1
-        chosen = self._ids([[one.chosen] for one in running])
+        chosen = torch.tensor([[one.chosen] for one in running])  # on the host, as what is drafted
         drafts: list[list[int]] = [[] for _ in running]
         if self.drafter is None:
             step, logits = None, self.session.read(chosen, rows).cpu().numpy()  # R M V
@@ -198,9 +205,6 @@ class Engine:
     def _leave(self, row: int) -> None:
         del self._running[row]
         self.session.remove(np.array([row]))
-
-    def _ids(self, ids: list[list[int]]) -> Int[Tensor, "R M"]:
-        return torch.tensor(ids, device=self.lm.device)
 
 
 class _Prompt:

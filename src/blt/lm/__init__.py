@@ -9,6 +9,7 @@ from blt.lm.folder import LMConfig
 from blt.lm.language_model import LanguageModel, Score, ShownPatch, fingerprint
 from blt.lm.likeliest import likeliest_bytes
 from blt.lm.session import DecodingSession, DecodingStep
+from blt.lm.static_decoding import StaticConfig
 
 __all__ = [
     "CardFigure",
@@ -18,6 +19,7 @@ __all__ = [
     "LanguageModel",
     "Score",
     "ShownPatch",
+    "StaticConfig",
     "fingerprint",
     "likeliest_bytes",
     "require_finite",

@@ -11,6 +11,7 @@ from blt.codec import BOS_ID
 from blt.configuration import check
 from blt.decoder import GenerationRow, NativeDecoding, packed_model
 from blt.lm.language_model import LanguageModel
+from blt.lm.static_decoding import StaticConfig, StaticDecoding
 from blt.lm.torch_decoding import TorchDecoding
 from blt.nn import HostInts
 from blt.shapes import Bool, Float, Int, Tensor
@@ -29,12 +30,19 @@ class DecodingSession:
         max_rollback: how many bytes a step reads at most, and can take back.
         portable: let the native decoder compute the same bits on every processor, somewhat more slowly; PyTorch, where
             there is no such decoder, cannot (`is_native`).
+        static: read single bytes by steps of fixed shapes, which are compiled; PyTorch decodes then.
     """
 
-    def __init__(self, lm: LanguageModel, *, max_rollback: int = 16, portable: bool = False) -> None:
+    def __init__(
+        self, lm: LanguageModel, *, max_rollback: int = 16, portable: bool = False, static: StaticConfig | None = None
+    ) -> None:
         check(max_rollback >= 1, f"max_rollback: at least 1, got {max_rollback}")
         self.lm, self.max_rollback = lm, max_rollback
-        self._decoding = _decoding(lm, max_rollback=max_rollback, portable=portable)
+        self._decoding: NativeDecoding | TorchDecoding
+        if static is not None:
+            self._decoding = StaticDecoding(lm, max_rollback=max_rollback, config=static)
+        else:
+            self._decoding = _decoding(lm, max_rollback=max_rollback, portable=portable)
         self._step: DecodingStep | None = None
 
     @property
@@ -104,11 +112,11 @@ class DecodingSession:
         """Read the next bytes of some rows, as many of each.
 
         Args:
-            byte_ids: the bytes.
+            byte_ids: the bytes; a GPU need not be waited for where they are on the host.
             rows: which rows read; each once.
 
         Returns:
-            Logits of the byte that follows each, float32.
+            Logits of the byte that follows each, float32; those of a static step are on the host.
         """
         self._end_step()
         if byte_ids.shape[1] == 1:

@@ -11,6 +11,7 @@ from blt.lm.finite import require_finite
 from blt.lm.language_model import LanguageModel
 from blt.model import BLTState, RowPosition
 from blt.nn import HostInts
+from blt.ops import to_device
 from blt.patching import OnlinePatcher, PatcherState, patch
 from blt.shapes import Bool, Float, Int, Tensor
 
@@ -67,10 +68,9 @@ class TorchDecoding:
     def prefill(self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
         """Prefill empty rows with their prompts."""
         lm = self.lm
-        lengths = torch.tensor([len(ids) for ids in prompts], device=lm.device)
-        byte_ids = torch.nn.utils.rnn.pad_sequence(
-            [ids.to(lm.device) for ids in prompts], batch_first=True, padding_value=EOS_ID
-        )
+        lengths = to_device(torch.tensor([len(ids) for ids in prompts]), lm.device)
+        padded = torch.nn.utils.rnn.pad_sequence(list(prompts), batch_first=True, padding_value=EOS_ID)
+        byte_ids = to_device(padded, lm.device)
         entropies = None
         if self._entropy is not None:
             entropies = entropy_of(self._entropy.fill(rows, byte_ids, lengths=lengths))
@@ -113,9 +113,10 @@ class TorchDecoding:
         if not self._pending:
             self._rows, self._steps = rows, [self._patcher.of(there)]
         entropies = None if logits is None else entropy_of(logits)
+        ids = to_device(byte_ids, self.lm.device)
         for at in range(byte_ids.shape[1]):
             entropy = None if entropies is None else entropies[:, at]
-            self._pending.append((byte_ids[:, at], self._patcher.step(byte_ids[:, at], entropy, rows=there)))
+            self._pending.append((byte_ids[:, at], self._patcher.step(ids[:, at], entropy, rows=there)))
             self._steps.append(self._patcher.of(there))
         return logits
 
@@ -175,4 +176,4 @@ class TorchDecoding:
         return len(rows) == self._patcher.batch and bool((rows == np.arange(len(rows))).all())
 
     def _there(self, numbers: HostInts) -> Int[Tensor, " R"]:
-        return torch.from_numpy(numbers).to(self.lm.device)
+        return to_device(torch.from_numpy(numbers), self.lm.device)

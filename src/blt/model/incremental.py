@@ -12,7 +12,7 @@ from blt.model.blt import BLT
 from blt.model.hash_embedding import host_hashes, ngram_hashes
 from blt.model.layout import Layout, Prefill, StepLayout, lay_out
 from blt.nn import HostInts, StepInputs
-from blt.ops import in_last_segment, without_autocast
+from blt.ops import in_last_segment, to_device, without_autocast
 from blt.patching.patches import Patches
 from blt.shapes import Bool, Float, Int, Tensor
 
@@ -50,9 +50,8 @@ class BLTState:
         self.newest_patch: HostInts = np.full(batch, -1)
         self.patch_start: HostInts = np.zeros(batch, dtype=np.int64)
         self._hashes = host_hashes(blt.config.hash_embedding)
-        self._ids: HostInts = np.zeros(
-            (batch, self._hashes.longest + max_rollback), dtype=np.int64
-        )  # a ring by position
+        self.recent_ids: HostInts = np.zeros((batch, self._hashes.longest + max_rollback), dtype=np.int64)
+        """The newest ids of each row: a ring by position."""
         self._last: tuple[RowPosition, npt.NDArray[np.bool_]] | None = None  # before what was read last, and its ends
 
     @torch.inference_mode()
@@ -61,7 +60,7 @@ class BLTState:
         """Run the model on the next bytes of some rows, at most `max_rollback` each; only the first may be a BOS.
 
         Args:
-            byte_ids: the bytes.
+            byte_ids: the bytes; on the host, they need not be waited for.
             ends: whether each byte completes a patch.
             rows: the rows to advance, without repetition.
 
@@ -80,8 +79,24 @@ class BLTState:
         self.parts.local_encoder.make_room(longest, newest=self.newest_byte)
         hashes = self._on_device(self._take_ids(ids, positions, rows).reshape(ids.size, 1, -1))
         layout = self._lay_out_step(rows, positions, ended)
-        states = self.blt.run(byte_ids.reshape(-1, 1), hashes, layout, self.parts)
+        states = self.blt.run(to_device(byte_ids, self.device).reshape(-1, 1), hashes, layout, self.parts)
         return self.blt.logits(states).view(*byte_ids.shape, -1)
+
+    def note(self, ids: HostInts, ended: npt.NDArray[np.bool_], rows: HostInts) -> None:
+        """Advance the positions of some rows by one byte each, which the parts' states have taken in already.
+
+        Args:
+            ids: the bytes.
+            ended: whether each completes a patch.
+            rows: the rows.
+        """
+        self._last = None
+        self.restart(rows[ids == BOS_ID])
+        self.newest_byte[rows] += 1
+        self.newest_patch[rows] += ended
+        positions = self.newest_byte[rows]
+        self.patch_start[rows[ended]] = positions[ended] + 1
+        self.recent_ids[rows, positions % self.recent_ids.shape[1]] = ids
 
     def rewind(self, *, taken_back: HostInts) -> None:
         """Roll back the last `taken_back[r]` bytes of the last read, per row; once per read, and never over a BOS."""
@@ -117,10 +132,10 @@ class BLTState:
 
     def _take_ids(self, ids: HostInts, positions: HostInts, rows: HostInts) -> HostInts:
         """Remember ids at positions of some rows; return the hashes of each one's n-grams, `R M n`."""
-        num_slots = self._ids.shape[1]
-        self._ids[rows[:, None], positions % num_slots] = ids
+        num_slots = self.recent_ids.shape[1]
+        self.recent_ids[rows[:, None], positions % num_slots] = ids
         back = positions[:, :, None] - np.arange(self._hashes.longest)  # R M n
-        preceding = np.where(back >= 0, self._ids[rows[:, None, None], back % num_slots], BOE_ID)
+        preceding = np.where(back >= 0, self.recent_ids[rows[:, None, None], back % num_slots], BOE_ID)
         return self._hashes(preceding)
 
     def _lay_out_step(self, rows: HostInts, positions: HostInts, ended: npt.NDArray[np.bool_]) -> StepLayout:
@@ -208,14 +223,16 @@ class BLTState:
         self.patch_start[rows] = torch.where(is_open, layout.positions, newest + 1).amin(1).cpu().numpy()
         back = torch.arange(self._hashes.longest, device=byte_ids.device).clamp_max(newest)  # R n
         positions = (newest - back).cpu().numpy()
-        self._ids[rows[:, None], positions % self._ids.shape[1]] = byte_ids.gather(1, last - back).cpu().numpy()
+        self.recent_ids[rows[:, None], positions % self.recent_ids.shape[1]] = (
+            byte_ids.gather(1, last - back).cpu().numpy()
+        )
 
     def add_rows(self, count: int) -> None:
         """Append rows, all at their start."""
         self.newest_byte = np.concatenate([self.newest_byte, np.full(count, -1)])
         self.newest_patch = np.concatenate([self.newest_patch, np.full(count, -1)])
         self.patch_start = np.concatenate([self.patch_start, np.zeros(count, dtype=np.int64)])
-        self._ids = np.concatenate([self._ids, np.zeros((count, self._ids.shape[1]), dtype=np.int64)])
+        self.recent_ids = np.concatenate([self.recent_ids, np.zeros((count, self.recent_ids.shape[1]), dtype=np.int64)])
         self.parts.add_rows(count)
 
     def num_bytes(self) -> dict[str, int]:
@@ -226,4 +243,4 @@ class BLTState:
         return StepInputs.of(rows, positions, newest, device=self.device)
 
     def _on_device(self, numbers: HostInts) -> Int[Tensor, "*S"]:
-        return torch.from_numpy(np.ascontiguousarray(numbers)).to(self.device)
+        return to_device(torch.from_numpy(np.ascontiguousarray(numbers)), self.device)

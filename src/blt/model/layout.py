@@ -78,9 +78,9 @@ class StepLayout:
     """The bytes, as positions of the local stacks."""
     patches: StepInputs
     """The completed patches, as positions of the global transformer."""
-    first_bytes: HostInts
-    """Position of each completed patch's first byte."""
-    last_bytes: HostInts
+    first_bytes: HostInts | Int[Tensor, " Q"]
+    """Position of each completed patch's first byte; on the device in a static step, which waits for none of it."""
+    last_bytes: HostInts | Int[Tensor, " Q"]
     """Position of its last."""
     written: Int[Tensor, " Q"]
     """Slot, of the decoder's state, where each completed patch becomes readable."""

@@ -10,7 +10,7 @@ import torch
 
 from blt.model.layout import Layout, StepLayout
 from blt.nn import HostInts, StackState
-from blt.ops import take
+from blt.ops import take, to_device
 from blt.shapes import Float, Int, Tensor
 
 
@@ -59,12 +59,21 @@ class EncoderState:
         self._write(layout.bytes.rows, layout.bytes.positions[:, 0], byte_states[:, 0])
         if not len(layout.last_bytes):  # no patch is complete
             return byte_states[:0], layout.bytes.positions[:0], 1
-        device, lasts = byte_states.device, layout.last_bytes[:, None]
-        longest = int((layout.last_bytes - layout.first_bytes).max()) + 1
-        positions = layout.first_bytes[:, None] + np.arange(longest)  # Q L
-        slots = torch.from_numpy(positions % self.open_bytes.shape[1]).to(device)
-        outside = torch.from_numpy((positions > lasts).astype(np.int64)).to(device)  # slot 1 is none
+        slots, outside = self._pooled_slots(layout.first_bytes, layout.last_bytes)
         return self.open_bytes[layout.patches.rows[:, None], slots], outside, 1
+
+    def _pooled_slots(
+        self, firsts: HostInts | Int[Tensor, " Q"], lasts: HostInts | Int[Tensor, " Q"]
+    ) -> tuple[Int[Tensor, "Q L"], Int[Tensor, "Q L"]]:
+        """Return where the bytes of patches lie, and 1 where a patch has no such byte, else 0."""
+        num_slots, device = self.open_bytes.shape[1], self.open_bytes.device
+        if isinstance(firsts, Tensor):  # L may not depend on how long they are
+            assert isinstance(lasts, Tensor)
+            there = firsts[:, None] + torch.arange(num_slots, device=device)
+            return there % num_slots, (there > lasts[:, None]).long()
+        positions = firsts[:, None] + np.arange(int((lasts - firsts).max()) + 1)
+        outside = to_device(torch.from_numpy((positions > lasts[:, None]).astype(np.int64)), device)
+        return to_device(torch.from_numpy(positions % num_slots), device), outside
 
     def make_room(self, longest: int, *, newest: HostInts) -> None:
         """Grow so that a patch of `longest` bytes fits.
@@ -131,6 +140,10 @@ class DecoderState:
         """Return the slot indices of patches; patch −1 maps to the slot of zeros."""
         slots = np.where(patches >= 0, patches % self.num_slots, self.num_slots)
         return rows * (self.num_slots + 1) + slots
+
+    def slots_there(self, rows: Int[Tensor, " N"], patches: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """Return the same of numbers on the device."""
+        return rows * (self.num_slots + 1) + torch.where(patches >= 0, patches % self.num_slots, self.num_slots)
 
     def update(
         self,

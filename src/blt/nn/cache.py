@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from blt.nn.attention import Attend, Heads
 from blt.nn.configuration import LocalConfig, TransformerConfig
+from blt.ops import to_device
 from blt.shapes import Bool, Float, Int, Tensor
 
 HostInts = npt.NDArray[np.int64]
@@ -51,7 +52,7 @@ class StepInputs(NamedTuple):
     @classmethod
     def of(cls, rows: HostInts, positions: HostInts, newest: HostInts, *, device: torch.device) -> "StepInputs":
         """Return the inputs as tensors on the given device."""
-        there = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (rows, positions, newest)]
+        there = [to_device(torch.from_numpy(np.ascontiguousarray(part)), device) for part in (rows, positions, newest)]
         return cls(there[0], there[1][:, None], there[2], longest=int(positions.max(initial=-1)))
 
 

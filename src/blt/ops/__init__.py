@@ -5,6 +5,7 @@ kernels, compiled once on the user's machine by its own compiler.
 """
 
 from blt.ops.attention import PackedRows, Runs, attend_to_runs, attention_mask_bytes, pack_rows
+from blt.ops.copies import to_device
 from blt.ops.cross_attention import attend_to_slots, attend_to_vectors, attend_within_slots
 from blt.ops.embedding import embedding_bag
 from blt.ops.feed_forward import swiglu
@@ -52,5 +53,6 @@ __all__ = [
     "segment_sum",
     "swiglu",
     "take",
+    "to_device",
     "without_autocast",
 ]

@@ -7,7 +7,7 @@ each row at a time, and both always agree. `calibrate` finds the threshold that 
 """
 
 from blt.patching.calibration import calibrate, count_text, count_text_by_row, mean_patch_bytes
-from blt.patching.online import OnlinePatcher, PatcherState
+from blt.patching.online import OnlinePatcher, PatcherState, read_byte
 from blt.patching.patches import Patches
 from blt.patching.rules import (
     ByteRule,
@@ -36,4 +36,5 @@ __all__ = [
     "count_text_by_row",
     "mean_patch_bytes",
     "patch",
+    "read_byte",
 ]

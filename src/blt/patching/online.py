@@ -83,28 +83,7 @@ class OnlinePatcher:
         Raises:
             ConfigurationError: the rule needs entropies, and there are none, or not one per row.
         """
-        # A rule looks back at most one byte, one entropy, and two counts: bytes since the last BOS or EOS, and bytes in
-        # the open patch. Those four numbers are the whole state, so a row costs the same however long it is, and what
-        # `patch` computes by scans over a row is here one update of each number.
-        state = self.of(rows)
-        boundary = is_boundary(byte_ids)
-        seen = Seen(
-            byte_ids=byte_ids,
-            previous_ids=state.previous_ids,
-            since_boundary=torch.where(boundary, 0, state.since_boundary + 1),
-            entropies=checked_entropies(byte_ids, self.rule, entropies=entropies),
-            previous_entropies=state.previous_entropies,
-        )
-        ends = boundary | self.rule.completes(seen)
-        lengths = state.open_lengths + 1
-        if self.rule.max_length is not None:
-            ends = ends | (lengths == self.rule.max_length)
-        after = PatcherState(
-            previous_ids=byte_ids.clone(),  # the caller may reuse its buffers
-            previous_entropies=seen.entropies.clone(),
-            since_boundary=seen.since_boundary,
-            open_lengths=torch.where(ends, 0, lengths),
-        )
+        ends, after = read_byte(self.of(rows), byte_ids, entropies, rule=self.rule)
         self.put(after, rows)
         return ends
 
@@ -135,6 +114,44 @@ class OnlinePatcher:
         if other.rule != self.rule:
             raise ConfigurationError(f"rows patched by {other.rule} cannot join rows patched by {self.rule}")
         self._state = PatcherState(*(torch.cat(pair) for pair in zip(self._state, other.of(None), strict=True)))
+
+
+def read_byte(
+    state: PatcherState, byte_ids: Int[Tensor, " R"], entropies: Float[Tensor, " R"] | None, *, rule: PatchRule
+) -> tuple[Bool[Tensor, " R"], PatcherState]:
+    """Return where one more byte of each row completes a patch, and the state after it.
+
+    Args:
+        state: of the rows, before the byte.
+        byte_ids: the byte.
+        entropies: uncertainty about the byte after it, in nats; not looked at by a rule without entropies.
+        rule: when a patch is complete.
+
+    Raises:
+        ConfigurationError: the rule needs entropies, and there are none, or not one per row.
+    """
+    # A rule looks back at most one byte, one entropy, and two counts: bytes since the last BOS or EOS, and bytes in
+    # the open patch. Those four numbers are the whole state, so a row costs the same however long it is, and what
+    # `patch` computes by scans over a row is here one update of each number.
+    boundary = is_boundary(byte_ids)
+    seen = Seen(
+        byte_ids=byte_ids,
+        previous_ids=state.previous_ids,
+        since_boundary=torch.where(boundary, 0, state.since_boundary + 1),
+        entropies=checked_entropies(byte_ids, rule, entropies=entropies),
+        previous_entropies=state.previous_entropies,
+    )
+    ends = boundary | rule.completes(seen)
+    lengths = state.open_lengths + 1
+    if rule.max_length is not None:
+        ends = ends | (lengths == rule.max_length)
+    after = PatcherState(
+        previous_ids=byte_ids.clone(),  # the caller may reuse its buffers
+        previous_entropies=seen.entropies.clone(),
+        since_boundary=seen.since_boundary,
+        open_lengths=torch.where(ends, 0, lengths),
+    )
+    return ends, after
 
 
 def _initial_state(batch: int, *, device: torch.device | str | None) -> PatcherState:

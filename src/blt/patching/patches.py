@@ -1,10 +1,11 @@
 """The patches of a batch, in the one convention of time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
+from blt.ops import to_device
 from blt.shapes import Bool, Int, Tensor
 
 
@@ -20,6 +21,12 @@ class Patches:
     """True after every byte that completes a patch, decided from that byte and earlier ones only."""
     slots_multiple: int = 1
     """Round the number of slots P up to a multiple of this, so that compiled code sees few different shapes."""
+    known_slots: int | None = None
+    """P, where it is known, so that the host need not wait for the device that `ends` is on."""
+
+    def to(self, device: torch.device) -> "Patches":
+        """Return the patches on a device; the number of slots is counted where they are now."""
+        return replace(self, ends=to_device(self.ends, device), known_slots=self.num_slots)
 
     @cached_property
     def ids(self) -> Int[Tensor, "B T"]:
@@ -40,6 +47,8 @@ class Patches:
     @cached_property
     def num_slots(self) -> int:
         """P: slots of a row, enough for the row with the most complete patches; at least 1."""
+        if self.known_slots is not None:
+            return self.known_slots
         most = max(1, int(self.num_complete.max())) if self.ends.numel() else 1
         return -(-most // self.slots_multiple) * self.slots_multiple
 

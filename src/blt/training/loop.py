@@ -22,6 +22,7 @@ from blt.errors import TrainingError
 from blt.loss import NOT_PREDICTED
 from blt.training.balance import share_out
 from blt.training.checkpoints import Checkpoints, Progress
+from blt.training.losses import Losses, StepLoss
 from blt.training.monitor import Monitor
 from blt.training.objectives import Objective
 from blt.training.optimizers import build_optimizers
@@ -65,18 +66,6 @@ Validate = Callable[[int], float]
 """Returns the held-out bits per byte of the module as it is now, given the optimiser step."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepSum:
-    """One step's loss, added up over all parts and ranks."""
-
-    nats: float
-    """Of all targets."""
-    num_targets: int
-    """Bytes and ends of documents that were predicted; the loss is the mean over these."""
-    num_bytes: int
-    """Bytes alone, which bits per byte divides by."""
-
-
 @dataclass(kw_only=True)
 class Trainer:
     """One stage: what is trained, on what, how, and who follows it."""
@@ -95,11 +84,13 @@ class Trainer:
     sharing: Alone | None = None
     """How the ranks share the work; None: as `config` says."""
     parallel: Alone = field(init=False)
+    losses: Losses = field(init=False)
     optimizers: list[Optimizer] = field(init=False)
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
         self.parallel = self.sharing or parallelize(self.objective, self.config, world=self.world, device=self.device)
+        self.losses = Losses(self.world)
 
     def run(self) -> Progress:
         """Train until the last step; goes on from the last checkpoint if there is one.
@@ -137,21 +128,33 @@ class Trainer:
                 group["lr"] = group["base_lr"] * factor
         with explain_out_of_memory(self.monitor.stage, config):
             loss = self.accumulate_gradients()
-        norm = self.parallel.clip()
-        if not (math.isfinite(loss.nats) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {progress.step + 1}: loss {loss.nats / loss.num_targets:.4g}, gradient norm {norm:.4g}; "
-                f"the last checkpoint is as it was; start in another --out with a lower learning_rate"
-            )
+        self.losses.add(loss, step=progress.step + 1, norm=self.parallel.clip())
+        if self.device.type == "cpu":  # another device is not waited for: it stops before it saves what went wrong
+            self.losses.read()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.num_bytes += loss.num_bytes
+        if self._needs_losses():
+            self.losses.read()
         progress.seconds += time.perf_counter() - started
-        self.monitor.step(progress, nats=loss.nats, num_bytes=loss.num_bytes, norm=norm, factor=factor)
+        self.note_losses()
 
-    def accumulate_gradients(self) -> StepSum:
+    def _needs_losses(self) -> bool:
+        """Whether a row of metrics is due after this step, or the weights are measured or saved."""
+        config, step = self.config, self.progress.step
+        often = (config.log_every, config.validate_every, config.checkpoint_every)
+        return step >= config.num_steps or any(step % every == 0 for every in often)
+
+    def note_losses(self) -> None:
+        """Pass on the losses that were read."""
+        if (read := self.losses.take()) is not None:
+            step, config = self.progress.step, self.config
+            factor = config.schedule.factor(step - 1, num_steps=config.num_steps)
+            self.monitor.step(self.progress, nats=read.nats, num_bytes=read.num_bytes, norm=read.norm, factor=factor)
+
+    def accumulate_gradients(self) -> StepLoss:
         """Leave the gradients of one step's mean loss in the weights, over all parts and ranks."""
         world, rows, parallel = self.world, self.config.batch_size // self.world.size, self.parallel
         batch = self.windows.batch(self.progress.step, rows=rows, rank=world.rank, world_size=world.size)
@@ -161,16 +164,16 @@ class Trainer:
         num_targets, num_bytes = (int(count) for count in world.sums(*counts))
         num_targets = max(1, num_targets)
         torch.manual_seed(step_seed(self.seed, step=self.progress.step, rank=world.rank))
-        nats = 0.0
+        nats = []
         parts = list(parts_of(batch, self.config.accumulation))
         for number, part in enumerate(parts, 1):
             with parallel.part(is_last=number == len(parts)):
                 with autocast(self.config, self.device):
-                    loss = self.objective.loss_sum(part.to(self.device))
+                    loss = self.objective.loss_sum(part)
                 torch.autograd.backward(loss / num_targets)
-            nats += loss.item()
+            nats.append(loss.detach())
         parallel.sum_gradients()
-        return StepSum(nats=world.sum(nats), num_targets=num_targets, num_bytes=num_bytes)
+        return StepLoss(nats=torch.stack(nats), num_targets=num_targets, num_bytes=num_bytes)
 
     def balanced(self, batch: Batch) -> Batch:
         """Exchange this rank's rows of a step for others of the step, so that all ranks have about the same work."""
@@ -192,6 +195,9 @@ class Trainer:
         is_last = progress.step >= config.num_steps
         is_stopping = bool(self.world.sum(self.asked_to_stop()))
         is_best = False
+        if is_stopping:
+            self.losses.read()
+            self.note_losses()
         if is_last or (progress.step % config.validate_every == 0 and not is_stopping):
             self.parallel.require_finite(step=progress.step)
             module.eval()

@@ -10,6 +10,7 @@ from blt.entropy import EntropyModel
 from blt.loss import next_byte_loss
 from blt.model import BLT
 from blt.model.cost import cost_of
+from blt.ops import to_device
 from blt.patching import PatchRule, patch
 from blt.shapes import Float, Tensor
 
@@ -24,7 +25,7 @@ class Objective(Protocol):
     """The module, or what several ranks wrap around it, for the forward pass."""
 
     def loss_sum(self, batch: Batch) -> Tensor:
-        """Return the summed nats of the batch's targets."""
+        """Return the summed nats of the batch's targets, on the module's device; the batch may be on the host."""
 
     def costs(self, batch: Batch) -> list[float] | None:
         """Return what each row will cost, in FLOPs; None if all cost the same."""
@@ -42,7 +43,9 @@ class EntropyObjective:
 
     def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the summed nats of the batch's targets."""
-        return next_byte_loss(self.called(batch.byte_ids), batch.targets)
+        device = self.module.bytes.weight.device
+        byte_ids, targets = to_device(batch.byte_ids, device), to_device(batch.targets, device)
+        return next_byte_loss(self.called(byte_ids), targets)
 
     def costs(self, batch: Batch) -> None:
         """Return None: all rows cost the same."""
@@ -64,8 +67,11 @@ class BLTObjective:
 
     def loss_sum(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the summed nats of the batch's targets."""
+        # Patches are found on the host, where the batch is: the sizes of tensors depend on how many there are.
         patches = patch(batch.byte_ids, self.rule, entropies=batch.entropies, slots_multiple=self.slots_multiple)
-        return next_byte_loss(self.called(batch.byte_ids, patches), batch.targets)
+        device = self.module.hash_embedding.bytes.weight.device
+        byte_ids, targets = to_device(batch.byte_ids, device), to_device(batch.targets, device)
+        return next_byte_loss(self.called(byte_ids, patches.to(device)), targets)
 
     def costs(self, batch: Batch) -> list[float]:
         """Return what each row will cost by its patches, in FLOPs of the forward pass."""

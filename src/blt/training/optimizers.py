@@ -194,5 +194,7 @@ def gradients_of(weights: Iterable[Tensor]) -> list[Tensor]:
 
 def scale_down(gradients: list[Tensor], norm: Float[Tensor, ""], *, max_norm: float) -> None:
     """Scale gradients of a larger norm, or of none that is a number, to `max_norm`."""
-    if not norm + 1e-6 <= max_norm:  # seldom: a pass over all gradients
+    if norm.device.type != "cpu":  # a pass over all gradients costs less than to wait for the norm
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    elif not norm + 1e-6 <= max_norm:  # seldom: a pass over all gradients
         torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))

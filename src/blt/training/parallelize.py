@@ -20,7 +20,7 @@ from blt.configuration import check
 from blt.distributed import World, sum_rows
 from blt.nn.transformer import Layer
 from blt.ops import fast_matmul_dtype
-from blt.shapes import Tensor
+from blt.shapes import Float, Tensor
 from blt.training.checkpoints import (
     Checkpoints,
     Progress,
@@ -58,9 +58,9 @@ class Alone:
     def sum_gradients(self) -> None:
         """Add up over the ranks what the backward passes have not."""
 
-    def clip(self) -> float:
+    def clip(self) -> Float[Tensor, ""]:
         """Clip the gradients, and return their global norm before."""
-        return float(clip_gradients(self.objective.module.parameters(), max_norm=self.config.clip))
+        return clip_gradients(self.objective.module.parameters(), max_norm=self.config.clip)
 
     def after_validation(self) -> None:
         """Free what the forward passes of a validation have left."""

@@ -153,7 +153,7 @@ def train_entropy_model(run: Run, stage: EntropyStage) -> EntropyModel:
     objective, held_out = EntropyObjective(model), HeldOut(run.held_out, num_documents=_num_held_out(run))
 
     def measure() -> float:
-        return held_out.bits_per_byte(objective, device=run.device, entropies=None)
+        return held_out.bits_per_byte(objective, entropies=None)
 
     _train(run, "entropy", objective, run.windows("entropy"), measure)
     _take_best(run, "entropy", model)
@@ -199,7 +199,7 @@ def train_blt(run: Run, stage: BLTStage, patching: Patching, *, start: ByteLM | 
     lm = ByteLM(blt, patch_rule=patching.rule, entropy_model=patching.entropy_model)
 
     def measure() -> float:
-        return held_out.bits_per_byte(objective, device=run.device, entropies=patching.held_out)
+        return held_out.bits_per_byte(objective, entropies=patching.held_out)
 
     def sample(step: int, figure: float) -> None:
         samples, prompt = run.folder / "blt" / "samples.txt", recipe.sample_prompt

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from blt.distributed import SHARD, World, new_mesh
 from blt.model.cross_attention import CrossAttention
 from blt.model.hash_embedding import HashEmbedding
-from blt.shapes import Tensor
+from blt.shapes import Float, Tensor
 from blt.training.checkpoints import (
     Checkpoints,
     Progress,
@@ -111,14 +111,14 @@ class Sharded(Alone):
             table.sum_over_replicas()
 
     @torch.no_grad()
-    def clip(self) -> float:
+    def clip(self) -> Float[Tensor, ""]:
         """Clip the gradients by their global norm, to which each rank of a replica adds its part."""
         gradients = [_local(gradient) for gradient in gradients_of(self.objective.module.parameters())]
         square = nn.utils.get_total_norm(gradients).square()
         dist.all_reduce(square, group=self.mesh.get_group(SHARD))
         norm = square.sqrt()
         scale_down(gradients, norm, max_norm=self.config.clip)
-        return float(norm)
+        return norm
 
     def after_validation(self) -> None:
         """Divide again what the last forward pass has left gathered for a backward pass."""

@@ -31,14 +31,14 @@ class HeldOut:
         self._sample = Shards.from_documents([shards.document(number).tobytes() for number in range(count)])
 
     @torch.no_grad()
-    def bits_per_byte(self, objective: Objective, *, device: torch.device, entropies: EntropyStore | None) -> float:
+    def bits_per_byte(self, objective: Objective, *, entropies: EntropyStore | None) -> float:
         """Measure the objective's module as it is now: bits of all bytes and EOS, per byte of text."""
         nats, num_bytes = 0.0, 0
         for documents in document_batches(self._sample, max_ids_per_batch=MAX_IDS_PER_BATCH):
             batch = documents if entropies is None else _with_entropies(documents, self._sample, entropies)
             batch = batch.first(MAX_IDS_PER_BATCH)
             num_bytes += int((batch.targets >= BYTE_OFFSET).sum())
-            nats += objective.loss_sum(batch.to(device)).item()
+            nats += objective.loss_sum(batch).item()
         return nats / math.log(2.0) / max(1, num_bytes)
 
 

@@ -31,7 +31,7 @@ def _spans(shards):
 def test_the_figure_is_that_of_scoring_each_document_alone(tiny_lm):
     shards = Shards.from_documents(DOCUMENTS)
     found = HeldOut(shards, num_documents=9).bits_per_byte(
-        objective_of(tiny_lm), device=torch.device("cpu"), entropies=stored_entropies(tiny_lm, shards)
+        objective_of(tiny_lm), entropies=stored_entropies(tiny_lm, shards)
     )
     bits = sum(tiny_lm.score(document).bits for document in DOCUMENTS)
     assert found == pytest.approx(bits / sum(map(len, DOCUMENTS)), rel=1e-5)
@@ -40,7 +40,7 @@ def test_the_figure_is_that_of_scoring_each_document_alone(tiny_lm):
 def test_only_the_first_documents_are_read(tiny_lm):
     shards = Shards.from_documents(DOCUMENTS)
     found = HeldOut(shards, num_documents=1).bits_per_byte(
-        objective_of(tiny_lm), device=torch.device("cpu"), entropies=stored_entropies(tiny_lm, shards)
+        objective_of(tiny_lm), entropies=stored_entropies(tiny_lm, shards)
     )
     assert found == pytest.approx(tiny_lm.score(DOCUMENTS[0]).bits_per_byte, rel=1e-5)
 
@@ -49,7 +49,7 @@ def test_of_a_very_long_document_only_the_beginning_is_read(tiny_lm, monkeypatch
     monkeypatch.setattr(validation, "MAX_IDS_PER_BATCH", 11)
     text = DOCUMENTS[3]
     found = HeldOut(Shards.from_documents([text]), num_documents=1).bits_per_byte(
-        EntropyObjective(tiny_lm.entropy_model), device=torch.device("cpu"), entropies=None
+        EntropyObjective(tiny_lm.entropy_model), entropies=None
     )
     byte_ids = torch.from_numpy(Shards.from_documents([text]).ids(0, 12))[None]
     nats = torch.nn.functional.cross_entropy(

@@ -1,0 +1,195 @@
+"""Law 4 for static steps: a step of fixed shapes is the full forward, and the steps that host and device share."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checks_model import assert_close
+from tiny_models import every_rule_and_shape, every_shape, packed_row, text_row, tiny_lm
+
+from blt.errors import ConfigurationError
+from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
+from blt.lm import DecodingSession, StaticConfig
+from blt.lm.static_decoding import StaticDecoding
+from blt.model.states import EncoderState
+from blt.ops import only_references
+
+NOT_COMPILED = StaticConfig(num_rows=3, max_patches=8, max_patch_bytes=4, backend=None)
+both_ways = pytest.mark.parametrize("skips_global", [False, True])
+
+
+def check_static_step(lm, byte_ids, *, config=NOT_COMPILED):
+    """Byte by byte from the start of the rows, patches included; each row sits out some steps."""
+    expected = lm(byte_ids)
+    session = DecodingSession(lm, static=config)
+    rows = session.start(len(byte_ids))
+    read, turn = np.zeros(len(byte_ids), dtype=np.int64), 0
+    while (read < byte_ids.shape[1]).any():
+        turn += 1
+        going = np.flatnonzero((read < byte_ids.shape[1]) & (turn % (np.arange(len(byte_ids)) + 2) != 0))
+        if len(going):
+            found = session.read(byte_ids[going, read[going]][:, None], rows[going])
+            assert_close(found[:, 0], expected[going, read[going]], f"static step of {going}, read {read}")
+            read[going] += 1
+
+
+@every_rule_and_shape
+def test_a_static_step_is_the_full_forward_at_every_byte(rule, shape):
+    documents = packed_row(b"Tom had.", b"", "Zoë ate 3".encode(), b"\xff" * 9)
+    length = documents.shape[1]
+    check_static_step(tiny_lm(rule, shape=shape), torch.cat([text_row(length), documents]))
+
+
+@every_shape
+def test_so_it_is_where_the_global_transformer_is_skipped(shape):
+    ids = torch.cat([text_row(30, seed=1), text_row(30, seed=2)])
+    check_static_step(tiny_lm("entropy", shape=shape), ids, config=replace(NOT_COMPILED, skips_global=True))
+
+
+def test_more_rows_and_longer_patches_than_there_is_room_for_get_it():
+    ids = torch.cat([text_row(30, seed=seed) for seed in range(4)])
+    config = StaticConfig(num_rows=1, max_patches=1, max_patch_bytes=1, backend=None)
+    for rule in ("entropy", "byte"):
+        check_static_step(tiny_lm(rule), ids, config=config)
+
+
+def test_steps_of_both_kinds_go_on_from_one_another():
+    lm, ids = tiny_lm("entropy"), torch.cat([text_row(50, seed=1), text_row(50, seed=2)])
+    expected = lm(ids)
+    session = DecodingSession(lm, static=NOT_COMPILED)
+    rows, logits = session.add([row[:9] for row in ids])
+    assert_close(logits, expected[:, 8], "prefill")
+    for first in range(9, 45, 9):
+        for position in range(first, first + 3):  # static
+            assert_close(session.read(ids[:, position, None], rows)[:, 0], expected[:, position], f"byte {position}")
+        part = slice(first + 3, first + 7)  # dynamic, of which two are taken back
+        step = session.step(rows)
+        step.advance_patcher(ids[:, part])
+        assert_close(step.forward(), expected[:, part], f"bytes from {first + 3}")
+        step.rewind(np.full(2, 2))
+        part = slice(first + 5, first + 9)
+        assert_close(session.read(ids[:, part], rows), expected[:, part], f"bytes from {first + 5}")
+
+
+def written(lm, *, static, drafter=None):
+    """Continue requests of many kinds, some of which join later; return their bytes."""
+    engine = Engine(lm, static=static, drafter=drafter)
+    config = {"max_new_bytes": 12, "valid_utf8": False, "temperature": 1.0}
+    requests = [
+        Request(b"Tom had a", GenerationConfig(**config, seed=1)),
+        Request(b"", GenerationConfig(**config | {"temperature": 0})),
+        Request("Zoë".encode(), GenerationConfig(**config, seed=2, regex="[a-f]+ [0-9]{3}")),
+        Request(b"ball", GenerationConfig(**config, seed=3, repetition_penalty=1.3, logprobs=2)),
+    ]
+    for request in requests:
+        engine.add([request])
+        for _ in range(3):
+            engine.step()
+    while engine.step():
+        pass
+    return [bytes(request.new_bytes) for request in requests]
+
+
+@both_ways
+def test_the_engine_writes_the_same_by_static_steps(skips_global):
+    pytest.importorskip("llguidance")
+    lm = tiny_lm("entropy", shape="two-encoder-layers-untied")
+    with only_references():
+        expected = written(lm, static=None)
+        assert written(lm, static=replace(NOT_COMPILED, skips_global=skips_global)) == expected
+    assert all(expected)
+
+
+def test_a_static_step_reads_no_drafts():
+    with pytest.raises(ConfigurationError, match="not both"):
+        written(tiny_lm("entropy"), static=NOT_COMPILED, drafter=Drafter(DraftConfig()))
+
+
+def plant_rows_that_all_read(monkeypatch):
+    honest = StaticDecoding._places
+
+    def places(self, ids):
+        is_read, *rest = honest(self, ids)
+        return torch.ones_like(is_read), *rest
+
+    monkeypatch.setattr(StaticDecoding, "_places", places)
+
+
+def plant_patches_that_are_all_complete(monkeypatch):
+    honest = StaticDecoding._advance
+    monkeypatch.setattr(StaticDecoding, "_advance", lambda self, ids: honest(self, ids) | True)
+
+
+def plant_hashes_of_other_bytes(monkeypatch):
+    honest = StaticDecoding._hashes
+    monkeypatch.setattr(StaticDecoding, "_hashes", lambda self, *places: honest(self, *places).roll(1, 0))
+
+
+def plant_longer_patches(monkeypatch):
+    honest = EncoderState._pooled_slots
+    monkeypatch.setattr(EncoderState, "_pooled_slots", lambda self, firsts, lasts: honest(self, firsts - 1, lasts))
+
+
+FLAWS = [
+    plant_rows_that_all_read,
+    plant_patches_that_are_all_complete,
+    plant_hashes_of_other_bytes,
+    plant_longer_patches,
+]
+
+
+@pytest.mark.parametrize("plant", FLAWS, ids=lambda plant: plant.__name__)
+def test_the_law_notices_a_planted_flaw(monkeypatch, plant):
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="static step"):
+        check_static_step(tiny_lm("entropy"), torch.cat([text_row(30, seed=seed) for seed in range(3)]))
+
+
+PROGRAM = """
+import json, sys
+import torch
+sys.path[:0] = sys.argv[1:3]
+from tiny_models import text_row, tiny_lm
+from blt.lm import DecodingSession, StaticConfig
+from torch._dynamo.utils import counters
+
+torch.set_num_threads(1)
+found = {}
+ids = torch.cat([text_row(230, seed=1), text_row(230, seed=2)])
+for skips_global in (False, True):
+    lm = tiny_lm("entropy", shape="as-wide-as-vectors")
+    expected = lm(ids)
+    torch._dynamo.reset()
+    counters.clear()
+    config = StaticConfig(num_rows=2, max_patches=256, backend="eager", skips_global=skips_global)
+    session = DecodingSession(lm, static=config)
+    rows, _ = session.add([row[:10] for row in ids])
+    largest = 0.0
+    for position in range(10, 230):
+        torch._dynamo.config.error_on_recompile = position >= 30
+        logits = session.read(ids[:, position, None], rows)[:, 0]
+        largest = max(largest, float((logits - expected[:, position]).abs().max()))
+    torch._dynamo.config.error_on_recompile = False
+    name = "skipping" if skips_global else "always"
+    found[name] = {"largest": largest, "scale": float(expected.abs().max()),
+                   "graphs": counters["stats"]["unique_graphs"], "breaks": len(counters["graph_break"])}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.timeout(900)
+def test_200_compiled_steps_are_one_graph_each_and_never_compiled_again():
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", PROGRAM, str(here), str(here.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name, graphs in (("always", 1), ("skipping", 3)):
+        assert found[name]["graphs"] == graphs
+        assert found[name]["breaks"] == 0
+        assert found[name]["largest"] <= 1e-4 * max(1.0, found[name]["scale"])
