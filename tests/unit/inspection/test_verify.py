@@ -191,7 +191,8 @@ def test_a_flaw_of_one_kind_is_not_blamed_on_the_other_laws(tiny_lm, monkeypatch
 
 def test_an_end_that_lies_right_at_the_threshold_is_rounding_and_another_is_not(tiny_lm, monkeypatch):
     row = Sample.draw(tiny_lm, text=TEXT, seed=0).row
-    tiny_lm.patch_rule = EntropyRule(threshold=float(tiny_lm.entropies(row)[0, 9]) + 1e-7)
+    # Farther off than rounding moves an entropy, and nearer than `verify` allows for.
+    tiny_lm.patch_rule = EntropyRule(threshold=float(tiny_lm.entropies(row)[0, 9]) + 2e-5)
     exact = tiny_lm.patches
     assert broken_laws(tiny_lm, among=[STEP]) == set()
     for moved, broken in ((9, set()), (10, {STEP})):
