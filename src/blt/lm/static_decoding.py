@@ -14,7 +14,7 @@ from blt.lm.language_model import LanguageModel
 from blt.lm.torch_decoding import TorchDecoding
 from blt.model.layout import StepLayout
 from blt.nn import HostInts, KeyValueCache, StepInputs, Transformer
-from blt.ops import hash_ngrams, to_device, without_autocast
+from blt.ops import compile_mode, hash_ngrams, to_device, without_autocast
 from blt.patching import PatcherState, read_byte
 from blt.shapes import Bool, Float, Int, Tensor
 
@@ -281,7 +281,7 @@ class StaticDecoding(TorchDecoding):
         backend = self.config.backend
         if backend is None:
             return function
-        mode = "reduce-overhead" if backend == "inductor" and self.lm.device.type == "cuda" else None
+        mode = compile_mode(self.lm.device, backend=backend)
         compiled: Callable[..., Tensor] = torch.compile(
             function, fullgraph=True, dynamic=False, backend=backend, mode=mode
         )

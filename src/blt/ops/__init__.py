@@ -5,7 +5,7 @@ kernels, compiled once on the user's machine by its own compiler.
 """
 
 from blt.ops.attention import PackedRows, Runs, attend_to_runs, attention_mask_bytes, pack_rows
-from blt.ops.copies import to_device
+from blt.ops.copies import compile_mode, is_waited_for, to_device
 from blt.ops.cross_attention import attend_to_slots, attend_to_vectors, attend_within_slots
 from blt.ops.embedding import embedding_bag
 from blt.ops.feed_forward import swiglu
@@ -32,10 +32,12 @@ __all__ = [
     "attend_to_vectors",
     "attend_within_slots",
     "attention_mask_bytes",
+    "compile_mode",
     "embedding_bag",
     "fast_matmul_dtype",
     "hash_ngrams",
     "in_last_segment",
+    "is_waited_for",
     "linear",
     "muon_step",
     "only_references",

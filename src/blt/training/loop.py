@@ -20,6 +20,7 @@ from blt.data import Batch, Windows
 from blt.distributed import World
 from blt.errors import TrainingError
 from blt.loss import NOT_PREDICTED
+from blt.ops import is_waited_for
 from blt.training.balance import share_out
 from blt.training.checkpoints import Checkpoints, Progress
 from blt.training.losses import Losses, StepLoss
@@ -129,7 +130,7 @@ class Trainer:
         with explain_out_of_memory(self.monitor.stage, config):
             loss = self.accumulate_gradients()
         self.losses.add(loss, step=progress.step + 1, norm=self.parallel.clip())
-        if self.device.type == "cpu":  # another device is not waited for: it stops before it saves what went wrong
+        if not is_waited_for(self.device):  # another device is not waited for: it stops before it saves what went wrong
             self.losses.read()
         for optimizer in self.optimizers:
             optimizer.step()

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from blt.configuration import check, check_range, check_rate, variant
 from blt.model.hash_embedding import HashEmbedding
 from blt.nn import Transformer
+from blt.ops import is_waited_for
 from blt.shapes import Float, Tensor
 from blt.training.muon import Muon
 from blt.training.parts import PartsConfig, learning_rate_factors
@@ -194,7 +195,7 @@ def gradients_of(weights: Iterable[Tensor]) -> list[Tensor]:
 
 def scale_down(gradients: list[Tensor], norm: Float[Tensor, ""], *, max_norm: float) -> None:
     """Scale gradients of a larger norm, or of none that is a number, to `max_norm`."""
-    if norm.device.type != "cpu":  # a pass over all gradients costs less than to wait for the norm
+    if is_waited_for(norm.device):  # a pass over all gradients costs less than to wait for the norm
         torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     elif not norm + 1e-6 <= max_norm:  # seldom: a pass over all gradients
         torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
