@@ -59,7 +59,7 @@ class _Phase:
 
 
 class Mixture:
-    """Says of every row, by its number, which source it comes from and which of that source's rows it is."""
+    """Finds for every row, by its number, which source it comes from and which of that source's rows it is."""
 
     def __init__(self, weights: Sequence[float], *, limits: Sequence[int | None] | None = None) -> None:
         """Lay out the phases: whenever a source has had all its rows, the others share out the rest by their weights.

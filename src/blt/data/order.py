@@ -81,7 +81,7 @@ def _permute(values: NDArray[np.uint64], *, num_bits: int, keys: NDArray[np.uint
 
 
 def _mixed(values: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
-    """Return numbers that hang on every bit of a value and of the key: the finaliser of SplitMix64 (Steele 2014)."""
+    """Return numbers that depend on every bit of a value and of the key: the finaliser of SplitMix64 (Steele 2014)."""
     mixed = values + key  # arrays of uint64 wrap around without a word
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
