@@ -10,11 +10,12 @@ import blt.decoder.library
 import blt.lm.static_decoding
 import blt.model.incremental
 from blt.api import ByteLM
+from blt.codec import encode
 from blt.evaluation import evaluate
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
 from blt.inspection import verify
 from blt.inspection.sample import Sample
-from blt.lm import StaticConfig
+from blt.lm import DecodingSession, StaticConfig
 from blt.ops import only_references
 from blt.patching import SpaceRule
 from cuda_stand_in import CUDA
@@ -80,6 +81,17 @@ def test_a_byte_of_all_rows_together_costs_few_waits(lm, gpu, static, waits):
         assert gpu.counts()["waits"] == waits
     if static is not None:
         assert gpu.counts() == {"waits": 1, "to_device": 1, "to_host": 1}
+
+
+def test_many_bytes_at_once_and_a_single_one_are_read_together(lm, gpu):
+    """Of 5 bytes, of which at most 4 are read at once, the last is a static step, whose logits are on the host."""
+    ids = encode("ball.")[None]
+    plain = DecodingSession(lm, max_rollback=4)
+    expected = plain.read(ids, plain.start(1)), plain.ends
+    session = DecodingSession(lm.to("cuda"), max_rollback=4, static=STATIC)
+    logits = session.read(ids.to("cuda"), session.start(1))
+    np.testing.assert_allclose(logits.cpu().numpy(), expected[0].numpy(), atol=1e-4)
+    assert session.ends.cpu().tolist() == expected[1].tolist()
 
 
 def test_scores_patches_and_evaluation_are_those_of_the_cpu(lm, gpu):

@@ -116,15 +116,15 @@ class DecodingSession:
             rows: which rows read; each once.
 
         Returns:
-            Logits of the byte that follows each, float32; those of a static step are on the host.
+            Logits of the byte that follows each, float32; those of a single byte by a static step are on the host.
         """
         self._end_step()
         if byte_ids.shape[1] == 1:
             return self._decoding.read(byte_ids, rows)
         logits, ends = [], []
         for part in self._parts(byte_ids):
-            logits.append(self._decoding.read(part, rows))
-            ends.append(self._decoding.ends)
+            logits.append(self._decoding.read(part, rows).to(self.lm.device))  # those of a static step lie on the host
+            ends.append(self._decoding.ends.to(self.lm.device))
         self._decoding.ends = torch.cat(ends, dim=1)
         return torch.cat(logits, dim=1)
 
