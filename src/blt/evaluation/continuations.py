@@ -115,8 +115,8 @@ def score_continuations(
 
 @torch.inference_mode()
 def _score_together(lm: LanguageModel, rows: Sequence[_Row]) -> list[ScoredContinuation]:
-    lengths = torch.tensor([len(row.byte_ids) for row in rows])
-    given = torch.tensor([row.num_given for row in rows])
+    lengths = torch.tensor([len(row.byte_ids) for row in rows], device="cpu")
+    given = torch.tensor([row.num_given for row in rows], device="cpu")
     documents = [torch.cat([row.byte_ids, row.byte_ids.new_tensor([EOS_ID])]) for row in rows]
     padded = torch.nn.utils.rnn.pad_sequence(documents, batch_first=True, padding_value=EOS_ID)
     byte_ids, targets = next_byte_targets(padded, lengths=lengths)

@@ -46,7 +46,7 @@ def window_rows(shards: Shards, *, entropy_model: EntropyModel | None, device: t
     rows_per_batch = MAX_IDS_PER_BATCH // WINDOW
     total = num_windows(shards)
     for first in range(0, total, rows_per_batch):
-        numbers = torch.arange(first, min(first + rows_per_batch, total))
+        numbers = torch.arange(first, min(first + rows_per_batch, total), device="cpu")
         start, stop = first * WINDOW, min((int(numbers[-1]) + 1) * WINDOW, shards.num_ids - 1)
         num_read = (stop - numbers * WINDOW).clamp(max=WINDOW)
         ids = _cut(shards.ids(start, stop + 1), overlap=1)  # the last id of a row is the first of the next

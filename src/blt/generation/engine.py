@@ -184,7 +184,7 @@ class Engine:
     def _read(self, running: "Sequence[_Running]", rows: npt.NDArray[np.int64]) -> None:
         """Read the bytes that were chosen, and those that are drafted to follow."""
         self.num_passes += 1
-        chosen = torch.tensor([[one.chosen] for one in running])  # on the host, as what is drafted
+        chosen = torch.tensor([[one.chosen] for one in running], device="cpu")  # on the host, as what is drafted
         drafts: list[list[int]] = [[] for _ in running]
         if self.drafter is None:
             step, logits = None, self.session.read(chosen, rows).cpu().numpy()  # R M V

@@ -68,7 +68,7 @@ class TorchDecoding:
     def prefill(self, rows: HostInts, prompts: Sequence[Int[Tensor, " _"]]) -> Float[Tensor, "R V"]:
         """Prefill empty rows with their prompts."""
         lm = self.lm
-        lengths = to_device(torch.tensor([len(ids) for ids in prompts]), lm.device)
+        lengths = to_device(torch.tensor([len(ids) for ids in prompts], device="cpu"), lm.device)
         padded = torch.nn.utils.rnn.pad_sequence(list(prompts), batch_first=True, padding_value=EOS_ID)
         byte_ids = to_device(padded, lm.device)
         entropies = None
