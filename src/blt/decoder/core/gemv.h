@@ -70,17 +70,25 @@ inline Inputs prepare(const Team &team, const PackedMatrix &matrix, const float 
     return stays_float ? floats : converted;
 }
 
+// Weights that are fetched from memory while others are multiplied: so many bytes further with each input.
+struct Ahead {
+    const char *at;
+    int64_t step;
+};
+
 // One panel times N vectors, from number `at` on.
 template <int N>
-inline void panel_float32(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at,
+inline void panel_float32(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Ahead ahead,
                           Floats (&sums)[N][PANEL_VECTORS]) {
     const float *weights = reinterpret_cast<const float *>(matrix.panel(panel)), *x = in.floats + at * in.stride;
-    for (int64_t k = 0; k < matrix.inputs; ++k, weights += PANEL)
+    for (int64_t k = 0; k < matrix.inputs; ++k, weights += PANEL, ahead.at += ahead.step) {
+        __builtin_prefetch(ahead.at);
         for (int n = 0; n < N; ++n) {
             const Floats input = broadcast(x[n * in.stride + k]);
             for (int v = 0; v < PANEL_VECTORS; ++v)
                 sums[n][v] = multiply_add(load(weights + v * LANES), input, sums[n][v]);
         }
+    }
 }
 
 // Inputs of even and of odd number are summed apart, so that no product waits for the one before it.
@@ -185,10 +193,10 @@ inline void panel_int4(const PackedMatrix &matrix, int64_t panel, const Inputs &
 }
 
 template <Product PRODUCT, int N>
-inline void panel_times(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, float *out,
-                        int64_t stride, bool add) {
+inline void panel_times(const PackedMatrix &matrix, int64_t panel, const Inputs &in, int64_t at, Ahead ahead,
+                        float *out, int64_t stride, bool add) {
     Floats sums[N][PANEL_VECTORS] = {};
-    if constexpr (PRODUCT == Product::FLOAT32) panel_float32<N>(matrix, panel, in, at, sums);
+    if constexpr (PRODUCT == Product::FLOAT32) panel_float32<N>(matrix, panel, in, at, ahead, sums);
     if constexpr (PRODUCT == Product::WIDE_BFLOAT16) panel_wide<N>(matrix, panel, in, at, sums);
 #if defined(__AVX512BF16__)
     if constexpr (PRODUCT == Product::BFLOAT16) panel_bfloat16<N>(matrix, panel, in, at, sums);
@@ -208,7 +216,8 @@ inline void panel_times(const PackedMatrix &matrix, int64_t panel, const Inputs 
         }
 }
 
-// The panels [first, last) times all vectors, at most MOST at once and nearly as many each time.
+// The panels [first, last) times all vectors, at most MOST at once and nearly as many each time. The first of them wait
+// for a panel's weights to come from memory; while the others are multiplied, the next panel is fetched.
 template <Product PRODUCT, int MOST>
 inline void panels_times(const PackedMatrix &matrix, int64_t first, int64_t last, const Inputs &in, int64_t num,
                          float *out, int64_t stride, bool add) {
@@ -217,13 +226,19 @@ inline void panels_times(const PackedMatrix &matrix, int64_t first, int64_t last
         int64_t at = 0;
         for (int64_t group = 0; group < groups; ++group) {
             const int64_t count = (num - at + groups - group - 1) / (groups - group);
-            if (count == 1) panel_times<PRODUCT, 1>(matrix, panel, in, at, out, stride, add);
-            if (count == 2) panel_times<PRODUCT, 2>(matrix, panel, in, at, out, stride, add);
-            if (count == 3) panel_times<PRODUCT, 3>(matrix, panel, in, at, out, stride, add);
+            Ahead ahead{reinterpret_cast<const char *>(matrix.panel(panel)), 0};
+            if (group > 0 && panel + 1 < last) {
+                const int64_t share = matrix.depth() * PANEL * int64_t(sizeof(uint32_t)) / (groups - 1);
+                ahead.at = reinterpret_cast<const char *>(matrix.panel(panel + 1)) + (group - 1) * share;
+                ahead.step = share / matrix.inputs;
+            }
+            if (count == 1) panel_times<PRODUCT, 1>(matrix, panel, in, at, ahead, out, stride, add);
+            if (count == 2) panel_times<PRODUCT, 2>(matrix, panel, in, at, ahead, out, stride, add);
+            if (count == 3) panel_times<PRODUCT, 3>(matrix, panel, in, at, ahead, out, stride, add);
             if constexpr (MOST > 3) {
-                if (count == 4) panel_times<PRODUCT, 4>(matrix, panel, in, at, out, stride, add);
-                if (count == 5) panel_times<PRODUCT, 5>(matrix, panel, in, at, out, stride, add);
-                if (count == 6) panel_times<PRODUCT, 6>(matrix, panel, in, at, out, stride, add);
+                if (count == 4) panel_times<PRODUCT, 4>(matrix, panel, in, at, ahead, out, stride, add);
+                if (count == 5) panel_times<PRODUCT, 5>(matrix, panel, in, at, ahead, out, stride, add);
+                if (count == 6) panel_times<PRODUCT, 6>(matrix, panel, in, at, ahead, out, stride, add);
             }
             at += count;
         }
