@@ -1,5 +1,6 @@
 """The command: runs what has not run yet, then writes the record."""
 
+import json
 from pathlib import Path
 
 import click
@@ -21,24 +22,37 @@ from .training import Prepared
 @click.option("--python-train", required=True, help="Python files to train on: JSON lines with path and text.")
 @click.option("--python-test", required=True, help="To report.")
 @click.option("--languages", required=True, help="One text in many languages: JSON lines with code and text.")
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="Where finished runs are kept.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="For models, and what runs share.")
+@click.option("--runs", type=click.Path(path_type=Path), required=True, help="Finished runs, one line each.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Where the record is written; SVG beside it."
 )
 @click.option("--corpus", "corpora", type=click.Choice(CORPORA), multiple=True, help="These only.")
 @click.option("--workers", default=1, show_default=True, help="Runs side by side, each of one thread.")
 @click.option("--minutes", type=float, help="Begin no run after this long; the same command goes on later.")
-def main(*, work: Path, out: Path, corpora: tuple[str, ...], workers: int, minutes: float | None, **files: str) -> None:
+def main(
+    *,
+    work: Path,
+    runs: Path,
+    out: Path,
+    corpora: tuple[str, ...],
+    workers: int,
+    minutes: float | None,
+    **files: str,
+) -> None:
     """Run the equal fight, and write its record."""
     work.mkdir(parents=True, exist_ok=True)
     told = Files(**files)
     chosen = tuple(corpora) or CORPORA
-    work_off(told, work, corpora=chosen, workers=workers, seconds=None if minutes is None else 60 * minutes)
+    seconds = None if minutes is None else 60 * minutes
+    work_off(told, work=work, runs=runs, corpora=chosen, workers=workers, seconds=seconds)
     torch.set_num_threads(1)
-    finished = read_results(work)
+    finished = read_results(runs)
     results = {"texts": about_texts(told, chosen)} | record(finished, chosen)
     if LANGUAGES in chosen:
-        results["any_language"] = any_language(finished, Prepared(told.corpus(LANGUAGES), work / LANGUAGES), work)
+        found = any_language(finished, Prepared(told.corpus(LANGUAGES), work / LANGUAGES), work)
+        before = json.loads(out.read_text())["results"] if out.exists() else {}
+        results["any_language"] = found or before.get("any_language")
     write_record(out, claim=CLAIM, device="cpu", results=results)
     draw(results, out.with_suffix(".svg"))
 

@@ -30,8 +30,8 @@ PROMPTS_OF_A_SCRIPT = 4
 
 
 def any_language(results: Results, prepared: Prepared, work: Path) -> dict[str, Any] | None:
-    """Return the figures by script; None while no budget has both models."""
-    jobs = _jobs(results)
+    """Return the figures by script; None while no budget has both models, or where they are not kept."""
+    jobs = _jobs(results, work)
     if jobs is None:
         return None
     blt, bpe = jobs
@@ -60,14 +60,15 @@ def any_language(results: Results, prepared: Prepared, work: Path) -> dict[str, 
     }
 
 
-def _jobs(results: Results) -> tuple[Job, Job] | None:
-    """Return the two jobs of the largest budget that both sides have finished."""
+def _jobs(results: Results, work: Path) -> tuple[Job, Job] | None:
+    """Return the two jobs of the largest budget that both sides have finished, and whose models are kept."""
     choices = [trials(LANGUAGES, side, results)[1] for side in ("blt", "bpe")]
     if choices[0] is None or choices[1] is None:
         return None
     for budget in reversed(range(len(BUDGETS))):
         blt, bpe = (final(choice, budget=budget) for choice in choices if choice is not None)
-        if all("test_bits" in results.get(job.name, {}) for job in (blt, bpe)):
+        kept = all((work / "models" / job.name).exists() for job in (blt, bpe))
+        if kept and all("test_bits" in results.get(job.name, {}) for job in (blt, bpe)):
             return blt, bpe
     return None
 

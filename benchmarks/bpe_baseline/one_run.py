@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.record import device_name
 
 from blt.errors import ConfigurationError
 
 from .plan import Job
 from .texts import Files
 from .training import Prepared, run
-
-RESULTS = "results.jsonl"
 
 
 @functools.lru_cache(maxsize=1)
@@ -24,7 +23,7 @@ def prepared(files: Files, work: Path, corpus: str) -> Prepared:
     return Prepared(files.corpus(corpus), work / corpus)
 
 
-def run_and_keep(job: Job, files: Files, work: Path) -> None:
+def run_and_keep(job: Job, files: Files, work: Path, runs: Path) -> None:
     """Run a job on one thread, and append what it came to; where the tuned side is reported, its model is kept too."""
     torch.set_num_threads(1)
     try:
@@ -32,12 +31,14 @@ def run_and_keep(job: Job, files: Files, work: Path) -> None:
         found = run(job, prepared(files, work, job.corpus), keep=keep)
     except ConfigurationError as error:  # a rule that no threshold brings to that mean length, a shape that none fits
         found = {"failed": str(error), "dev_bits_per_byte": math.inf}
-    append(work, job, found)
+    append(runs, job, found)
     print(job.name, f"{found['dev_bits_per_byte']:.4f}", f"{found.get('seconds', 0):.0f} s", flush=True)
 
 
-def append(work: Path, job: Job, found: dict[str, Any]) -> None:
+def append(runs: Path, job: Job, found: dict[str, Any]) -> None:
     """Keep what a job came to, as one write."""
-    line = json.dumps({"name": job.name, "job": asdict(job)} | found) + "\n"
-    with (work / RESULTS).open("a", encoding="utf-8") as file:
+    if "test_bits" in found:
+        found = found | {"test_bits": [round(bits, 2) for bits in found["test_bits"]]}
+    line = json.dumps({"name": job.name, "device": device_name("cpu"), "job": asdict(job)} | found) + "\n"
+    with runs.open("a", encoding="utf-8") as file:
         file.write(line)

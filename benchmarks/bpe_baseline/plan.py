@@ -1,9 +1,9 @@
 """Which runs there are, in the order in which they matter, each decided by the figures of those before it.
 
-Every side is tuned with the same number of trials, on dev. On stories, at 5e11 FLOPs: four learning rates; two
+Every side is tuned with the same number of trials, on dev. On stories, at 5e11 FLOPs: five learning rates; three
 other values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two other
-sizes with the best of both; of all eight the best is taken. On the other texts rate and size stay as they are, and the
-knob's three values are tried anew, at the smallest budget.
+sizes with the best of both; of all ten the best is taken. On the other texts rate and size stay as they are, and the
+knob's four values are tried anew, at the smallest budget.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,12 @@ from .texts import CORPORA, STORIES
 
 BUDGETS = (1.25e11, 2.5e11, 5e11, 1e12)
 """Training FLOPs."""
-RATES = (0.005, 0.01, 0.02, 0.04)
+RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
 """Of Muon; AdamW, for embeddings and norms, has half of it."""
 KNOBS: Mapping[SideName, tuple[float, ...]] = {
-    "blt": (6.0, 4.5, 8.0),
-    "bpe": (1024, 2048, 4096),
-    "flat": (256, 64, 512),
+    "blt": (6.0, 4.5, 8.0, 12.0),
+    "bpe": (1024, 2048, 4096, 8192),
+    "flat": (256, 64, 512, 32),
 }
 """Bytes per patch of the entropy rule; ids of the BPE; positions that a flat model attends to. First the default."""
 BASE_SIZE = 1

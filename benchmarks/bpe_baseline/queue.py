@@ -7,15 +7,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
-from .one_run import RESULTS, run_and_keep
+from .one_run import run_and_keep
 from .plan import in_order
 from .texts import Files
 
 
-def read_results(work: Path) -> dict[str, dict[str, Any]]:
+def read_results(runs: Path) -> dict[str, dict[str, Any]]:
     """Return what has finished, by the names of jobs; a line cut short by a kill is dropped."""
-    path, found = work / RESULTS, {}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+    found = {}
+    for line in runs.read_text(encoding="utf-8").split("\n") if runs.exists() else []:
         try:
             row = json.loads(line)
         except ValueError:
@@ -24,8 +24,18 @@ def read_results(work: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def work_off(files: Files, work: Path, *, corpora: tuple[str, ...], workers: int, seconds: float | None = None) -> bool:
+def work_off(
+    files: Files, *, work: Path, runs: Path, corpora: tuple[str, ...], workers: int, seconds: float | None = None
+) -> bool:
     """Run jobs until none is left, or until the time is over: then what runs is finished, and nothing is begun.
+
+    Args:
+        files: the texts.
+        work: a folder for what the runs share, and for models.
+        runs: the file of finished runs.
+        corpora: which texts.
+        workers: runs side by side.
+        seconds: the time; None: as long as it takes.
 
     Returns:
         Whether everything has run.
@@ -33,7 +43,7 @@ def work_off(files: Files, work: Path, *, corpora: tuple[str, ...], workers: int
     started, broken, running = time.monotonic(), set[str](), dict[Future[None], str]()
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         while True:
-            results = read_results(work)
+            results = read_results(runs)
             done = results.keys() | broken
             waiting = {job.name: job for job in in_order(results, corpora=corpora) if job.name not in done}
             is_over = seconds is not None and time.monotonic() - started > seconds
@@ -41,7 +51,7 @@ def work_off(files: Files, work: Path, *, corpora: tuple[str, ...], workers: int
                 return not waiting and not broken
             for name, job in waiting.items():
                 if len(running) < workers and name not in running.values() and not is_over:
-                    running[pool.submit(run_and_keep, job, files, work)] = name
+                    running[pool.submit(run_and_keep, job, files, work, runs)] = name
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 name, error = running.pop(future), future.exception()
