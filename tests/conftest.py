@@ -2,6 +2,7 @@ import random
 import sys
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,20 @@ sys.path.insert(0, str(Path(__file__).parent))  # for what several folders of te
 from tiny_config import TINY_CONFIG
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and two cores may be shared
+
+
+_SEEN: set[tuple[object, ...]] = set()
+
+
+def pytest_runtest_setup(item):
+    """Check shapes in the first case of each test, and of each way to compute.
+
+    The checks take four times as long as what they check, and a test's cases differ in their values.
+    """
+    cases = item.callspec.params if hasattr(item, "callspec") else {}
+    case = item.path, getattr(item, "originalname", item.name), cases.get("backend")
+    jaxtyping.config.update("jaxtyping_disable", case in _SEEN)
+    _SEEN.add(case)
 
 
 @pytest.fixture(autouse=True)
