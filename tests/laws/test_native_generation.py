@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import RULES, tiny_lm
 
 from blt import ByteLM
+from blt.codec import encode
+from blt.decoder import GenerationRow
 from blt.errors import ModelFolderError
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
+from blt.generation.sampling import Sampler, SamplingConfig
 from blt.lm import DecodingSession
 
 pytestmark = pytest.mark.skipif(not DecodingSession(tiny_lm()).is_native, reason="needs the native decoder")
@@ -23,6 +27,7 @@ SAMPLING = (
 )
 
 
+GREEDY = GenerationConfig(temperature=0, valid_utf8=False, max_new_bytes=40)
 OPTIONS = (
     {},
     {"logprobs": 1},
@@ -138,3 +143,60 @@ def test_logits_that_are_no_numbers_end_a_request_alone():
     assert isinstance(broken.error, ModelFolderError)
     assert good.error is None
     assert good.new_bytes
+
+
+def native_rows(session, prompts, *, room=4000):
+    """Rows that have read prompts, each with the logits that lead on."""
+    rows, logits = session.add([encode(prompt, bos=True) for prompt in prompts])
+    sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=room)
+    return [GenerationRow(row, scores, sampling) for row, scores in zip(rows.tolist(), logits.numpy(), strict=True)]
+
+
+def test_rows_whose_patches_end_at_different_times_wait_for_each_other():
+    lm, num_bytes = tiny_lm("static"), 24
+    prompts = [b"Tom had a red ball."[:length] for length in range(1, 13)]
+    session = DecodingSession(lm)
+    rows, texts, waited, passes = native_rows(session, prompts), [b""] * len(prompts), 0, 0
+    while min(map(len, texts)) < num_bytes:
+        written, num_passes = session.generate(rows, max_bytes=1)
+        texts = [text + data for text, data in zip(texts, written, strict=True)]
+        passes, waited = passes + num_passes, waited + written.count(b"")
+    assert 0 < waited < passes  # a few steps, and from then on all of their patches end together
+    alone = continued(lm, [Request(prompt, GREEDY) for prompt in prompts])
+    assert [text[:num_bytes] for text in texts] == [one.new_bytes[:num_bytes] for one in alone]
+
+
+def test_no_row_waits_for_ever_for_patches_that_do_not_end():
+    session = DecodingSession(tiny_lm("space"))
+    rows = native_rows(session, [b"a", b"b", b"c", b"d"])
+    counts = [0] * 4
+    for _ in range(100):
+        own = b" " if counts[0] % 2 else b"y"  # a patch ends every second byte
+        written, _ = session.generate(rows, max_bytes=1, forced=[own, b"x", b"x", b"x"])
+        counts = [count + len(data) for count, data in zip(counts, written, strict=True)]
+    assert counts[1:] == [100] * 3
+    assert 100 / 6 < counts[0] < 100 / 4  # one byte at once, the other after eight passes
+
+
+@pytest.mark.parametrize("rule", ["static", "entropy"])
+def test_a_row_that_waits_can_be_read_on_by_hand_or_leave(rule):
+    lm, prompts = tiny_lm(rule), [b"Tom had"[:length] for length in range(1, 8)]
+    session = DecodingSession(lm)
+    rows = native_rows(session, prompts)
+    texts, written = [b""] * len(rows), []
+    while b"" not in written:
+        written, _ = session.generate(rows, max_bytes=1)
+        texts = [text + data for text, data in zip(texts, written, strict=True)]
+    waiting = [number for number, data in enumerate(written) if not data]
+    for number in waiting:  # its newest byte was chosen, and neither read nor lost
+        row, more = np.array([rows[number].row]), b" a big red ball"
+        found = session.read(encode(texts[number][-1:] + more)[None], row)[0, 0::5]
+        expected = DecodingSession(lm)
+        start = prompts[number] + texts[number][:-1]
+        (same,), _ = expected.add([encode(start, bos=True)])
+        assert torch.equal(found, expected.read(encode(texts[number][-1:] + more)[None], np.array([same]))[0, 0::5])
+        assert session.ends.tolist() == expected.ends.tolist()
+    session.remove(np.array([row.row for row in rows]))
+    again = native_rows(session, prompts)
+    texts = [session.generate([row], max_bytes=1)[0][0] for row in again]
+    assert texts == [one.new_bytes[:1] for one in continued(lm, [Request(prompt, GREEDY) for prompt in prompts])]

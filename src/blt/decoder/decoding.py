@@ -177,7 +177,7 @@ class NativeDecoding:
         max_bytes: int,
         max_draft: int,
         min_probability: float,
-        forced: bytes | None = None,
+        forced: Sequence[bytes] | None = None,
     ) -> tuple[list[bytes], int]:
         """Continue rows until one of them stops, or has written `max_bytes`.
 
@@ -186,7 +186,7 @@ class NativeDecoding:
             max_bytes: of each row.
             max_draft: most bytes to draft at once.
             min_probability: of a byte that is drafted.
-            forced: `max_bytes` bytes that every row reads in place of what is chosen.
+            forced: of each row `max_bytes` bytes to read in place of what is chosen.
 
         Returns:
             What each row wrote, and in how many passes.
@@ -195,7 +195,7 @@ class NativeDecoding:
         samplings = (c.Sampling * len(rows))(*[row.sampling for row in rows])
         logits = np.stack([row.logits for row in rows])
         written = np.empty((len(rows), max_bytes), dtype=np.uint8)
-        read_instead = None if forced is None else np.frombuffer(forced * len(rows), dtype=np.uint8)
+        read_instead = None if forced is None else np.frombuffer(b"".join(forced), dtype=np.uint8)
         counts, num_passes = np.empty(len(rows), dtype=np.int64), c.Size()
         generation = c.Generation(
             numbers.ctypes.data,

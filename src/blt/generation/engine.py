@@ -17,7 +17,7 @@ from blt.lm import DecodingSession, LanguageModel, StaticConfig
 from blt.shapes import Int, Tensor
 
 BYTES_PER_STEP = 16
-"""About how many bytes a step of the native decoder writes, of all requests together; at least one of each.
+"""About how many bytes a step of the native decoder writes, of all requests together.
 
 Enough for the host's time per step to be small beside it, and few enough for requests to join and leave at once."""
 
@@ -30,10 +30,12 @@ def bytes_per_step(num_rows: int) -> int:
 class Engine:
     """Continues requests, each as it would be continued alone.
 
-    A step writes at least one byte of every request: the byte that its newest logits lead to, and those that were
-    drafted right after it. A draft is right when it is what would have been chosen; so requests are continued in the
-    same way whether bytes are drafted or not, and whatever stands beside them. What goes wrong with one request, such
-    as a grammar that becomes too complex, ends that request alone (`stopped_by` is `error`).
+    A step writes the byte that the newest logits of a request lead to, and those that were drafted right after it. A
+    draft is right when it is what would have been chosen; so requests are continued in the same way whether bytes are
+    drafted or not, and whatever stands beside them. Where the native decoder runs many requests, one whose patch has
+    ended may wait for a few steps, until others have come as far: the global transformer then runs once for all of
+    them. What goes wrong with one request, such as a grammar that becomes too complex, ends that request alone
+    (`stopped_by` is `error`).
 
     Args:
         lm: the model; its weights and its patch rule must stay the same while the engine lives.
@@ -106,7 +108,7 @@ class Engine:
         return written + [request for request in reading if request not in written]
 
     def _write(self) -> list[Request]:
-        """Write at least one byte of every request whose prompt has been read."""
+        """Write on every request whose prompt has been read."""
         rows = np.array(sorted(self._running), dtype=np.int64)
         running = [self._running[row] for row in rows.tolist()]
         self._generate_natively([one for one in running if one.native_row is not None])

@@ -2,10 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from blt.codec import encode
 from blt.decoder import GenerationRow, packed_model, product_rate, reading_rate, serves
 from blt.generation.drafting import Drafter
-from blt.generation.engine import Engine, bytes_per_step
+from blt.generation.engine import BYTES_PER_STEP, Engine, bytes_per_step
 from blt.generation.request import GenerationConfig, Request
 from blt.generation.sampling import Sampler, SamplingConfig
 from blt.lm import DecodingSession, LanguageModel, require_finite
@@ -23,7 +23,6 @@ from blt.lm.torch_decoding import TorchDecoding
 from blt.model.cost import Cost, cost_of
 from blt.nn import HostInts, QuantizedLinear
 from blt.patching import count_text
-from blt.shapes import Int, Tensor
 
 TEXT = (
     "Once upon a time there was a little girl named Lily. She loved to play in the park with her red ball, and one day "
@@ -125,29 +124,29 @@ def measure_decoding(
 ) -> Speed:
     """Read a text byte by byte in every row, choosing each byte as generation does.
 
-    What is chosen is not read; so the patches are those of the text, whatever the weights.
+    What is chosen is not read; so the patches are those of the text, whatever the weights. Each row begins at another
+    place of the text, so that their patches do not end together.
 
     Args:
         lm: the model.
         limits: of this machine.
-        text: long enough for prompt and bytes; repeated if it is not.
-        num_bytes: to read in each row.
+        text: to read; repeated where it is shorter than prompt and bytes.
+        num_bytes: to read in each row, on average.
         batch: rows.
         repeats: runs to take the median of.
         after: bytes of prompt.
     """
-    data = (text * (1 + (after + num_bytes) // len(text)))[: after + num_bytes - 1]
-    prompt, rest = encode(data[: after - 1], bos=True), data[after - 1 :]
+    begun = [_Begun.of(text, start=number * len(text) // batch, after=after) for number in range(batch)]
     seconds: list[float] = []
     parts: dict[str, float] = {}
-    num_ends = _read_by_host(*_joined(lm, prompt, 1), rest)
+    num_ends = _read_by_host(*_joined(lm, begun), begun, num_bytes)
     for number in range(repeats + 2):  # the first warms up, the last is timed part by part
-        session, rows, logits = _joined(lm, prompt, batch)
+        session, rows, logits = _joined(lm, begun)
         with _timed_parts(session, parts if number > repeats else None):
             start = time.perf_counter()
-            (_read_natively if session.is_native else _read_by_host)(session, rows, logits, rest)
+            (_read_natively if session.is_native else _read_by_host)(session, rows, logits, begun, num_bytes)
             seconds.append(time.perf_counter() - start)
-    mean_patch = num_bytes / max(1, num_ends)
+    mean_patch = batch * num_bytes / max(1, num_ends)
     rate = batch * num_bytes / statistics.median(seconds[1:-1])
     return Speed(
         bytes_per_second=rate,
@@ -157,34 +156,63 @@ def measure_decoding(
     )
 
 
-def _joined(lm: LanguageModel, prompt: Int[Tensor, " _"], batch: int) -> tuple[DecodingSession, HostInts, _Logits]:
-    """Run the prefill of a prompt in every row."""
+class _Begun(NamedTuple):
+    """A row of a measurement: what it has read, and what it reads then, again and again."""
+
+    prompt: bytes
+    rest: bytes
+
+    @classmethod
+    def of(cls, text: bytes, *, start: int, after: int) -> "_Begun":
+        turned = text[start:] + text[:start]
+        data = turned * (1 + after // len(turned))
+        return cls(data[: after - 1], data[after - 1 :] + data[: after - 1])
+
+    def part(self, first: int, length: int) -> bytes:
+        """Return a slice of what it reads."""
+        first %= len(self.rest)
+        return (self.rest[first:] + self.rest * (1 + length // len(self.rest)))[:length]
+
+
+def _joined(lm: LanguageModel, begun: Sequence[_Begun]) -> tuple[DecodingSession, HostInts, _Logits]:
+    """Run the prefill of every row's prompt."""
     session = DecodingSession(lm)
-    rows, logits = session.add([prompt] * batch)
+    rows, logits = session.add([encode(row.prompt, bos=True) for row in begun])
     return session, rows, logits.cpu().numpy()
 
 
-def _read_by_host(session: DecodingSession, rows: HostInts, logits: _Logits, text: bytes) -> int:
-    """Choose bytes, and read the text's in their place; return how many patches ended in the first row."""
+def _read_by_host(
+    session: DecodingSession, rows: HostInts, logits: _Logits, begun: Sequence[_Begun], num_bytes: int
+) -> int:
+    """Choose bytes, and read the texts' in their place; return how many patches ended."""
     samplers, num_ends = [Sampler(SamplingConfig(temperature=0)) for _ in rows], 0
-    for byte_id in encode(text).to(session.lm.device):
-        for sampler, scores in zip(samplers, logits, strict=True):
+    texts = torch.stack([encode(row.part(0, num_bytes)) for row in begun])  # R T
+    for byte_ids in texts.T:
+        for sampler, scores, byte_id in zip(samplers, logits, byte_ids.tolist(), strict=True):
             sampler.choose(scores)
-            sampler.read(int(byte_id))
-        logits = session.read(byte_id.expand(len(rows), 1), rows)[:, 0].cpu().numpy()
-        num_ends += int(session.ends[0, 0])
+            sampler.read(byte_id)
+        logits = session.read(byte_ids[:, None].to(session.lm.device), rows)[:, 0].cpu().numpy()
+        num_ends += int(session.ends.sum())
     return num_ends
 
 
-def _read_natively(session: DecodingSession, rows: HostInts, logits: _Logits, text: bytes) -> None:
-    """Run the same in the native decoder, with as many bytes per step as an engine gives it."""
-    sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=len(text) + 1)
+def _read_natively(
+    session: DecodingSession, rows: HostInts, logits: _Logits, begun: Sequence[_Begun], num_bytes: int
+) -> None:
+    """Run the same in the native decoder, with as many bytes per step as an engine gives it.
+
+    Its rows come on unevenly: all of them read until they have read as many bytes together as they are to.
+    """
+    sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=2 * num_bytes + 64 * BYTES_PER_STEP)
     assert sampling is not None
     native_rows = [GenerationRow(row, scores, sampling) for row, scores in zip(rows.tolist(), logits, strict=True)]
-    step = bytes_per_step(len(native_rows))
-    for start in range(0, len(text), step):
-        part = text[start : start + step]
-        session.generate(native_rows, max_bytes=len(part), forced=part)
+    read, left = [0] * len(begun), len(begun) * num_bytes
+    while left > 0:
+        step = min(bytes_per_step(len(begun)), left)
+        forced = [row.part(first, step) for row, first in zip(begun, read, strict=True)]
+        written, _ = session.generate(native_rows, max_bytes=step, forced=forced)
+        read = [first + len(part) for first, part in zip(read, written, strict=True)]
+        left -= sum(map(len, written))
 
 
 def measure_drafting(

@@ -150,9 +150,12 @@ class DecodingSession:
         max_bytes: int,
         max_draft: int = 0,
         min_probability: float = 1.0,
-        forced: bytes | None = None,
+        forced: Sequence[bytes] | None = None,
     ) -> tuple[list[bytes], int]:
         """Choose and read bytes of some rows within the native decoder, until one stops or `max_bytes` are written.
+
+        Of many rows, those whose patch has ended wait for a few passes, until half of them have come so far: the global
+        transformer then reads its weights once for all of their patches. Such a row may have written nothing yet.
 
         Args:
             rows: which rows, and how their bytes are chosen; none is over.
@@ -160,7 +163,7 @@ class DecodingSession:
             max_draft: most bytes that the entropy model drafts per pass; which bytes are written does
                 not depend on it.
             min_probability: the least that the entropy model must give a byte that is drafted.
-            forced: `max_bytes` bytes that every row reads in place of what is chosen; for measurements.
+            forced: of each row `max_bytes` bytes to read in place of what is chosen; for measurements.
 
         Returns:
             What each row wrote, and in how many passes of the model.
@@ -170,7 +173,8 @@ class DecodingSession:
         """
         check(isinstance(self._decoding, NativeDecoding), "rows write by themselves only within the native decoder")
         assert isinstance(self._decoding, NativeDecoding)
-        check(forced is None or len(forced) == max_bytes, f"forced: expected {max_bytes} bytes")
+        fit = forced is None or [len(one) for one in forced] == [max_bytes] * len(rows)
+        check(fit, f"forced: expected {max_bytes} bytes for each of {len(rows)} rows")
         return self._decoding.generate(
             rows, max_bytes=max_bytes, max_draft=max_draft, min_probability=min_probability, forced=forced
         )

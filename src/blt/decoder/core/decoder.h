@@ -75,8 +75,9 @@ class Decoder {
         int64_t max_draft;
         float min_probability;
     };
-    // Continues rows until one of them stops, or has written `max_bytes`; returns the number of passes. What is written
-    // does not depend on drafts: one is right only if it is what is chosen.
+    // Continues rows until one of them stops, or has written `max_bytes`; returns the number of passes. Of many rows,
+    // some may have written nothing yet. What is written does not depend on drafts: one is right only if it is what is
+    // chosen.
     int64_t generate(std::vector<GenerationRow> &rows, int64_t max_bytes, Drafting drafting);
 
     int64_t num_bytes_heard() const;
@@ -101,6 +102,7 @@ class Decoder {
     void hear(const Reading &reading, float *logits);
     void choose(GenerationRow &one);
     void draft_ahead(std::vector<GenerationRow *> &rows, int64_t max_bytes, Drafting drafting);
+    std::vector<GenerationRow *> leave_out_patch_ends(std::vector<GenerationRow *> rows);
     int64_t verify_drafts(GenerationRow &one, const float *logits);
     void read(const std::vector<int64_t> &rows, const std::vector<const std::vector<int64_t> *> &ids,
               const std::vector<const std::vector<char> *> &ends, Wanted wanted, float *logits);

@@ -10,6 +10,7 @@
 namespace blt {
 
 constexpr int64_t WORTH_A_THREAD = 150000;  // weights times vectors
+constexpr int64_t MOST_WAITS = 8;           // passes that a row whose patch has ended waits for others
 
 // Weights with which nothing can be computed.
 struct BrokenModel : std::runtime_error {
@@ -151,6 +152,11 @@ inline void Decoder::begin_reading(const int64_t *rows, int64_t num_rows) {
     reading_.assign(rows, rows + num_rows);
     for (int64_t name : reading_) {
         Row &one = row(name);
+        if (one.waits) {  // what it has waited to read is read anew
+            one.heard -= int64_t(one.pending.size());
+            one.patcher = one.patchers[0];
+            one.waits = 0;
+        }
         one.pending.clear();
         one.ends.clear();
         one.patchers.assign(1, one.patcher);

@@ -72,6 +72,22 @@ inline int64_t Decoder::verify_drafts(GenerationRow &one, const float *logits) {
     return num_drafts - right;
 }
 
+// Leaves out of a pass the rows whose newest byte ends a patch, as long as few do and others can go on: the weights of
+// the global transformer, most of the model, are then read for many patches at once instead of for one or two. A row
+// waits for at most MOST_WAITS passes.
+inline std::vector<Decoder::GenerationRow *> Decoder::leave_out_patch_ends(std::vector<GenerationRow *> rows) {
+    const auto ends_patch = [&](const GenerationRow *one) { return row(one->row).ends.back() != 0; };
+    const auto is_patient = [&](const GenerationRow *one) { return row(one->row).waits < MOST_WAITS; };
+    const auto middle = std::stable_partition(rows.begin(), rows.end(), [&](auto *one) { return !ends_patch(one); });
+    const int64_t ended = rows.end() - middle, enough = (int64_t(rows.size()) + 1) / 2;
+    const bool can_wait = middle != rows.begin() && ended < enough && std::all_of(middle, rows.end(), is_patient);
+    if (can_wait) {
+        for (auto at = middle; at != rows.end(); ++at) ++row((*at)->row).waits;
+        rows.erase(middle, rows.end());
+    }
+    return rows;
+}
+
 inline int64_t Decoder::generate(std::vector<GenerationRow> &rows, int64_t max_bytes, Drafting drafting) {
     const int64_t vocabulary = model_.vocabulary();
     require(num_bytes_heard() == 0 && before_draft_.empty(),
@@ -85,9 +101,17 @@ inline int64_t Decoder::generate(std::vector<GenerationRow> &rows, int64_t max_b
             if (one.chosen < 0 && one.count < max_bytes && !one.stopped) choose(one);
         for (const GenerationRow &one : rows)
             if (one.stopped || one.count >= max_bytes) return num_passes;
-        std::vector<GenerationRow *> reading;
-        for (GenerationRow &one : rows) reading.push_back(&one);
-        draft_ahead(reading, max_bytes, drafting);
+        std::vector<GenerationRow *> reading, heard;
+        for (GenerationRow &one : rows) {
+            const Row &state = row(one.row);
+            (state.waits && state.pending.back() == one.chosen ? heard : reading).push_back(&one);
+        }
+        if (!reading.empty()) draft_ahead(reading, max_bytes, drafting);
+        reading.insert(reading.end(), heard.begin(), heard.end());
+        if (drafting.max_draft == 0) reading = leave_out_patch_ends(std::move(reading));
+        reading_.clear();
+        for (const GenerationRow *one : reading) reading_.push_back(one->row), row(one->row).waits = 0;
+        state_ = State::HEARD;
         written_logits_.resize(size_t(num_bytes_heard() * vocabulary));
         forward(Wanted::ALL, written_logits_.data());
         ++num_passes;

@@ -26,6 +26,7 @@ struct Row {
     std::vector<int64_t> pending;
     std::vector<char> ends;
     std::vector<Patcher> patchers;
+    int64_t waits = 0;  // passes that have left it out since its pending bytes were read; 0: none
 
     // What the BLT has read last, for taking back.
     RowPosition before;
@@ -58,6 +59,7 @@ struct PagePools {
         row.pending.clear();
         row.ends.clear();
         row.patchers.clear();
+        row.waits = 0;
     }
 };
 
