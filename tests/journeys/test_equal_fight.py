@@ -183,7 +183,7 @@ def test_each_side_is_tuned_with_as_many_trials_and_none_of_them_sees_the_test_d
     for corpus in texts.CORPORA:
         for side in SIDES:
             found, choice = trials(corpus, side, results)
-            assert len(found) == len({each.name for each in found}) == (8 if corpus == texts.STORIES else 3)
+            assert len(found) == len({each.name for each in found}) == (10 if corpus == texts.STORIES else 4)
             assert choice is not None
             assert not any(each.scores_test for each in found)
             assert results[choice.name]["dev_bits_per_byte"] == min(
@@ -354,7 +354,7 @@ def test_scripts_are_divided_for_both_sides_and_continuations_are_looked_at(prep
     jobs = [job(side, purpose="budget", corpus="languages", budget=6e9) for side in ("blt", "bpe")]
     for each in jobs:
         results[each.name] = run(each, prepared, keep=tmp_path / "models" / each.name)
-    monkeypatch.setattr(any_language, "_jobs", lambda _results: tuple(jobs))
+    monkeypatch.setattr(any_language, "_jobs", lambda _results, _work: tuple(jobs))
     monkeypatch.setattr(any_language, "NEW_BYTES", 6)
     found = any_language.any_language(results, prepared, tmp_path)
     assert set(found["by_script"]) == {"Latin", "Cyrillic", "languages never seen"}
@@ -368,6 +368,13 @@ def test_scripts_are_divided_for_both_sides_and_continuations_are_looked_at(prep
     assert japanese["bpe"]["flops_per_character"] > 2 * latin["bpe"]["flops_per_character"]
     assert japanese["blt"]["flops_per_character"] > 2 * latin["blt"]["flops_per_character"]
     json.dumps(found, allow_nan=False)
+
+
+def test_no_language_is_looked_at_without_the_models(all_results, tmp_path):
+    assert any_language.any_language(all_results, None, tmp_path) is None
+    _, choice = trials("languages", "blt", all_results)
+    (tmp_path / "models" / final(choice, budget=1).name).mkdir(parents=True)
+    assert any_language.any_language(all_results, None, tmp_path) is None
 
 
 def test_a_language_never_seen_counts_for_its_script_where_continuations_are_looked_at(monkeypatch):
