@@ -1,17 +1,26 @@
-"""The shards of one split in a folder on this machine, mapped into memory when they are first read."""
+"""The shards of one split in a folder on this machine.
+
+Of a split that is compared with its checksums at opening, shards are mapped into memory when they are first read, and
+stay mapped. A larger one is read part by part: a batch of it meets shards that were never met before, and mapping them
+would take most of its time.
+"""
 
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from blt.data.checked_files import MappedFile, check_files
+from blt.data.file_text import FileText
 from blt.data.index import read_index, read_table
 from blt.data.mapping import map_file
 from blt.data.recent import Recent
-from blt.data.shard import Shard
+from blt.data.shard import Shard, StoredEnds
 from blt.data.shard_table import ShardTable, ends_name, hex_of, shard_name
 from blt.errors import DataError
 
@@ -42,7 +51,7 @@ class ShardFolder:
         self.table: ShardTable = read_table(folder, split, entry)
         self.is_checked = entry["num_bytes"] <= CHECKED_AT_OPENING
         self._place = _Place(folder=folder, split=split, table=self.table, identity=identity)
-        self._opened = Recent(self._place.open, room=MAX_MAPPED_SHARDS)
+        self._opened = Recent(self._place.map, room=MAX_MAPPED_SHARDS)
 
     @classmethod
     def find(cls, folder: Path, split: str) -> "ShardFolder":
@@ -64,7 +73,7 @@ class ShardFolder:
         Raises:
             DataError: a file is missing or has another size, or the folder was prepared anew since it was opened.
         """
-        return self._opened(number).shard
+        return self._opened(number) if self.is_checked else self._place.read(number)
 
     def whole_shard(self, number: int) -> Shard:
         """Return a shard that is to be read from end to end: mapped apart, so that the system reads ahead.
@@ -72,7 +81,7 @@ class ShardFolder:
         Raises:
             DataError: as `shard` does.
         """
-        return self._place.open(number, is_random=False).shard
+        return self._place.map(number, is_random=False)
 
     def check(self, *, on_file: Callable[[], None]) -> None:
         """Compare the files of a split that is not too large with their checksums, unless they were before.
@@ -100,15 +109,9 @@ class ShardFolder:
 
     def _files(self) -> Iterator[MappedFile]:
         for number in range(len(self.table)):
-            self._opened(number)  # what is compared here is what is read later, also if another takes its place
-            yield from self._place.open(number, is_random=False).files
-
-
-class _Opened(NamedTuple):
-    """A shard and its two files."""
-
-    shard: Shard
-    files: tuple[MappedFile, MappedFile]
+            if self.is_checked:
+                self._opened(number)  # what is compared here is what is read later, also if another takes its place
+            yield from self._place.files(number)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,37 +125,66 @@ class _Place:
     folder: Path
     split: str
     table: ShardTable
-    identity: list[int] | None
+    identity: tuple[int, ...] | None
     """Of the index that the table was read with."""
 
-    def open(self, number: int, *, is_random: bool = True) -> _Opened:
+    def read(self, number: int) -> Shard:
+        """Return a shard whose parts are read when they are asked for.
+
+        Raises:
+            DataError: the folder was prepared anew.
+        """
+        names, sizes = self._files(number)
+        text, ends = (FileText(f"{self.folder}/{name}", size=size) for name, size in zip(names, sizes, strict=True))
+        return Shard(text=text, ends=StoredEnds(ends), where=f"{self.folder}/{names[1]}")
+
+    def map(self, number: int, *, is_random: bool = True) -> Shard:
         """Map the files of a shard, to be read here and there, or from end to end.
 
         Raises:
             DataError: a file is missing or has another size, or the folder was prepared anew.
         """
+        names, sizes = self._files(number)
+        text, _ = _map(self.folder, names[0], sizes[0], is_random=is_random)
+        # A search in the ends meets some of their pages, which are few: they may well be read ahead.
+        ends, _ = _map(self.folder, names[1], sizes[1], is_random=False)
+        return Shard(text=text, ends=ends.view("<i8"), where=f"{self.folder}/{names[1]}")
+
+    def files(self, number: int) -> Iterator[MappedFile]:
+        """Map the files of a shard, to be compared with their checksums.
+
+        Raises:
+            DataError: as `map` does.
+        """
+        row = self.table[number]
+        digests = (row["sha256"], row["ends_sha256"])
+        for name, size, digest in zip(*self._files(number), digests, strict=True):
+            content, stat = _map(self.folder, name, size, is_random=False)
+            yield MappedFile(name=name, content=content, stat=stat, sha256=hex_of(digest))
+
+    def _files(self, number: int) -> tuple[tuple[str, str], tuple[int, int]]:
+        """Return the names of a shard's text and ends, and their sizes.
+
+        Raises:
+            DataError: the folder was prepared anew.
+        """
         if _identity(self.folder) != self.identity:
             raise DataError(f"{self.folder}: was prepared anew while it was read; start again")
         row = self.table[number]
-        num_bytes, num_documents = int(row["num_bytes"]), int(row["num_documents"])
         names = shard_name(self.split, number), ends_name(self.split, number)
-        text = _map(self.folder, names[0], num_bytes, hex_of(row["sha256"]), is_random=is_random)
-        # A binary search over the ends meets many of their pages, which are few: they may well be read ahead.
-        ends = _map(self.folder, names[1], 8 * num_documents, hex_of(row["ends_sha256"]), is_random=False)
-        where = f"{self.folder}/{ends.name}"
-        return _Opened(Shard(text=text.content, ends=ends.content.view("<i8"), where=where), (text, ends))
+        return names, (int(row["num_bytes"]), 8 * int(row["num_documents"]))
 
 
-def _identity(folder: Path) -> list[int] | None:
+def _identity(folder: Path) -> tuple[int, ...] | None:
     """Return what tells the index of a folder from one that has taken its place."""
     try:
         stat = os.stat(f"{folder}/index.json")  # noqa: PTH116 (looked at before each shard, in the time of a step)
     except OSError:  # missing: whoever reads it says so
         return None
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def _map(folder: Path, name: str, size: int, sha256: str, *, is_random: bool) -> MappedFile:
+def _map(folder: Path, name: str, size: int, *, is_random: bool) -> tuple[NDArray[np.uint8], os.stat_result]:
     """Map a file that must hold exactly `size` bytes.
 
     Raises:
@@ -165,4 +197,4 @@ def _map(folder: Path, name: str, size: int, sha256: str, *, is_random: bool) ->
         raise DataError(f"{path}: missing, though index.json lists it; prepare again with --overwrite") from None
     if len(content) != size:
         raise DataError(f"{path}: has {len(content)} bytes, index.json says {size}; prepare again with --overwrite")
-    return MappedFile(name=name, content=content, stat=stat, sha256=sha256)
+    return content, stat

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blt.data.checked_files
+import blt.data.shard
 import blt.data.shard_folder
 from blt.codec import encode
 from blt.data import PrepareConfig, Shards, Windows, prepare
@@ -71,6 +72,44 @@ def test_slices_and_offsets_across_shards_are_those_of_one_shard(documents, per_
     last = data.draw(st.integers(first, len(documents)))
     assert cut.id_offsets(first, last).tolist() == whole.id_offsets(first, last).tolist()
     assert [cut.id_offset(number) for number in (first, last)] == whole.id_offsets(first, last)[[0, -1]].tolist()
+
+
+@given(
+    st.lists(st.sampled_from([1, 2, 3, 50, 100_000]), min_size=1, max_size=400),
+    st.booleans(),
+    st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_documents_of_very_unequal_lengths_are_found(lengths, is_sorted, data):
+    lengths = sorted(lengths) if is_sorted else lengths
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blt.data.shard, "_SEARCHED", data.draw(st.sampled_from([1, 2, 7])))
+        shards = Shards.from_documents([bytes(length) for length in lengths])
+        starts = np.cumsum([0, *(length + 2 for length in lengths)]).tolist()
+        for number in data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=20)):
+            assert shards.ids(starts[number], starts[number] + 2).tolist() == [1, 4]
+            assert shards.ids(starts[number + 1] - 2, starts[number + 1]).tolist() == [4, 2]
+
+
+def test_the_search_for_a_document_ends_soon_whatever_the_lengths():
+    """Guesses alone would creep through 100,000 tiny documents that follow a huge one."""
+
+    class Counted:
+        def __init__(self, ends):
+            self.ends, self.count = ends, 0
+
+        def __len__(self):
+            return len(self.ends)
+
+        def __getitem__(self, part):
+            self.count += 1
+            return self.ends[part]
+
+    ends = Counted(np.concatenate([[10**9], 10**9 + np.arange(1, 10**6), [2 * 10**9]]))
+    text = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (2 * 10**9,), (0,))
+    shard = Shard(text=text, ends=ends)
+    assert shard.ids(10**9 + 2 + 3 * 500_000, 10**9 + 2 + 3 * 500_000 + 3).tolist() == [1, 4, 2]
+    assert ends.count <= 2 * np.log2(10**6 / 1024) + 3
 
 
 @given(corpora, st.integers(1, 5))
@@ -289,6 +328,31 @@ def test_a_folder_that_is_prepared_anew_while_it_is_read_is_never_mixed_with_the
     prepare(PrepareConfig(**vars(new) | {"shard_bytes": 80}))
     assert shards.document(0).tobytes() == DOCUMENTS[0]  # mapped before
     shards._source._opened._kept.clear()
+    with pytest.raises(DataError, match="was prepared anew while it was read; start again"):
+        shards.document(0)
+
+
+def test_a_large_folder_that_is_prepared_anew_is_not_read_on_and_one_that_is_damaged_is_told(
+    prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(blt.data.shard_folder, "CHECKED_AT_OPENING", 0)
+    shards = Shards.open(prepared)
+    assert shards.document(0).tobytes() == DOCUMENTS[0]
+    with pytest.raises(ValueError, match="read-only"):
+        shards.document(0)[0] = 0
+    text = prepared / "train" / "shard-00000.bin"
+    whole = text.read_bytes()
+    text.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match=rf"{text}: has {len(whole) - 1} bytes, index.json says {len(whole)}"):
+        shards.document(0)
+    text.unlink()
+    with pytest.raises(DataError, match=f"{text}: missing, though index.json lists it"):
+        shards.document(0)
+    text.mkdir()
+    with pytest.raises(DataError, match=f"{text}: cannot be read"):
+        shards.document(0)
+    index = (prepared / "index.json").read_bytes()
+    (prepared / "index.json").write_bytes(index + b" ")
     with pytest.raises(DataError, match="was prepared anew while it was read; start again"):
         shards.document(0)
 
