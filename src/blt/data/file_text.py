@@ -14,7 +14,7 @@ class FileText:
     """The bytes of a file that must have a certain size.
 
     To map a file, meet its pages and end the mapping costs some six times as much as to open it, read one part and
-    close it. So mapping pays for files that are met again, and this for a corpus of so many that hardly one is. Parts
+    close it. So mapping pays for files that are met again, and this for a corpus of many, of which hardly one is. Parts
     that are far from each other are read without what lies behind them.
     """
 

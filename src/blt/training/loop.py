@@ -21,7 +21,6 @@ from blt.distributed import World
 from blt.errors import TrainingError
 from blt.loss import NOT_PREDICTED
 from blt.ops import is_waited_for
-from blt.training.balance import share_out
 from blt.training.checkpoints import Checkpoints, Progress
 from blt.training.losses import Losses, StepLoss
 from blt.training.monitor import Monitor
@@ -29,6 +28,7 @@ from blt.training.objectives import Objective
 from blt.training.optimizers import build_optimizers
 from blt.training.parallelize import Alone, matmul_dtype, parallelize
 from blt.training.parts import PartsConfig, freeze
+from blt.training.read_ahead import ReadAhead
 from blt.training.recipe import LoopConfig
 
 
@@ -86,12 +86,14 @@ class Trainer:
     """How the ranks share the work; None: as `config` says."""
     parallel: Alone = field(init=False)
     losses: Losses = field(init=False)
+    batches: ReadAhead = field(init=False)
     optimizers: list[Optimizer] = field(init=False)
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
         self.parallel = self.sharing or parallelize(self.objective, self.config, world=self.world, device=self.device)
         self.losses = Losses(self.world)
+        self.batches = ReadAhead(self.windows, self.config, world=self.world, costs=self.objective.costs)
 
     def run(self) -> Progress:
         """Train until the last step; goes on from the last checkpoint if there is one.
@@ -104,7 +106,7 @@ class Trainer:
         self.progress = self.parallel.load(self.checkpoints, self.optimizers, parts=self.parts)
         if self.config.compile:
             self.parallel.compile()
-        with self.monitor.following(self.progress):
+        with self.monitor.following(self.progress), self.batches:
             try:
                 while self.progress.step < self.config.num_steps:
                     self.step()
@@ -157,10 +159,8 @@ class Trainer:
 
     def accumulate_gradients(self) -> StepLoss:
         """Leave the gradients of one step's mean loss in the weights, over all parts and ranks."""
-        world, rows, parallel = self.world, self.config.batch_size // self.world.size, self.parallel
-        batch = self.windows.batch(self.progress.step, rows=rows, rank=world.rank, world_size=world.size)
-        if self.config.balance and world.size > 1:
-            batch = self.balanced(batch)
+        world, parallel = self.world, self.parallel
+        batch = self.batches.take(self.progress.step)
         counts = (int((batch.targets != NOT_PREDICTED).sum()), int((batch.targets >= BYTE_OFFSET).sum()))
         num_targets, num_bytes = (int(count) for count in world.sums(*counts))
         num_targets = max(1, num_targets)
@@ -175,15 +175,6 @@ class Trainer:
             nats.append(loss.detach())
         parallel.sum_gradients()
         return StepLoss(nats=torch.stack(nats), num_targets=num_targets, num_bytes=num_bytes)
-
-    def balanced(self, batch: Batch) -> Batch:
-        """Exchange this rank's rows of a step for others of the step, so that all ranks have about the same work."""
-        if (costs := self.objective.costs(batch)) is None:
-            return batch
-        parts = self.config.accumulation if len(costs) % self.config.accumulation == 0 else 1
-        shares = share_out(self.world.gather(costs), ranks=self.world.size, parts=parts)
-        first = self.progress.step * len(costs) * self.world.size
-        return self.windows.rows([first + row for row in shares[self.world.rank]])
 
     def finish_step(self) -> None:
         """Validate and save where it is time to.
