@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,11 +13,10 @@ from blt.cli.reading_options import format_option, skip_bad_option, text_field_o
 from blt.cli.types import Name, Number
 from blt.configuration import field_help
 from blt.data.document_limit import MAX_DOCUMENT_BYTES
-from blt.data.index import read_index
 from blt.data.prepare import PrepareProgress, PrepareSummary, Report
 from blt.data.prepare import prepare as prepare_shards
 from blt.data.prepare_config import PrepareConfig
-from blt.data.shards import Shards
+from blt.data.shards import Shards, index_of
 from blt.errors import ConfigurationError
 
 _HELP = field_help(PrepareConfig)
@@ -121,7 +119,7 @@ def _progress_bar() -> Iterator[Report]:
 
 
 def _check(folder: str) -> None:
-    splits = read_index(Path(folder))["splits"]
+    splits = index_of(folder)["splits"]
     for split, entry in splits.items():
         if entry["num_documents"]:
             Shards.open(folder, split=split).verify()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,56 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: {what}; expected a folder that `blt prepare` wrote")
     path = folder / "index.json"
     try:
-        index = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{folder}: has no index.json; expected a folder that `blt prepare` wrote") from None
+    return parse_index(content, where=str(path))
+
+
+def parse_index(content: bytes, *, where: str) -> dict[str, Any]:
+    """Return what an index says, once it is one.
+
+    Args:
+        content: of the file.
+        where: names the file in messages.
+
+    Raises:
+        DataError: it was not written by `blt prepare`, or by a newer one.
+    """
+    try:
+        index = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON ({error}); prepare again") from None
+        raise DataError(f"{where}: is not JSON ({error}); prepare again") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise DataError(f"{path}: is no index of {FORMAT}; expected a folder that `blt prepare` wrote")
+        raise DataError(f"{where}: is no index of {FORMAT}; expected a folder that `blt prepare` wrote")
     if index.get("version") not in READABLE_VERSIONS:
-        raise DataError(f"{path}: has version {index.get('version')!r}, this blt reads up to {VERSION}; prepare again")
+        raise DataError(f"{where}: has version {index.get('version')!r}, this blt reads up to {VERSION}; prepare again")
     try:
         for split, entry in index["splits"].items():
             _check_entry(split, entry, version=index["version"])
             entry.setdefault("num_shards", len(entry.get("shards", ())))
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); prepare again") from None
+        raise DataError(f"{where}: is damaged ({type(error).__name__}: {error}); prepare again") from None
     return index
+
+
+def entry_of(index: dict[str, Any], split: str, *, where: str) -> dict[str, Any]:
+    """Return what an index says of a split that has documents.
+
+    Args:
+        index: as `read_index` gives it.
+        split: `train` or `validation`.
+        where: names the folder in messages.
+
+    Raises:
+        DataError: there is no such split, or no document in it.
+    """
+    splits = index["splits"]
+    if split not in splits:
+        raise DataError(f"{where}: has no split {split!r}; it has {', '.join(splits)}")
+    if not splits[split]["num_documents"]:
+        raise DataError(f"{where}: the split {split!r} has no documents; choose another --validation")
+    return dict(splits[split])
 
 
 def read_table(folder: Path, split: str, entry: dict[str, Any]) -> ShardTable:
@@ -58,15 +93,29 @@ def read_table(folder: Path, split: str, entry: dict[str, Any]) -> ShardTable:
     Raises:
         DataError: the table is missing or is not what the index says.
     """
+    path = folder / table_name(split)
+    try:
+        return table_of_split(lambda name: (folder / name).read_bytes(), split, entry, where=str(folder))
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing, though index.json needs it; prepare again with --overwrite") from None
+
+
+def table_of_split(read: Callable[[str], bytes], split: str, entry: dict[str, Any], *, where: str) -> ShardTable:
+    """Return the table of a split's shards, wherever the folder lies.
+
+    Args:
+        read: returns a file of the folder by its name.
+        split: its name.
+        entry: what `read_index` says of it.
+        where: names the folder in messages.
+
+    Raises:
+        DataError: the table is not what the index says.
+    """
     if "table_sha256" not in entry:
         keys = ("num_bytes", "num_documents", "sha256", "ends_sha256")
         return table_of(record(**{key: shard[key] for key in keys}) for shard in entry["shards"])
-    path = folder / table_name(split)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing, though index.json needs it; prepare again with --overwrite") from None
-    return parse_table(content, entry=entry, where=str(path))
+    return parse_table(read(table_name(split)), entry=entry, where=f"{where}/{table_name(split)}")
 
 
 def _check_entry(split: str, entry: dict[str, Any], *, version: int) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blt.data.checked_files import MappedFile, check_files
 from blt.data.file_text import FileText
-from blt.data.index import read_index, read_table
+from blt.data.index import entry_of, read_index, read_table
 from blt.data.mapping import map_file
 from blt.data.recent import Recent
 from blt.data.shard import Shard, StoredEnds
@@ -34,6 +34,9 @@ and `blt prepare --check` does it."""
 class ShardFolder:
     """Opens shards by number."""
 
+    readers = 1
+    """How many slices are read at the same time: what is on this machine comes without waiting."""
+
     def __init__(self, folder: Path, split: str, entry: dict[str, Any]) -> None:
         """Read the table of a split; of the shards themselves, nothing.
 
@@ -46,6 +49,7 @@ class ShardFolder:
             DataError: the table is missing or damaged.
         """
         self.folder = folder
+        self.place = str(folder)
         self.entry = entry
         identity = _identity(folder)
         self.table: ShardTable = read_table(folder, split, entry)
@@ -60,12 +64,7 @@ class ShardFolder:
         Raises:
             DataError: the folder is missing, foreign, or damaged, or has no document in that split.
         """
-        splits = read_index(folder)["splits"]
-        if split not in splits:
-            raise DataError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
-        if not splits[split]["num_documents"]:
-            raise DataError(f"{folder}: the split {split!r} has no documents; choose another --validation")
-        return cls(folder, split, splits[split])
+        return cls(folder, split, entry_of(read_index(folder), split, where=str(folder)))
 
     def shard(self, number: int) -> Shard:
         """Return a shard.

@@ -1,4 +1,4 @@
-"""A prepared corpus: documents one after another, in files that are mapped into memory rather than read.
+"""A prepared corpus: documents one after another, in files of which only the parts that are asked for are read.
 
     folder/index.json                    what is there: splits, checksums, sources, settings
     folder/train/shards.table            bytes, documents and checksums of each shard
@@ -17,16 +17,22 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blt.data.index import read_index
 from blt.data.shard import Shard
 from blt.data.shard_folder import ShardFolder
+from blt.data.store import Store, is_address, local_path
+from blt.data.store_folder import StoreFolder, read_stored_index
 from blt.errors import DataError
 
 _HASH_CHUNK = 1 << 22
+
+Source: TypeAlias = ShardFolder | StoreFolder
+"""A prepared folder, on this machine or at an address."""
 
 
 class Part(NamedTuple):
@@ -47,7 +53,7 @@ class Shards:
         num_documents: NDArray[np.int64],
         shard: Callable[[int], Shard],
         *,
-        source: ShardFolder | None = None,
+        source: Source | None = None,
         parts: Sequence["Shards"] = (),
     ) -> None:
         """Wrap what `open`, `of` and `from_documents` have found.
@@ -56,7 +62,7 @@ class Shards:
             num_bytes: bytes of text in each shard.
             num_documents: documents in each shard.
             shard: opens a shard by its number.
-            source: the folder that the shards lie in, if they lie in one.
+            source: the prepared folder that the shards lie in, if they lie in one.
             parts: what they were joined of, if they were.
         """
         self._byte_offsets = _offsets(num_bytes)
@@ -68,24 +74,27 @@ class Shards:
 
     @classmethod
     def open(cls, folder: str | Path, *, split: str = "train", on_file: Callable[[], None] = lambda: None) -> "Shards":
-        """Open a folder that `blt prepare` wrote; shards are mapped when they are first read.
+        """Open a folder that `blt prepare` wrote; shards are mapped, or read part by part, when they are first read.
 
-        A split of at most `CHECKED_AT_OPENING` bytes is compared with its sha256, unless it was before.
+        A split of at most `CHECKED_AT_OPENING` bytes on this machine is compared with its sha256, unless it was before.
 
         Args:
-            folder: the folder with `index.json`.
+            folder: the folder with `index.json`: a path, or an address such as `s3://bucket/corpus`.
             split: `train` or `validation`.
             on_file: told after each file that was compared.
 
         Raises:
-            DataError: the folder is missing, foreign, damaged, or has no document in that split.
+            DataError: the folder is missing, foreign, damaged, has no document in that split, or cannot be read.
+            MissingExtraError: it is at an address, and fsspec is not installed.
         """
-        source = ShardFolder.find(Path(folder), split)
+        source: Source = (
+            StoreFolder.find(str(folder), split) if is_address(folder) else ShardFolder.find(local_path(folder), split)
+        )
         source.check(on_file=on_file)
         return cls.of_folder(source)
 
     @classmethod
-    def of_folder(cls, source: ShardFolder) -> "Shards":
+    def of_folder(cls, source: Source) -> "Shards":
         """Wrap the shards of a folder; their sha256 are not looked at."""
         return cls(source.table["num_bytes"], source.table["num_documents"], source.shard, source=source)
 
@@ -127,8 +136,19 @@ class Shards:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that the shards lie in, if they lie in one."""
+        """The folder of this machine that the shards lie in, if they lie in one."""
         return None if self._source is None else self._source.folder
+
+    @property
+    def place(self) -> str:
+        """Names where the shards lie: a folder, an address, or several; empty if they are in memory."""
+        return " + ".join(part.place for part in self._parts) if self._source is None else self._source.place
+
+    @property
+    def readers(self) -> int:
+        """How many slices are best read at the same time."""
+        readers = [part.readers for part in self._parts]
+        return max([1 if self._source is None else self._source.readers, *readers])
 
     @property
     def is_checked(self) -> bool:
@@ -233,14 +253,20 @@ class Shards:
             return hashlib.sha256("\n".join(part.checksum for part in self._parts).encode()).hexdigest()
         return self.compute_checksum() if self._source is None else str(self._source.entry["checksum"])
 
-    def compute_checksum(self) -> str:
-        """Compute `checksum` from the bytes themselves."""
+    def compute_checksum(self, *, on_shard: Callable[[], None] = lambda: None) -> str:
+        """Compute `checksum` from the bytes themselves.
+
+        Args:
+            on_shard: told before each shard.
+        """
         text = hashlib.sha256()
         for shard in self._every_shard():
+            on_shard()
             for start in range(0, len(shard.text), _HASH_CHUNK):
                 text.update(shard.text[start : start + _HASH_CHUNK].tobytes())
         whole = hashlib.sha256(text.digest())
         for number, shard in enumerate(self._every_shard()):
+            on_shard()
             for first in range(0, len(shard.ends), _HASH_CHUNK):
                 ends = shard.ends[first : first + _HASH_CHUNK] + self._byte_offsets[number]
                 whole.update(ends.astype("<i8").tobytes())
@@ -260,11 +286,16 @@ class Shards:
         for shard in self._every_shard():
             shard.id_offsets(0, len(shard.ends))
         if self.compute_checksum() != self._source.entry["checksum"]:
-            raise DataError(f"{self.folder}/index.json: the checksum is not that of the documents; prepare it anew")
+            raise DataError(f"{self.place}/index.json: the checksum is not that of the documents; prepare it anew")
 
     def _every_shard(self) -> Iterator[Shard]:
         shard = self._shard if self._source is None else self._source.whole_shard
         return (shard(number) for number in range(self.num_shards))
+
+
+def index_of(folder: str | Path) -> dict[str, Any]:
+    """Read and check the index of a prepared folder, at a path or an address; as `read_index` does."""
+    return read_stored_index(Store(str(folder)))[1] if is_address(folder) else read_index(local_path(folder))
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

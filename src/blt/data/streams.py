@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from blt.data.kinds import check_first_bytes, compression_of
+from blt.data.store import StoreStream, is_address
 from blt.data.zstandard_stream import ZstandardStream, ZstandardStreamError
 from blt.errors import DataError
 
@@ -75,7 +76,7 @@ def read_errors(name: str) -> Iterator[None]:
 
 
 def open_raw(path: str | Path, name: str, stack: ExitStack) -> io.RawIOBase | io.BufferedIOBase:
-    """Open an input as it is, `-` for standard input.
+    """Open an input as it is, `-` for standard input; one in a store is known by its name, which is its address.
 
     Raises:
         DataError: it is missing, a folder, or a device without end.
@@ -84,6 +85,8 @@ def open_raw(path: str | Path, name: str, stack: ExitStack) -> io.RawIOBase | io
         if sys.stdin is None:
             raise DataError(f"{name}: is closed; give a file")
         return cast(io.BufferedIOBase, sys.stdin.buffer)
+    if is_address(name):
+        return StoreStream(name)
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:

@@ -5,6 +5,7 @@ No state is kept that a resumed run would need: `Windows.batch(step)` gives the 
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class Windows:
     def rows(self, numbers: Sequence[int]) -> Batch:
         """Return the windows with these running numbers, over all epochs; step s has those from s × batch size on."""
         spans = [self._spans(ring, start) for ring, start in self._places(numbers)]
-        ids = torch.from_numpy(np.stack([self._ids(row) for row in spans]))  # B T+1
+        ids = torch.from_numpy(np.stack(self._ids_of_rows(spans)))  # B T+1
         lengths = torch.full((len(numbers),), self._shards.num_ids) if self._is_short else None
         entropies = None
         if self._entropies is not None:
@@ -146,6 +147,13 @@ class Windows:
         if stop <= num_ids:
             return [(first + start, first + stop)]
         return [(first + start, first + num_ids), (first, first + stop - num_ids)]
+
+    def _ids_of_rows(self, rows: list[list[tuple[int, int]]]) -> list[NDArray[np.int64]]:
+        """Return the ids of some windows; where each has to be waited for, they are read at the same time."""
+        if self._shards.readers == 1 or len(rows) == 1:
+            return [self._ids(row) for row in rows]
+        with ThreadPoolExecutor(min(len(rows), self._shards.readers)) as pool:
+            return list(pool.map(self._ids, rows))
 
     def _ids(self, spans: list[tuple[int, int]]) -> NDArray[np.int64]:
         """Return the ids of a window and the one after it."""

@@ -312,7 +312,7 @@ def _store(run: Run, model: EntropyModel, name: str) -> EntropyStore:
         nonlocal tenths_said
         if 10 * done // total > tenths_said:
             tenths_said = 10 * done // total
-            run.say(f"entropies of {shards.folder} ({split}): {10 * tenths_said}%")
+            run.say(f"entropies of {shards.place} ({split}): {10 * tenths_said}%")
 
     path = place_of_entropies(run.folder, shards, name=name, split=split, fingerprint=fingerprint(model))
     stored = store_entropies(
