@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -17,6 +18,7 @@ from blt.data.prepare import PrepareProgress, PrepareSummary, Report
 from blt.data.prepare import prepare as prepare_shards
 from blt.data.prepare_config import PrepareConfig
 from blt.data.shards import Shards, index_of
+from blt.distributed import joined_world
 from blt.errors import ConfigurationError
 
 _HELP = field_help(PrepareConfig)
@@ -60,7 +62,7 @@ def prepare(
 
     Text is divided into documents by lines <|endoftext|>. Inputs may end in .gz, .bz2, .xz or .zst; of a folder, the
     files are read whose names end as text, JSONL or Parquet do. An interrupted run goes on when the same command is
-    given again.
+    given again. Under torchrun the processes share out the inputs.
     """
     if check is not None:
         if inputs or out is not None:
@@ -76,9 +78,10 @@ def prepare(
         max_document_bytes=_bytes_of("--max-document-mb", max_document_mb),
         **options,
     )
-    with _progress_bar() as report:
-        summary = prepare_shards(config, progress=report)
-    _print(summary)
+    with joined_world(torch.device("cpu")) as world, _progress_bar(is_shown=world.is_main) as report:
+        summary = prepare_shards(config, progress=report, world=world)
+    if world.is_main:
+        _print(summary)
 
 
 def _bytes_of(option: str, megabytes: float) -> int:
@@ -93,10 +96,12 @@ def _bytes_of(option: str, megabytes: float) -> int:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Report]:
-    """Show how far a run is on standard error, if that is a terminal."""
+def _progress_bar(*, is_shown: bool) -> Iterator[Report]:
+    """Show how far a run is on standard error, if that is a terminal and this process is to show it."""
     console = Console(stderr=True)
-    if not console.is_terminal:  # a bar that is only disabled ends with an empty line in older versions of rich
+    if not (
+        console.is_terminal and is_shown
+    ):  # a bar that is only disabled ends with an empty line in older versions of rich
         yield lambda _: None
         return
     columns = (

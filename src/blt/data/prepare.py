@@ -1,44 +1,30 @@
 """Turns inputs into shards, once: interrupted runs go on, finished ones are left alone."""
 
-import dataclasses
-import hashlib
-import itertools
 import json
 import logging
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blt.checkpoint import write_file
-from blt.data.index import FORMAT, SPLITS, VERSION
+from blt.data.index import FORMAT, SPLITS, VERSION, read_index
 from blt.data.kinds import EmptyInputError
-from blt.data.output_folder import PROGRESS_FILE, OutputFolder
+from blt.data.output_folder import OutputFolder
 from blt.data.prepare_config import PrepareConfig
-from blt.data.prepare_progress import read_progress, write_progress
+from blt.data.prepare_ranks import Crew, delete_notes, is_shared, prepare_together
+from blt.data.prepare_run import Meter, PrepareProgress, PrepareRun, Report
 from blt.data.shard_folder import ShardFolder
-from blt.data.shard_writer import ShardWriter, SplitState
 from blt.data.shards import Shards
 from blt.data.sources import Source, find_sources
+from blt.distributed import World
 from blt.errors import FULL, BLTError, DataError
 
+__all__ = ["PrepareProgress", "PrepareSummary", "Report", "prepare"]
+
 _LOGGER = logging.getLogger("blt.data")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareProgress:
-    """How far a run is."""
-
-    stage: str
-    """`checking` while inputs are hashed, then `writing`."""
-    num_bytes: int
-    """Bytes of the inputs read in this stage."""
-    total_bytes: int | None
-    """Bytes of all inputs; None where that is not known yet."""
-    num_documents: int
-    """Documents written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,43 +39,32 @@ class PrepareSummary:
     """Whether nothing had to be done."""
 
 
-Report = Callable[[PrepareProgress], None]
-
-
-def prepare(config: PrepareConfig, *, progress: Report | None = None) -> PrepareSummary:
+def prepare(config: PrepareConfig, *, progress: Report | None = None, world: World | None = None) -> PrepareSummary:
     """Write the documents of all inputs as shards and an index, or go on with an interrupted run.
+
+    Several ranks share out the inputs (`prepare_ranks`); the folder is the same, byte for byte, for any number of them.
 
     Args:
         config: what and how.
-        progress: told how far the run is, often.
+        progress: told how far this rank is, often.
+        world: this process among all that prepare the folder, each by the same call.
 
     Raises:
         DataError: an input cannot be read, the folder holds something else, or the disk is full.
         MissingExtraError: an input needs a package that is not installed.
     """
+    world = world or World()
     folder = OutputFolder(config.out, sources=_places(config))
     report = progress or (lambda _: None)
     is_writable = _is_writable(folder.out.parent)
     try:
-        with folder.locked() if is_writable else nullcontext(), ExitStack() as copies:
-            return _prepare(config, folder, report, copies, is_writable=is_writable)
+        with folder.locked() if is_writable and world.is_main else nullcontext(), ExitStack() as copies:
+            return _prepare(config, folder, report, copies, is_writable=is_writable, world=world)
     except OSError as error:
         if error.errno not in FULL:
             raise
         way_out = "make room and run the same command again: it goes on from here"
         raise DataError(f"{folder.out}: {os.strerror(error.errno)}; {way_out}") from None
-
-
-def is_for_validation(document: bytes, *, fraction: float, seed: int) -> bool:
-    """Choose a document's split by a hash of its bytes, so that duplicates stay together.
-
-    Args:
-        document: its bytes.
-        fraction: share of documents that go to validation.
-        seed: another one makes another choice.
-    """
-    digest = hashlib.blake2b(document, digest_size=8, key=seed.to_bytes(8, "little")).digest()
-    return int.from_bytes(digest, "little") < int(fraction * (1 << 64))
 
 
 def _is_writable(folder: Path) -> bool:
@@ -99,34 +74,101 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _prepare(
-    config: PrepareConfig, folder: OutputFolder, report: Report, copies: ExitStack, *, is_writable: bool
+    config: PrepareConfig,
+    folder: OutputFolder,
+    report: Report,
+    copies: ExitStack,
+    *,
+    is_writable: bool,
+    world: World,
 ) -> PrepareSummary:
+    world.wait()  # the main process may have put a folder back that was being replaced when a run was stopped
     finished = folder.finished_index()
     if not is_writable and (finished is None or config.overwrite):
         raise DataError(f"{folder.out}: cannot be written, {folder.out.parent} is read-only; choose another --out")
     spool = folder.out.parent if is_writable else None
-    sources = find_sources(config, spool, _Meter(report, "checking", None), copies)
+    crew = Crew(world, folder.unfinished) if is_writable and is_shared(folder.unfinished, world) else None
+    share = crew.share if crew is not None and world.size > 1 else None
+    sources = find_sources(config, spool, Meter(report, "checking", None), copies, share=share)
     plan = _plan(config, sources)
     if finished is not None and not config.overwrite:
-        if any(finished.get(key) != value for key, value in plan.items() if key != "version"):
-            different = f"was prepared with other {_differences(finished, plan)}"
-            raise DataError(f"{folder.out}: {different}; choose another --out, or replace it with --overwrite")
-        for split, entry in finished["splits"].items():
-            if entry["num_documents"]:
-                Shards.open(folder.out, split=split)
-        return PrepareSummary(out=str(config.out), splits=finished["splits"], was_already_prepared=True)
-    folder.check_replaceable()
-    run = _Run(config, folder, plan)
+        if crew is not None:
+            crew.give_up()
+        return _left_alone(config, folder, finished, plan)
+    if world.is_main:
+        folder.check_replaceable()
+    if crew is not None:
+        entries, empty = prepare_together(config, folder, plan, sources, crew, report)
+    else:
+        entries, empty = _prepare_alone(config, folder, plan, sources, report)
+    if not world.lead(lambda show_life: _finish(config, folder, plan, entries, empty, show_life)):
+        raise DataError(f"{folder.out}: process 0 could not finish it, and says why")
+    splits = read_index(folder.out)["splits"]
+    return PrepareSummary(out=str(config.out), splits=splits, was_already_prepared=False)
+
+
+def _left_alone(
+    config: PrepareConfig, folder: OutputFolder, finished: dict[str, Any], plan: dict[str, Any]
+) -> PrepareSummary:
+    """Check that a finished folder is what would be prepared now, and read all right.
+
+    Raises:
+        DataError: it is not.
+    """
+    if any(finished.get(key) != value for key, value in plan.items() if key != "version"):
+        different = f"was prepared with other {_differences(finished, plan)}"
+        raise DataError(f"{folder.out}: {different}; choose another --out, or replace it with --overwrite")
+    for split, entry in finished["splits"].items():
+        if entry["num_documents"]:
+            Shards.open(folder.out, split=split)
+    return PrepareSummary(out=str(config.out), splits=finished["splits"], was_already_prepared=True)
+
+
+def _prepare_alone(
+    config: PrepareConfig, folder: OutputFolder, plan: dict[str, Any], sources: list[Source], report: Report
+) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Write the shards of both splits; return their entries in the index, and what was said of an empty input."""
+    run = PrepareRun(config, folder, plan)
     try:
-        run.write(sources, _Meter(report, "writing", sum(source.num_bytes for source in sources)))
-        splits = run.finish()
+        run.write(sources, Meter(report, "writing", sum(source.num_bytes for source in sources)))
+        return run.finish(), None if run.empty is None else str(run.empty)
     except BLTError:
         folder.start_over()  # the same inputs would fail again
         raise
     finally:
         run.close()
+
+
+def _finish(
+    config: PrepareConfig,
+    folder: OutputFolder,
+    plan: dict[str, Any],
+    entries: dict[str, dict[str, Any]],
+    empty: str | None,
+    show_life: Callable[[], None],
+) -> None:
+    """Write the index, and put the folder at its name.
+
+    Raises:
+        DataError: there are no documents to train on.
+    """
+    splits = {}
+    for split, entry in entries.items():
+        shards = Shards.of_folder(ShardFolder(folder.unfinished, split, entry))
+        splits[split] = entry | {"checksum": shards.compute_checksum(on_shard=show_life)}
+    num_train, num_validation = (splits[split]["num_documents"] for split in SPLITS)
+    if not num_train:
+        folder.start_over()
+        if empty is not None and not num_validation:
+            raise EmptyInputError(empty)
+        raise DataError("every document fell to validation; give more, another --seed, or --validation 0")
+    if config.validation and not num_validation:
+        what = f"none of {num_train:,} documents fell to validation"
+        _LOGGER.warning("%s: %s; give more, another --seed, or a larger --validation", folder.out, what)
+    index = json.dumps({**plan, "splits": splits}, indent=1) + "\n"
+    write_file(folder.unfinished / "index.json", index.encode())
+    delete_notes(folder.unfinished)
     folder.commit()
-    return PrepareSummary(out=str(config.out), splits=splits, was_already_prepared=False)
 
 
 def _places(config: PrepareConfig) -> list[str]:
@@ -156,129 +198,3 @@ def _differences(finished: dict[str, Any], plan: dict[str, Any]) -> str:
     before, now = finished.get("settings") or {}, plan["settings"]
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} ({before.get(name)!r}, now {now.get(name)!r})" for name in names) or "inputs"
-
-
-class _Meter:
-    """Adds up what was read, and reports it."""
-
-    def __init__(self, report: Report, stage: str, total_bytes: int | None) -> None:
-        self._report = report
-        self._stage = stage
-        self._total_bytes = total_bytes
-        self._num_bytes = 0
-        self.num_documents = 0
-
-    def __call__(self, num_bytes: int) -> None:
-        self._num_bytes += num_bytes
-        self._report(
-            PrepareProgress(
-                stage=self._stage,
-                num_bytes=self._num_bytes,
-                total_bytes=self._total_bytes,
-                num_documents=self.num_documents,
-            )
-        )
-
-
-class _Run:
-    """Documents on their way into the shards of both splits, with notes of how far that is."""
-
-    def __init__(self, config: PrepareConfig, folder: OutputFolder, plan: dict[str, Any]) -> None:
-        self._config = config
-        self._folder = folder
-        self._plan = plan
-        self.source = 0
-        self.documents = 0
-        self._writers: dict[str, ShardWriter] = {}
-        self._empty: EmptyInputError | None = None
-        try:
-            self._go_on(read_progress(folder.unfinished / PROGRESS_FILE))
-        except DataError as error:
-            _LOGGER.warning(
-                "%s: an interrupted run cannot be gone on with (%s); preparing from the start", folder.out, error
-            )
-            self._start_over()
-
-    def _go_on(self, progress: dict[str, Any] | None) -> None:
-        """Open the files where an interrupted run noted that they end.
-
-        Raises:
-            DataError: they are not what was noted, or were made of something else.
-        """
-        if progress is None:
-            self._start_over()
-            return
-        if progress["plan"] != self._plan:
-            raise DataError("it had other inputs or settings")
-        self.source, self.documents = progress["source"], progress["documents"]
-        self._open_writers({split: SplitState(**progress["splits"][split]) for split in SPLITS})
-
-    def _start_over(self) -> None:
-        self.close()
-        self._folder.start_over()
-        self.source = self.documents = 0
-        self._open_writers({})
-
-    def write(self, sources: list[Source], meter: _Meter) -> None:
-        """Write every document that is not in the shards yet."""
-        meter.num_documents = sum(writer.num_documents for writer in self._writers.values())
-        for source in sources[: self.source]:
-            meter(source.num_bytes)
-        for source in sources[self.source :]:
-            try:
-                for document in itertools.islice(source.read(meter), self.documents, None):
-                    self._append(document)
-                    meter.num_documents += 1
-            except EmptyInputError as error:
-                self._empty = error
-                if len(sources) > 1:
-                    _LOGGER.warning("%s; passed over", error)
-            self.source, self.documents = self.source + 1, 0
-            self._note()
-
-    def finish(self) -> dict[str, dict[str, Any]]:
-        """Write the index, and give its entries for the splits."""
-        splits = {}
-        for split, writer in self._writers.items():
-            entry = writer.finish()
-            shards = Shards.of_folder(ShardFolder(self._folder.unfinished, split, entry))
-            splits[split] = entry | {"checksum": shards.compute_checksum()}
-        if self._empty is not None and not any(entry["num_documents"] for entry in splits.values()):
-            raise self._empty
-        if not splits["train"]["num_documents"]:
-            raise DataError("every document fell to validation; give more, another --seed, or --validation 0")
-        if self._config.validation and not splits["validation"]["num_documents"]:
-            what = f"none of {splits['train']['num_documents']:,} documents fell to validation"
-            _LOGGER.warning("%s: %s; give more, another --seed, or a larger --validation", self._folder.out, what)
-        index = json.dumps({**self._plan, "splits": splits}, indent=1) + "\n"
-        write_file(self._folder.unfinished / "index.json", index.encode())
-        return splits
-
-    def close(self) -> None:
-        """Close the files as they are, even if the disk is full."""
-        for writer in self._writers.values():
-            with suppress(OSError):
-                writer.close()
-
-    def _open_writers(self, states: dict[str, SplitState]) -> None:
-        for split in SPLITS:
-            self._writers[split] = ShardWriter(
-                self._folder.unfinished, split, shard_bytes=self._config.shard_bytes, state=states.get(split)
-            )
-
-    def _append(self, document: bytes) -> None:
-        split = "train"
-        if is_for_validation(document, fraction=self._config.validation, seed=self._config.seed):
-            split = "validation"
-        writer = self._writers[split]
-        if writer.is_full_for(document):
-            writer.close_shard()
-            self._note()
-        writer.append(document)
-        self.documents += 1
-
-    def _note(self) -> None:
-        """Make everything so far durable, then note it."""
-        splits = {split: dataclasses.asdict(writer.sync()) for split, writer in self._writers.items()}
-        progress = {"plan": self._plan, "source": self.source, "documents": self.documents, "splits": splits}
-        write_progress(self._folder.unfinished / PROGRESS_FILE, progress)

@@ -12,8 +12,8 @@ import pytest
 
 from blt.data import PrepareConfig, Shards, prepare
 from blt.data.output_folder import OutputFolder
-from blt.data.prepare import is_for_validation
 from blt.data.shard_writer import ShardWriter
+from blt.data.splits import is_for_validation
 from blt.errors import ConfigurationError, DataError
 from prepared_folders import as_version_1
 

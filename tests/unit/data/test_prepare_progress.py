@@ -3,8 +3,8 @@ import json
 import pytest
 
 from blt.data import PrepareConfig, Shards, prepare
-from blt.data.prepare import _Run
 from blt.data.prepare_progress import read_progress, write_progress
+from blt.data.prepare_run import PrepareRun
 from blt.errors import DataError
 
 STORIES = [f"{number} ".encode() * 40 for number in range(200)]
@@ -18,7 +18,7 @@ def interrupted(tmp_path, monkeypatch):
         inputs=(str(tmp_path / "a.txt"),), out=str(tmp_path / "out"), shard_bytes=6000, validation=0.3
     )
     notes = []
-    note = _Run._note
+    note = PrepareRun._note
 
     def stop(run):
         note(run)
@@ -27,7 +27,7 @@ def interrupted(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(_Run, "_note", stop)
+        patched.setattr(PrepareRun, "_note", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     return config
