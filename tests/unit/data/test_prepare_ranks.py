@@ -14,6 +14,7 @@ from blt.data import PrepareConfig, Shards, prepare
 from blt.data.join_parts import cut
 from blt.data.prepare_run import PrepareRun
 from blt.data.shard import Shard
+from blt.data.shard_folder import ShardFolder
 from blt.distributed import World
 from blt.errors import DataError
 from ranks import run_ranks
@@ -216,14 +217,14 @@ def test_ranks_that_do_not_see_the_same_folder_say_so(tmp_path, monkeypatch):
     run_ranks(2, apart, tmp_path / "ranks")
 
 
-class _Part:
+class _Part(ShardFolder):
     """A part of one shard, by the lengths of its documents."""
 
     def __init__(self, lengths):
         self.table = [None]
         self.ends = np.cumsum(lengths)
 
-    def whole_shard(self, number):
+    def whole_shard(self, number: int) -> Shard:
         return Shard(text=np.zeros(int(self.ends[-1]), np.uint8), ends=self.ends)
 
 
