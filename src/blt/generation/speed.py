@@ -262,8 +262,10 @@ def measure_prefill(lm: LanguageModel, *, limits: Limits, text: bytes, num_bytes
 def _limit(lm: LanguageModel, limits: Limits, *, mean_patch: float, batch: int, context: int) -> float:
     """Return the bytes per second that reading each needed weight once per pass, or computing with it, allows."""
     cost = _cost(lm, mean_patch=mean_patch, context=context)
-    patch_ends = 1 - (1 - 1 / mean_patch) ** batch  # how often a pass needs the global transformer
     is_native = limits.cached_bytes_read_per_second is not None
+    # How often a pass needs the global transformer. In the native decoder rows wait for each other: at best, all of
+    # their patches end together.
+    patch_ends = 1 / mean_patch if is_native else 1 - (1 - 1 / mean_patch) ** batch
     blt_bytes, entropy_bytes = _packed_bytes(lm) if is_native else (0, 0)
     stored = blt_bytes / _num_weights(cost) if is_native else _bytes_per_weight(lm)
     seconds = 0.0
