@@ -1,6 +1,6 @@
 """Machines: what one rank of a node has, and how ranks are connected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blt.configuration import check, check_range, check_rate
 
@@ -57,27 +57,23 @@ class MachineConfig:
         return self.bfloat16_flops if bfloat16 and self.bfloat16_flops is not None else self.float32_flops
 
 
+_H100_SXM = MachineConfig(
+    memory=80 * GB,
+    float32_flops=67 * TFLOPS,
+    bfloat16_flops=989 * TFLOPS,
+    memory_bandwidth=3350 * GB,
+    ranks_per_node=8,
+    bandwidth_inside=450 * GB,
+    bandwidth_between=50 * GB,
+    watts=10_200 / 8,
+    source="NVIDIA H100 datasheet (SXM, without sparsity); DGX H100 datasheet (8 × 400 Gb/s, 10.2 kW at most)",
+)
 MACHINES = {
-    "h100-sxm": MachineConfig(
-        memory=80 * GB,
-        float32_flops=67 * TFLOPS,
-        bfloat16_flops=989 * TFLOPS,
-        memory_bandwidth=3350 * GB,
-        ranks_per_node=8,
-        bandwidth_inside=450 * GB,
-        bandwidth_between=50 * GB,
-        watts=10_200 / 8,
-        source="NVIDIA H100 datasheet (SXM, without sparsity); DGX H100 datasheet (8 × 400 Gb/s, 10.2 kW at most)",
-    ),
-    "h200-sxm": MachineConfig(
+    "h100-sxm": _H100_SXM,
+    "h200-sxm": replace(
+        _H100_SXM,
         memory=141 * GB,
-        float32_flops=67 * TFLOPS,
-        bfloat16_flops=989 * TFLOPS,
         memory_bandwidth=4800 * GB,
-        ranks_per_node=8,
-        bandwidth_inside=450 * GB,
-        bandwidth_between=50 * GB,
-        watts=10_200 / 8,
         source="NVIDIA H200 datasheet (SXM, without sparsity); DGX H200 datasheet (8 × 400 Gb/s, 10.2 kW at most)",
     ),
     "b200-sxm": MachineConfig(

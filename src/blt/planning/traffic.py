@@ -98,31 +98,29 @@ def _of_fsdp(workload: Workload, *, ranks: int) -> list[Collective]:
     replicas, shares = ranks // shards, shares_of(workload.model, shards)
     root, layers, messages = shares.root, shares.layers, shares.num_groups
     size = 2 if workload.bfloat16 else FLOAT32_BYTES
-    inside = {"ranks": shards}
+    gathered: list[tuple[Phase, float, int]] = [
+        ("forward", root + layers, messages),
+        ("backward", layers, messages - 1),
+    ]
     found = [
         Collective(
-            name="weights, forward",
+            name=f"weights, {during}",
             kind="all-gather",
-            bytes=parts * size * (root + layers),
-            times=parts * messages,
-            during="forward",
-            **inside,
-        ),
-        Collective(
-            name="weights, backward",
-            kind="all-gather",
-            bytes=parts * size * layers,
-            times=parts * (messages - 1),
-            during="backward",
-            **inside,
-        ),
+            bytes=parts * size * weights,
+            times=parts * groups,
+            ranks=shards,
+            during=during,
+        )
+        for during, weights, groups in gathered
+    ]
+    found += [
         Collective(
             name="gradients",
             kind="reduce-scatter",
             bytes=parts * FLOAT32_BYTES * (root + layers),
             times=parts * messages,
             during="backward",
-            **inside,
+            ranks=shards,
         ),
         Collective(
             name="gradients of replicas",

@@ -7,14 +7,14 @@ few rows.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
+from blt.lm.initialisation import WithoutInitialisation
 from blt.shapes import Tensor
 
 CHUNK = 2**22
@@ -56,29 +56,18 @@ class _Call:
     is_filling: bool
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(WithoutInitialisation):
     """Notes what would be drawn, instead of drawing it."""
+
+    also = (Tensor.mul_, Tensor.fill_)
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[_Call] = []
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Note a function of `torch.nn.init`, or one in place on a weight; run any other."""
-        kwargs = dict(kwargs or {})
-        is_of_init, is_scaling = getattr(func, "__module__", None) == nn.init.__name__, func is Tensor.mul_
-        if not (is_of_init or is_scaling or func is Tensor.fill_):
-            return func(*args, **kwargs)
-        tensor = kwargs.pop("tensor") if "tensor" in kwargs else args[0]
-        rest = tuple(args[1:])
-        self.calls.append(_Call(tensor=tensor, run=lambda rows: func(rows, *rest, **kwargs), is_filling=not is_scaling))
-        return tensor
+    def instead(self, func: Callable[..., Any], tensor: Tensor, run: Callable[[Tensor], Any]) -> None:
+        """Note a function of `torch.nn.init`, or one in place on a weight."""
+        self.calls.append(_Call(tensor=tensor, run=run, is_filling=func is not Tensor.mul_))
 
 
 class NewWeights(Generic[Module]):
