@@ -1,3 +1,4 @@
+import os
 import random
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from blt.api import ByteLM
+from blt.distributed import choose_device
+from blt.errors import ConfigurationError
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what several folders of tests share
 
@@ -26,8 +29,19 @@ def pytest_runtest_setup(item):
     """
     cases = item.callspec.params if hasattr(item, "callspec") else {}
     case = item.path, getattr(item, "originalname", item.name), cases.get("backend")
-    jaxtyping.config.update("jaxtyping_disable", case in _SEEN)
+    is_unchecked = case in _SEEN or "without_shape_checks" in item.fixturenames
+    jaxtyping.config.update("jaxtyping_disable", is_unchecked)
     _SEEN.add(case)
+
+
+def pytest_configure(config):
+    """Refuse a BLT_DEVICE that this machine does not have, before any test."""
+    if name := os.environ.get("BLT_DEVICE"):
+        try:
+            os.environ["BLT_DEVICE"] = str(choose_device(name))
+        except ConfigurationError as error:
+            reason = str(error).removeprefix("device: ").partition(";")[0]
+            raise pytest.UsageError(f"BLT_DEVICE: {reason}; unset it to run on a stand-in for a GPU") from None
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +49,11 @@ def _same_random_numbers_in_every_test():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def without_shape_checks():
+    """Asked for, no shapes are checked (`pytest_runtest_setup`): for very many small steps that other tests check."""
 
 
 @pytest.fixture

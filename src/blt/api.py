@@ -22,6 +22,7 @@ from blt.lm.card import CardFigure, write_card
 from blt.lm.folder import MODEL_FOLDER, count_tensors, download, read_card, read_config, read_weights, write_lm
 from blt.lm.hub import upload
 from blt.lm.language_model import DTYPES, LOADED_AS, WEIGHT_TYPES, LanguageModel, check_loaded_as
+from blt.lm.static_decoding import StaticConfig
 from blt.nn import quantized_as, requantize_weights_
 
 
@@ -162,13 +163,17 @@ class ByteLM(LanguageModel):
                 endpoint=endpoint,
             )
 
-    def generate(self, prompt: str | bytes = "", **options: Unpack[GenerationOptions]) -> Generation:
+    def generate(
+        self, prompt: str | bytes = "", *, static: StaticConfig | None = None, **options: Unpack[GenerationOptions]
+    ) -> Generation:
         """Continue a prompt; see `blt.generation.generate` for the options."""
-        return generate(self, prompt, **options)
+        return generate(self, prompt, static=static, **options)
 
-    def stream(self, prompt: str | bytes = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
+    def stream(
+        self, prompt: str | bytes = "", *, static: StaticConfig | None = None, **options: Unpack[GenerationOptions]
+    ) -> Iterator[str]:
         """Continue a prompt piece by piece, never splitting a character; see `blt.generation.stream`."""
-        return stream(self, prompt, **options)
+        return stream(self, prompt, static=static, **options)
 
 
 def _check_device(device: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading and writing on a GPU, by the stand-in: what comes out is what the CPU computes, and one wait per byte."""
+"""Reading and writing on a GPU: what comes out is what the CPU computes, and a byte costs few waits."""
 
 import dataclasses
 
@@ -6,21 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-import blt.decoder.library
 import blt.lm.static_decoding
 import blt.model.incremental
-from blt.api import ByteLM
 from blt.codec import encode
 from blt.evaluation import evaluate
 from blt.generation import DraftConfig, Drafter, Engine, GenerationConfig, Request
 from blt.inspection import verify
 from blt.inspection.sample import Sample
 from blt.lm import DecodingSession, StaticConfig
-from blt.ops import only_references
 from blt.patching import SpaceRule
 from cuda_stand_in import CUDA
-from tiny_config import TINY_CONFIG
 
+pytestmark = pytest.mark.gpu
 STATIC = StaticConfig(num_rows=2, max_patches=16, max_patch_bytes=16, backend=None)
 WAYS = {
     "steps": {},
@@ -29,15 +26,6 @@ WAYS = {
     "drafts of the entropy model": {"drafter": DraftConfig(by="entropy", max_draft=3, min_probability=0.0)},
 }
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-
-
-@pytest.fixture
-def lm():
-    """A model on the CPU, where PyTorch alone computes."""
-    torch.manual_seed(1)
-    with only_references(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blt.decoder.library, "load", lambda *source, **options: None)
-        yield ByteLM.new(TINY_CONFIG).eval()
 
 
 def requests():
@@ -63,11 +51,11 @@ def written(lm, *, static=None, drafter=None):
 
 
 @every_way
-def test_the_engine_writes_the_same_with_joins_grammars_and_drafts(lm, gpu, way):
+def test_the_engine_writes_the_same_with_joins_grammars_and_drafts(lm, device, way):
     pytest.importorskip("llguidance")
     expected = written(lm)
     assert all(expected)
-    assert written(lm.to("cuda"), **way) == expected
+    assert written(lm.to(device), **way) == expected
 
 
 @pytest.mark.parametrize(("static", "waits"), [(None, 2), (STATIC, 1)])
@@ -83,29 +71,29 @@ def test_a_byte_of_all_rows_together_costs_few_waits(lm, gpu, static, waits):
         assert gpu.counts() == {"waits": 1, "to_device": 1, "to_host": 1}
 
 
-def test_many_bytes_at_once_and_a_single_one_are_read_together(lm, gpu):
+def test_many_bytes_at_once_and_a_single_one_are_read_together(lm, device):
     """Of 5 bytes, of which at most 4 are read at once, the last is a static step, whose logits are on the host."""
     ids = encode("ball.")[None]
     plain = DecodingSession(lm, max_rollback=4)
     expected = plain.read(ids, plain.start(1)), plain.ends
-    session = DecodingSession(lm.to("cuda"), max_rollback=4, static=STATIC)
-    logits = session.read(ids.to("cuda"), session.start(1))
+    session = DecodingSession(lm.to(device), max_rollback=4, static=STATIC)
+    logits = session.read(ids.to(device), session.start(1))
     np.testing.assert_allclose(logits.cpu().numpy(), expected[0].numpy(), atol=1e-4)
     assert session.ends.cpu().tolist() == expected[1].tolist()
 
 
-def test_scores_patches_and_evaluation_are_those_of_the_cpu(lm, gpu):
+def test_scores_patches_and_evaluation_are_those_of_the_cpu(lm, device):
     documents = [b"Tom had a red ball.", "Zoë ate 3 crêpes.".encode(), b"x" * 70]
     expected = [evaluate(lm, documents, protocol=name, bootstrap=0).bits_per_byte for name in ("documents", "windows")]
     score, patches = lm.score("Tom had a red ball."), lm.patch("Tom had a red ball.")
-    lm.to("cuda")
+    lm.to(device)
     found = [evaluate(lm, documents, protocol=name, bootstrap=0).bits_per_byte for name in ("documents", "windows")]
     assert found == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(lm.score("Tom had a red ball.").bits_by_byte, score.bits_by_byte, rtol=1e-4)
     assert [part.data for part in lm.patch("Tom had a red ball.")] == [part.data for part in patches]
 
 
-def test_every_law_holds_there(lm, gpu, monkeypatch):
+def test_every_law_holds_there(lm, device, monkeypatch):
     lm.patch_rule = SpaceRule()
     positions, draw = Sample.positions, Sample.draw
 
@@ -118,7 +106,7 @@ def test_every_law_holds_there(lm, gpu, monkeypatch):
 
     monkeypatch.setattr(Sample, "draw", short)
     monkeypatch.setattr(Sample, "positions", lambda self, count, *, ends: positions(self, 1, ends=ends)[-1:])
-    assert [report.law for report in verify(lm.to("cuda"), text=b"Tom had a ball.") if not report.held] == []
+    assert [report.law for report in verify(lm.to(device), text=b"Tom had a ball.") if not report.held] == []
 
 
 def plant_hashes_on_the_host(monkeypatch):

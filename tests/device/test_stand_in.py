@@ -10,6 +10,7 @@ from cuda_stand_in import CudaStandIn
 
 @pytest.fixture
 def gpu():
+    """The stand-in, whatever BLT_DEVICE says."""
     with CudaStandIn() as stand_in:
         yield stand_in
 

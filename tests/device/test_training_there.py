@@ -1,4 +1,7 @@
-"""Training on a GPU, by the stand-in: the weights are those of the CPU, and the host hardly waits."""
+"""Training on a GPU: losses and weights are those of the CPU, and the host hardly waits."""
+
+import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -27,6 +30,7 @@ from cuda_stand_in import CudaStandIn
 from tiny_config import TINY_CONFIG
 from tiny_training import made_up_documents, tiny_recipe
 
+pytestmark = pytest.mark.gpu
 OPTIMIZERS = {"adamw": AdamWConfig(learning_rate=3e-3), "muon": MuonConfig(weight_decay=0.1)}
 KINDS = [("adamw", False), ("muon", False), ("adamw", True), ("muon", True)]
 """By optimiser, and whether n-gram tables have sparse gradients, which `RowAdam` moves."""
@@ -45,7 +49,8 @@ def new_trainer(folder, *, device, stage="blt", optimizer="adamw", sparse=False,
     if stage == "blt":
         module = BLT(TINY_CONFIG.blt)
         module.hash_embedding.sparse_gradients = sparse
-        module.set_dropout(layers=0.1, ngrams=0.1)
+        if os.environ.get("BLT_DEVICE") is None:  # another device draws other numbers
+            module.set_dropout(layers=0.1, ngrams=0.1)
         objective = BLTObjective(module.to(device), rule=EntropyRule(threshold=1.0), slots_multiple=8)
         store = EntropyStore(np.random.default_rng(0).uniform(0, 2, shards.num_ids).astype(np.float32))
     else:
@@ -81,65 +86,70 @@ def figures(folder):
     return [(row["step"], row["bytes"], row["bits_per_byte"], row["gradient_norm"]) for row in rows]
 
 
-def assert_same_weights(found, expected):
+def assert_same_weights(found, expected, *, bitwise_alike):
+    """Compare weights; where another device rounds, single ones may part, as AdamW divides by the gradient's size."""
     for (name, weight), other in zip(found.named_parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(weight.detach().cpu(), other.detach(), rtol=1e-3, atol=1e-5, msg=name)
+        if bitwise_alike:
+            torch.testing.assert_close(weight.detach().cpu(), other.detach(), rtol=1e-3, atol=1e-5, msg=name)
+        else:
+            assert (weight.detach().cpu() - other.detach()).abs().mean() <= 1e-4, name
 
 
 @every_kind
 def test_a_run_gives_the_weights_and_losses_of_the_cpu_and_waits_for_rows_of_metrics_alone(
-    tmp_path, gpu, optimizer, sparse
+    tmp_path, device, stand_in, optimizer, sparse
 ):
     options = {"optimizer": optimizer, "sparse": sparse, "num_steps": 4, "log_every": 2}
     expected = trained_here(tmp_path / "here", **options)
-    found = new_trainer(tmp_path / "there", device="cuda", **options)
+    found = new_trainer(tmp_path / "there", device=device, **options)
     waits, step = [], found.step
 
     def counted():
-        gpu.reset()
+        before = stand_in.counts()["waits"] if stand_in else 0
         step()
-        waits.append(gpu.counts()["waits"])
+        waits.append(stand_in.counts()["waits"] - before if stand_in else 0)
 
     found.step = counted
     found.run()
     of_rows = 1 if sparse else 0  # how many rows of the tables a batch has read
-    assert waits == [of_rows, of_rows + 1] * 2
-    assert_same_weights(found.objective.module, expected.objective.module)
+    if stand_in:
+        assert waits == [of_rows, of_rows + 1] * 2
+    assert_same_weights(found.objective.module, expected.objective.module, bitwise_alike=stand_in is not None)
     assert len(figures(tmp_path / "there")) == 2
     for there, here in zip(figures(tmp_path / "there"), figures(tmp_path / "here"), strict=True):
-        assert there == pytest.approx(here, rel=1e-4)
+        assert there == pytest.approx(here, rel=1e-4 if stand_in else 1e-3)
 
 
-def test_the_entropy_model_is_trained_as_on_the_cpu_in_parts_and_clipped(tmp_path, gpu):
+def test_the_entropy_model_is_trained_as_on_the_cpu_in_parts_and_clipped(tmp_path, device, stand_in):
     options = {"stage": "entropy", "clip": 0.01, "num_steps": 3, "accumulation": 2}
     expected = trained_here(tmp_path / "here", **options)
-    found = new_trainer(tmp_path / "there", device="cuda", **options)
+    found = new_trainer(tmp_path / "there", device=device, **options)
     found.run()
-    assert_same_weights(found.objective.module, expected.objective.module)
+    assert_same_weights(found.objective.module, expected.objective.module, bitwise_alike=stand_in is not None)
 
 
-def test_a_loss_that_is_not_finite_is_noticed_before_it_is_saved_and_its_step_is_named(tmp_path, gpu):
-    new_trainer(tmp_path, device="cuda", stage="entropy", num_steps=2).run()
-    trainer = new_trainer(tmp_path, device="cuda", stage="entropy", num_steps=9, log_every=9, checkpoint_every=5)
+def test_a_loss_that_is_not_finite_is_noticed_before_it_is_saved_and_its_step_is_named(tmp_path, device):
+    new_trainer(tmp_path, device=device, stage="entropy", num_steps=2).run()
+    trainer = new_trainer(tmp_path, device=device, stage="entropy", num_steps=9, log_every=9, checkpoint_every=5)
     honest = trainer.objective.loss_sum
     trainer.objective.loss_sum = lambda batch: honest(batch) * (torch.nan if trainer.progress.step == 3 else 1)
     with pytest.raises(TrainingError, match=r"step 4: loss nan, gradient norm nan; the last checkpoint is as it was"):
         trainer.run()
-    fresh = new_trainer(tmp_path, device="cuda", stage="entropy", num_steps=3)
+    fresh = new_trainer(tmp_path, device=device, stage="entropy", num_steps=3)
     fresh.run()
     assert all(bool(weight.isfinite().all()) for weight in fresh.objective.module.parameters())
 
 
-def test_metrics_are_those_of_every_step_when_a_run_is_stopped_between_two_rows(tmp_path, gpu):
+def test_metrics_are_those_of_every_step_when_a_run_is_stopped_between_two_rows(tmp_path, device, stand_in):
     whole = trained_here(tmp_path / "here", stage="entropy")
-    there = new_trainer(tmp_path / "there", device="cuda", stage="entropy")
+    there = new_trainer(tmp_path / "there", device=device, stage="entropy")
     there.asked_to_stop = lambda: there.progress.step == 2
     with pytest.raises(Stopped):
         there.run()
-    new_trainer(tmp_path / "there", device="cuda", stage="entropy").run()
+    new_trainer(tmp_path / "there", device=device, stage="entropy").run()
     assert len(figures(tmp_path / "there")) == whole.progress.step // 3
     for row, other in zip(figures(tmp_path / "there"), figures(tmp_path / "here"), strict=True):
-        assert row == pytest.approx(other, rel=1e-4)
+        assert row == pytest.approx(other, rel=1e-4 if stand_in else 1e-3)
 
 
 def test_a_whole_recipe_goes_through_as_on_the_cpu(tmp_path, monkeypatch):
@@ -148,10 +158,11 @@ def test_a_whole_recipe_goes_through_as_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(blt.training.validation, "SAMPLE_BYTES", 10)
     options = {f"{stage}.loop.{name}": 2 for stage in ("entropy", "blt") for name in ("num_steps", "batch_size")}
     run_recipe(tiny_recipe(here, overrides={"device": "cpu"} | options))
-    with CudaStandIn() as gpu:
-        assert choose_device("auto") == torch.device("cuda", 0)
-        run_recipe(tiny_recipe(there, overrides={"device": "auto"} | options))
-    assert gpu.counts()["to_device"] > 0
+    name = os.environ.get("BLT_DEVICE")
+    with nullcontext() if name else CudaStandIn() as gpu:  # not around the run on the CPU
+        assert name or choose_device("auto") == torch.device("cuda", 0)
+        run_recipe(tiny_recipe(there, overrides={"device": name or "auto"} | options))
+    assert name or gpu.counts()["to_device"] > 0
     for stage in ("entropy", "blt"):
         for row, other in zip(figures(there / "run" / stage), figures(here / "run" / stage), strict=True):
             assert row == pytest.approx(other, rel=0.02)  # kernels of the CPU, and patches at near ties

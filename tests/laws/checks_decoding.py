@@ -9,12 +9,14 @@ from checks_model import TOLERANCE, assert_close
 
 from blt.api import ByteLM
 from blt.codec import BOS_ID, BYTE_OFFSET
-from blt.lm import DecodingSession
+from blt.lm import DecodingSession, StaticConfig
 from blt.model import BLT, BLTState
 from blt.patching import Patches
 from blt.shapes import Bool, Int, Tensor
 
 AHEAD = 5
+NOT_COMPILED = StaticConfig(num_rows=3, max_patches=8, max_patch_bytes=4, backend=None)
+"""Static steps with little room, so that it grows on the way."""
 MakeState = Callable[..., Any]
 """Makes what reads bytes on given boundaries: a `BLTState`, or what stands for it."""
 
@@ -152,3 +154,18 @@ def check_batch_of_prompts(lm: ByteLM, rows: Sequence[Int[Tensor, " _"]]) -> Non
         _, alone = DecodingSession(lm).add([row])
         assert_close(together[number], alone[0], f"prompt {number} of {len(rows)}")
         assert_close(alone[0], lm(row[None])[0, -1], f"prompt {number} alone, and the full forward")
+
+
+def check_static_step(lm: ByteLM, byte_ids: Int[Tensor, "B T"], *, config: StaticConfig = NOT_COMPILED) -> None:
+    """Steps of fixed shapes, byte by byte from the start of the rows, patches included; each row sits out some."""
+    expected, length = lm(byte_ids).cpu(), byte_ids.shape[1]
+    session = DecodingSession(lm, static=config)
+    rows = session.start(len(byte_ids))
+    read, turn = np.zeros(len(byte_ids), dtype=np.int64), 0
+    while (read < length).any():
+        turn += 1
+        going = np.flatnonzero((read < length) & (turn % (np.arange(len(byte_ids)) + 3) != 0))
+        if len(going):
+            found = session.read(byte_ids[going, read[going]][:, None], rows[going])
+            assert_close(found[:, 0], expected[going, read[going]], f"static step of {going}, read {read}")
+            read[going] += 1

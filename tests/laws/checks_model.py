@@ -91,7 +91,7 @@ def gradient_strength(
     finally:
         handle.remove()
     direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
-    (gradient,) = torch.autograd.grad((logits * direction).sum(), caught[0])
+    (gradient,) = torch.autograd.grad((logits * direction.to(logits.device)).sum(), caught[0])
     return gradient[0].abs().amax(-1)
 
 

@@ -10,7 +10,7 @@ import click
 import torch
 
 from blt.api import ByteLM
-from blt.cli.options import device_option, dtype_option, json_option, model_option, refuse_unread
+from blt.cli.options import device_option, dtype_option, json_option, model_option, refuse_unread, static_option
 from blt.cli.types import Count
 from blt.codec import encode
 from blt.configuration import check
@@ -27,7 +27,7 @@ from blt.generation.speed import (
     measure_limits_of,
     measure_prefill,
 )
-from blt.lm import require_finite
+from blt.lm import StaticConfig, require_finite
 from blt.lm.folder import LMConfig
 from blt.model import entropy_preset, preset
 from blt.model.cost import cost_of
@@ -49,6 +49,7 @@ PROMPTS = ["Once upon a time", "Lily and Tom went to the park.", "The big dog wa
 @click.option("--after", type=Count(), default=17, show_default=True, help="Decode: bytes of prompt.")
 @click.option("--batch", type=Count(1, 4096), default=1, show_default=True, help="Rows; training has 8 at least.")
 @click.option("--draft", type=click.Choice(["entropy", "decoder"]), help="Decode: draft bytes ahead, on real prompts.")
+@static_option
 @click.option("--max-draft", type=click.IntRange(1, 15), default=8, show_default=True, help="At once.")
 @click.option("--repeats", type=Count(1, 10**6), default=5, show_default=True, help="Runs to take the median of.")
 @click.option("--threads", type=Count(1, 1024), help="CPU threads; as many as PyTorch chooses if not given.")
@@ -66,6 +67,7 @@ def bench(
     after: int,
     batch: int,
     draft: str | None,
+    is_static: bool,
     max_draft: int,
     repeats: int,
     threads: int | None,
@@ -88,7 +90,8 @@ def bench(
         torch.set_num_threads(threads)
     lm = model_to_measure(model, preset_name, dtype="float32" if what == "train" else dtype, device=device)
     products = torch.bfloat16 if what == "train" and dtype == "bfloat16" else None
-    limits = measure_limits(lm.device, dtype=products) if what == "train" else measure_limits_of(lm)
+    by_torch = what == "train" or is_static
+    limits = measure_limits(lm.device, dtype=products) if by_torch else measure_limits_of(lm)
     if what == "train":
         speed = _training(lm, limits, batch=batch, num_bytes=num_bytes, repeats=repeats, bf16=dtype == "bfloat16")
     elif what == "prefill":
@@ -98,8 +101,16 @@ def bench(
         speed = measure_drafting(lm, drafter=drafter, prompts=PROMPTS, num_bytes=num_bytes)
         plain = measure_drafting(lm, drafter=None, prompts=PROMPTS, num_bytes=num_bytes)
     else:
+        static = StaticConfig(num_rows=batch, max_patches=after + num_bytes) if is_static else None
         speed = measure_decoding(
-            lm, limits=limits, text=TEXT.encode(), num_bytes=num_bytes, batch=batch, repeats=repeats, after=after
+            lm,
+            limits=limits,
+            text=TEXT.encode(),
+            num_bytes=num_bytes,
+            batch=batch,
+            repeats=repeats,
+            after=after,
+            static=static,
         )
     if speed.roofline_share is not None and speed.roofline_share > 1:
         raise click.ClickException(
@@ -108,8 +119,9 @@ def bench(
     found = {"what": what} | _described(speed) | {"dtype": dtype, "threads": torch.get_num_threads(), "batch": batch}
     found |= {"device": device, "num_bytes": num_bytes} | dataclasses.asdict(limits)
     if what != "train":
-        native = kernels() if serves(lm.blt, lm.entropy_model) else None
-        found["decoded_by"] = "PyTorch" if native is None else f"native code, {native}"
+        native = kernels() if serves(lm.blt, lm.entropy_model) and not is_static else None
+        by_torch_as = "PyTorch, static steps" if is_static else "PyTorch"
+        found["decoded_by"] = by_torch_as if native is None else f"native code, {native}"
     if what == "decode" and draft is not None:
         found |= {"draft": draft, "speed_up": speed.bytes_per_second / plain.bytes_per_second}
     click.echo(json.dumps(found) if as_json else _shown(found))
@@ -119,6 +131,8 @@ def _refuse_unread(context: click.Context, *, what: str, drafts: bool) -> None:
     """Refuse options of other measurements than the one that was asked for."""
     decodes = what == "decode"
     refuse_unread(context, "draft", "after", unless=decodes, reason="only --what decode reads it")
+    refuse_unread(context, "is_static", unless=decodes, reason="only --what decode writes")
+    refuse_unread(context, "is_static", unless=not drafts, reason="a static step reads one byte; leave --draft out")
     refuse_unread(context, "max_draft", unless=drafts, reason="needs --draft")
     refuse_unread(context, "batch", unless=what != "prefill", reason="--what prefill reads one row")
     reason = "--draft has prompts of its own, each continued once and alone"

@@ -9,12 +9,21 @@ from typing import Any, BinaryIO
 import click
 
 from blt.api import ByteLM
-from blt.cli.options import device_option, dtype_option, json_option, model_option, refuse_unread, seed_option
+from blt.cli.options import (
+    device_option,
+    dtype_option,
+    json_option,
+    model_option,
+    refuse_unread,
+    seed_option,
+    static_option,
+)
 from blt.cli.types import Count, File, Number
 from blt.configuration import field_help
 from blt.errors import ConfigurationError
 from blt.generation import Generation, GenerationConfig, GenerationOptions, stream, stream_bytes
 from blt.generation import generate as generate_once
+from blt.lm import StaticConfig
 from blt.lm.language_model import LOADED_AS
 
 _HELP = field_help(GenerationConfig)
@@ -73,6 +82,7 @@ def _schema(context: click.Context, parameter: click.Parameter, value: str | Non
 @model_option
 @device_option
 @dtype_option(*LOADED_AS)
+@static_option
 @click.option("--raw", is_flag=True, help="Show the exact bytes, also where they are no UTF-8, and nothing after them.")
 @json_option
 @click.pass_context
@@ -84,6 +94,7 @@ def generate(
     model: str | None,
     device: str,
     dtype: str,
+    is_static: bool,
     raw: bool,
     as_json: bool,
     **options: Any,
@@ -107,14 +118,16 @@ def generate(
     refuse_unread(context, "repetition_window", unless=penalty != 1, reason="needs --repetition-penalty, other than 1")
     start = prompt_file.read() if prompt_file is not None else prompt or ""
     chosen = GenerationOptions(**options)  # type: ignore[typeddict-item]
+    most = len(start) * (1 if isinstance(start, bytes) else 4) + options["max_new_bytes"] + 1  # patches, with BOS
+    static = StaticConfig(max_patches=min(most, StaticConfig.max_patches)) if is_static else None
     lm = ByteLM.from_pretrained(model, dtype=dtype, device=device)
     if as_json:
-        click.echo(json.dumps(_described(generate_once(lm, start, **chosen))))
+        click.echo(json.dumps(_described(generate_once(lm, start, static=static, **chosen))))
     elif raw:
-        for piece in stream_bytes(lm, start, with_prompt=True, **chosen):
+        for piece in stream_bytes(lm, start, with_prompt=True, static=static, **chosen):
             click.echo(piece, nl=False)
     else:
-        _show(stream(lm, start, with_prompt=True, **chosen))
+        _show(stream(lm, start, with_prompt=True, static=static, **chosen))
 
 
 def _show(pieces: Iterator[str]) -> None:

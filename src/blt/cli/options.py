@@ -100,6 +100,12 @@ device_option = click.option(
     callback=_usable,
     help="Where to compute, as PyTorch names it; auto: a GPU if there is one.",
 )
+static_option = click.option(
+    "--static",
+    "is_static",
+    is_flag=True,
+    help="Write by compiled steps of fixed shapes, for a GPU and many bytes: the first takes about a minute.",
+)
 data_option = click.option(
     "--data", type=Name(), required=True, metavar="FILE", help="Text, JSONL or Parquet, also compressed; - reads input."
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blt.api import ByteLM
-from blt.cli.options import Decorator, device_option, dtype_option, model_option, refuse_unread
+from blt.cli.options import Decorator, device_option, dtype_option, model_option, refuse_unread, static_option
 from blt.cli.types import Count, Name
 from blt.configuration import check
 from blt.errors import ConfigurationError, DataError, MissingExtraError
@@ -34,6 +34,7 @@ def _limit(name: str, default: int, help: str) -> Decorator:
 @model_option
 @device_option
 @dtype_option(*LOADED_AS)
+@static_option
 @click.option("--host", type=Name(), default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=Count(0, 65535), default=8000, show_default=True, help="0 takes any that is free.")
 @click.option(
@@ -81,6 +82,7 @@ def serve(
     model: str | None,
     device: str,
     dtype: str,
+    is_static: bool,
     host: str,
     port: int,
     served_name: str | None,
@@ -115,6 +117,7 @@ def serve(
         model_name=served_name or _name(model),
         api_key=key,
         allowed_hosts=allowed_hosts(host, has_key=key is not None),
+        static=is_static,
         **limits,
     )
     cluster = None

@@ -7,19 +7,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from blt.codec import EOS_ID, encode
+from blt.codec import BYTE_OFFSET, EOS_ID, encode
 from blt.configuration import check
 from blt.decoder import GenerationRow
 from blt.generation.drafting import Drafter
 from blt.generation.request import Request
 from blt.generation.sampling import broken_logits
 from blt.lm import DecodingSession, LanguageModel, StaticConfig
+from blt.lm.finite import PARAGRAPH
 from blt.shapes import Int, Tensor
 
 BYTES_PER_STEP = 16
 """About how many bytes a step of the native decoder writes, of all requests together.
 
 Enough for the host's time per step to be small beside it, and few enough for requests to join and leave at once."""
+
+WARM_UP_BYTES = 8
+"""Static steps after which each of their graphs has been compiled, warmed up and recorded: a patch ends among them."""
 
 
 def bytes_per_step(num_rows: int) -> int:
@@ -65,10 +69,23 @@ class Engine:
         self.session = DecodingSession(lm, static=static)
         self.drafter = drafter
         self._prompt_bytes_per_step = prompt_bytes_per_step
+        self._is_static = static is not None
         self.num_passes = 0
         """How often the model has read bytes that were written: once per step, more often within the native decoder."""
         self._running: dict[int, _Running] = {}  # by row of the session
         self._prompts: deque[_Prompt] = deque()  # not read to the end yet
+
+    def warm_up(self) -> None:
+        """Compile static steps, and record them, before the first request; without them there is nothing to do.
+
+        Raises:
+            ConfigurationError: they cannot be compiled.
+        """
+        if self._is_static:
+            rows, _ = self.session.add([encode(b"", bos=True)])
+            for byte in PARAGRAPH[:WARM_UP_BYTES].encode():
+                self.session.read(torch.tensor([[byte + BYTE_OFFSET]]), rows)
+            self.session.remove(rows)
 
     @property
     def num_running(self) -> int:

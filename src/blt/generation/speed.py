@@ -18,7 +18,7 @@ from blt.generation.drafting import Drafter
 from blt.generation.engine import BYTES_PER_STEP, Engine, bytes_per_step
 from blt.generation.request import GenerationConfig, Request
 from blt.generation.sampling import Sampler, SamplingConfig
-from blt.lm import DecodingSession, LanguageModel, require_finite
+from blt.lm import DecodingSession, LanguageModel, StaticConfig, require_finite
 from blt.lm.torch_decoding import TorchDecoding
 from blt.model.cost import Cost, cost_of
 from blt.nn import HostInts, QuantizedLinear
@@ -120,7 +120,15 @@ def _num_weights(cost: Cost) -> int:
 
 
 def measure_decoding(
-    lm: LanguageModel, *, limits: Limits, text: bytes, num_bytes: int, batch: int, repeats: int, after: int = 17
+    lm: LanguageModel,
+    *,
+    limits: Limits,
+    text: bytes,
+    num_bytes: int,
+    batch: int,
+    repeats: int,
+    after: int = 17,
+    static: StaticConfig | None = None,
 ) -> Speed:
     """Read a text byte by byte in every row, choosing each byte as generation does.
 
@@ -135,17 +143,21 @@ def measure_decoding(
         batch: rows.
         repeats: runs to take the median of.
         after: bytes of prompt.
+        static: read by static steps, which are not timed part by part.
     """
     begun = [_Begun.of(text, start=number * len(text) // batch, after=after) for number in range(batch)]
     seconds: list[float] = []
     parts: dict[str, float] = {}
-    num_ends = _read_by_host(*_joined(lm, begun), begun, num_bytes)
+    session = DecodingSession(lm)
+    num_ends = _read_by_host(session, *_joined(session, begun), begun, num_bytes)
+    session = DecodingSession(lm, static=static)  # one, since static steps are compiled for it
     for number in range(repeats + 2):  # the first warms up, the last is timed part by part
-        session, rows, logits = _joined(lm, begun)
-        with _timed_parts(session, parts if number > repeats else None):
+        rows, logits = _joined(session, begun)
+        with _timed_parts(session, parts if number > repeats and static is None else None):
             start = time.perf_counter()
             (_read_natively if session.is_native else _read_by_host)(session, rows, logits, begun, num_bytes)
             seconds.append(time.perf_counter() - start)
+        session.remove(rows)
     mean_patch = batch * num_bytes / max(1, num_ends)
     rate = batch * num_bytes / statistics.median(seconds[1:-1])
     return Speed(
@@ -174,11 +186,10 @@ class _Begun(NamedTuple):
         return (self.rest[first:] + self.rest * (1 + length // len(self.rest)))[:length]
 
 
-def _joined(lm: LanguageModel, begun: Sequence[_Begun]) -> tuple[DecodingSession, HostInts, _Logits]:
+def _joined(session: DecodingSession, begun: Sequence[_Begun]) -> tuple[HostInts, _Logits]:
     """Run the prefill of every row's prompt."""
-    session = DecodingSession(lm)
     rows, logits = session.add([encode(row.prompt, bos=True) for row in begun])
-    return session, rows, logits.cpu().numpy()
+    return rows, logits.cpu().numpy()
 
 
 def _read_by_host(
@@ -191,7 +202,7 @@ def _read_by_host(
         for sampler, scores, byte_id in zip(samplers, logits, byte_ids.tolist(), strict=True):
             sampler.choose(scores)
             sampler.read(byte_id)
-        logits = session.read(byte_ids[:, None].to(session.lm.device), rows)[:, 0].cpu().numpy()
+        logits = session.read(byte_ids[:, None], rows)[:, 0].cpu().numpy()
         num_ends += int(session.ends.sum())
     return num_ends
 

@@ -1,5 +1,6 @@
 """Decoding by steps of fixed shapes, one byte of every row each, which `torch.compile` and CUDA graphs can take."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from blt.codec import BOE_ID, BOS_ID, VOCABULARY_SIZE
 from blt.configuration import check_range
 from blt.entropy import entropy_of
+from blt.errors import ConfigurationError
 from blt.lm.language_model import LanguageModel
 from blt.lm.torch_decoding import TorchDecoding
 from blt.model.layout import StepLayout
@@ -281,8 +283,19 @@ class StaticDecoding(TorchDecoding):
         backend = self.config.backend
         if backend is None:
             return function
+        from torch._dynamo.exc import BackendCompilerFailed  # the compiler takes a second to import
+
         mode = compile_mode(self.lm.device, backend=backend)
         compiled: Callable[..., Tensor] = torch.compile(
             function, fullgraph=True, dynamic=False, backend=backend, mode=mode
         )
-        return compiled
+
+        @functools.wraps(function)
+        def run(*inputs: Tensor) -> Tensor:
+            try:
+                return compiled(*inputs)
+            except BackendCompilerFailed as error:  # no C++ compiler, no Triton
+                reason = (str(error.inner_exception).strip() or type(error.inner_exception).__name__).splitlines()[0]
+                raise ConfigurationError(f"static: torch.compile failed ({reason}); leave static out") from error
+
+        return run

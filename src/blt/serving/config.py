@@ -37,6 +37,9 @@ class ServingConfig:
     """Least time between two pieces of a stream; bytes that are written meanwhile come in one piece. It grows where
     more than 8 texts are written at once."""
 
+    static: bool = False
+    """Write by compiled steps of fixed shapes, with `max_rows` rows; compiled before the first request."""
+
     def __post_init__(self) -> None:
         check(bool(self.model_name.strip()), f"model_name: {self.model_name!r} is empty; give a name")
         check(self.api_key is None or bool(self.api_key.strip()), "api_key: it is empty; give a key, or none at all")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from blt.configuration import check
 from blt.generation import Engine
-from blt.lm import LanguageModel
+from blt.lm import LanguageModel, StaticConfig
 from blt.patching import PatchRule
 from blt.serving.config import ServingConfig
 from blt.serving.errors import APIError
@@ -78,11 +78,17 @@ class Worker:
         self._published = 0.0  # when rows that go on have been told last
 
     def start(self) -> None:
-        """Prepare the model, and start the thread; news go to the event loop that runs now."""
+        """Prepare the model, and start the thread; news go to the event loop that runs now.
+
+        Raises:
+            ConfigurationError: static steps were asked for and cannot be compiled.
+        """
         self._engine(1.0)  # here the decoder is compiled and the weights are packed, not in the first request
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="blt-worker", daemon=True)
+        is_ready: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, args=(is_ready,), name="blt-worker", daemon=True)
         self._thread.start()
+        is_ready.result()
 
     @property
     def is_alive(self) -> bool:
@@ -149,7 +155,14 @@ class Worker:
 
     # -------------------------------------------------------------------------------------------------- in the thread
 
-    def _run(self) -> None:
+    def _run(self, is_ready: "concurrent.futures.Future[None]") -> None:
+        try:
+            # CUDA graphs belong to the thread that recorded them
+            self._engine(1.0).warm_up()
+        except BaseException as error:  # noqa: BLE001 (it belongs to who starts the server)
+            is_ready.set_exception(error)
+            return
+        is_ready.set_result(None)
         while not self._has_to_stop:
             self._take_messages()
             self._answer_one_call()
@@ -221,7 +234,9 @@ class Worker:
             lm = self.lm
             if factor != 1:
                 lm = LanguageModel(self.lm.blt, patch_rule=rule, entropy_model=self.lm.entropy_model).eval()
-            self._engines[factor] = Engine(lm, prompt_bytes_per_step=self.config.prompt_bytes_per_step)
+            # Other thresholds come and go with requests, which would wait for the compiler.
+            static = StaticConfig(num_rows=self.config.max_rows) if self.config.static and factor == 1 else None
+            self._engines[factor] = Engine(lm, prompt_bytes_per_step=self.config.prompt_bytes_per_step, static=static)
         return self._engines[factor]
 
     def _drop_unused_engines(self) -> None:
