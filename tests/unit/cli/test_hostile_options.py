@@ -129,6 +129,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "measure_limits", lambda *args, **options: limits)
     monkeypatch.setattr(bench, "measure_limits_of", lambda lm: limits)
     monkeypatch.setattr(importlib.import_module("blt.cli.verify"), "verify_lm", laws)
+    monkeypatch.setattr("blt.lm.static_decoding.StaticDecoding._compiled", lambda self, function: function)
     monkeypatch.setattr("blt.serving.server.Server.run", lambda server, sockets: None)  # else it serves on
     monkeypatch.setattr("blt.cli.serve.sys.setswitchinterval", lambda seconds: None)
 
