@@ -17,6 +17,10 @@ class TroubledFileSystem(MemoryFileSystem):
     pseudo_dirs: ClassVar[list] = [""]
     failures: ClassVar[list] = []
     """Errors of the next requests, first to last; None: a request that works."""
+    refused_uploads: ClassVar[list] = []
+    """Names whose upload fails."""
+    uploads: ClassVar[list] = []
+    """Paths that were uploaded."""
     round_trip = 0.0
     """Seconds that each request takes."""
     requests: ClassVar[list] = []
@@ -46,8 +50,15 @@ class TroubledFileSystem(MemoryFileSystem):
             with self._lock:
                 kind.at_once -= 1
 
+    def put_file(self, lpath, rpath, **options):
+        if rpath.rpartition("/")[2] in self.refused_uploads:
+            raise PermissionError("Access Denied")
+        type(self).uploads.append(rpath)
+        super().put_file(lpath, rpath, **options)
+
     @classmethod
     def reset(cls):
+        cls.refused_uploads, cls.uploads = [], []
         cls.failures, cls.round_trip, cls.requests, cls.most_at_once = [], 0.0, [], 0
         cls.store.clear()
         cls.pseudo_dirs[:] = [""]

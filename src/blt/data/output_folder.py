@@ -15,7 +15,7 @@ from typing import Any
 
 from blt.checkpoint import FolderKind, beside, check_replaceable, locked, put_in_place, recover_folder
 from blt.data.index import read_index
-from blt.data.store import is_address, local_path
+from blt.data.store import local_path
 from blt.errors import DataError
 
 PROGRESS_FILE = "progress.json"
@@ -48,16 +48,11 @@ class OutputFolder:
         Args:
             out: the finished folder.
             sources: files and folders that are read, and therefore never replaced.
-
-        Raises:
-            DataError: it is at an address, where no folder gets its name all at once.
         """
-        if is_address(out):
-            way_out = "prepare a folder of this machine, and upload it, index.json last"
-            raise DataError(f"{out}: cannot be written to directly; {way_out}")
         self._given, self._sources = local_path(out), tuple(sources)
         self.out = Path(os.path.realpath(self._given))
         self.unfinished = beside(self.out, "unfinished")
+        self.place = str(self.out)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

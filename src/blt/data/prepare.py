@@ -19,6 +19,8 @@ from blt.data.prepare_run import Meter, PrepareProgress, PrepareRun, Report
 from blt.data.shard_folder import ShardFolder
 from blt.data.shards import Shards
 from blt.data.sources import Source, find_sources
+from blt.data.store import is_address
+from blt.data.store_output import StoreOutput
 from blt.distributed import World
 from blt.errors import FULL, BLTError, DataError
 
@@ -54,7 +56,8 @@ def prepare(config: PrepareConfig, *, progress: Report | None = None, world: Wor
         MissingExtraError: an input needs a package that is not installed.
     """
     world = world or World()
-    folder = OutputFolder(config.out, sources=_places(config))
+    kind = StoreOutput if is_address(config.out) else OutputFolder
+    folder = kind(config.out, sources=_places(config))
     report = progress or (lambda _: None)
     is_writable = _is_writable(folder.out.parent)
     try:
@@ -64,7 +67,7 @@ def prepare(config: PrepareConfig, *, progress: Report | None = None, world: Wor
         if error.errno not in FULL:
             raise
         way_out = "make room and run the same command again: it goes on from here"
-        raise DataError(f"{folder.out}: {os.strerror(error.errno)}; {way_out}") from None
+        raise DataError(f"{folder.place}: {os.strerror(error.errno)}; {way_out}") from None
 
 
 def _is_writable(folder: Path) -> bool:
@@ -85,7 +88,7 @@ def _prepare(
     world.wait()  # the main process may have put a folder back that was being replaced when a run was stopped
     finished = folder.finished_index()
     if not is_writable and (finished is None or config.overwrite):
-        raise DataError(f"{folder.out}: cannot be written, {folder.out.parent} is read-only; choose another --out")
+        raise DataError(f"{folder.place}: cannot be written, {folder.out.parent} is read-only; choose another --out")
     spool = folder.out.parent if is_writable else None
     crew = Crew(world, folder.unfinished) if is_writable and is_shared(folder.unfinished, world) else None
     share = crew.share if crew is not None and world.size > 1 else None
@@ -95,16 +98,37 @@ def _prepare(
         if crew is not None:
             crew.give_up()
         return _left_alone(config, folder, finished, plan)
-    if world.is_main:
-        folder.check_replaceable()
-    if crew is not None:
-        entries, empty = prepare_together(config, folder, plan, sources, crew, report)
+    found: list[bool] = []
+    world.lead(lambda show_life: found.append(_is_whole(folder, plan, show_life)))
+    if world.sum(sum(found)):
+        is_done = world.lead(lambda _: _commit(folder))
     else:
-        entries, empty = _prepare_alone(config, folder, plan, sources, report)
-    if not world.lead(lambda show_life: _finish(config, folder, plan, entries, empty, show_life)):
-        raise DataError(f"{folder.out}: process 0 could not finish it, and says why")
-    splits = read_index(folder.out)["splits"]
-    return PrepareSummary(out=str(config.out), splits=splits, was_already_prepared=False)
+        if world.is_main:
+            folder.check_replaceable()
+        if crew is not None:
+            entries, empty = prepare_together(config, folder, plan, sources, crew, report)
+        else:
+            entries, empty = _prepare_alone(config, folder, plan, sources, report)
+        is_done = world.lead(lambda show_life: _finish(config, folder, plan, entries, empty, show_life))
+    index = folder.finished_index() if is_done else None
+    if index is None:
+        raise DataError(f"{folder.place}: process 0 could not finish it, and says why")
+    return PrepareSummary(out=str(config.out), splits=index["splits"], was_already_prepared=False)
+
+
+def _is_whole(folder: OutputFolder, plan: dict[str, Any], show_life: Callable[[], None]) -> bool:
+    """Whether an earlier run was stopped once all was written that a plan says; then it only has to be put in place."""
+    try:
+        index = read_index(folder.unfinished)
+        if any(index.get(key) != value for key, value in plan.items()):
+            return False
+        return all(
+            Shards.of_folder(ShardFolder(folder.unfinished, split, entry)).compute_checksum(on_shard=show_life)
+            == entry["checksum"]
+            for split, entry in index["splits"].items()
+        )
+    except DataError:  # not there, or damaged since
+        return False
 
 
 def _left_alone(
@@ -117,10 +141,10 @@ def _left_alone(
     """
     if any(finished.get(key) != value for key, value in plan.items() if key != "version"):
         different = f"was prepared with other {_differences(finished, plan)}"
-        raise DataError(f"{folder.out}: {different}; choose another --out, or replace it with --overwrite")
+        raise DataError(f"{folder.place}: {different}; choose another --out, or replace it with --overwrite")
     for split, entry in finished["splits"].items():
         if entry["num_documents"]:
-            Shards.open(folder.out, split=split)
+            Shards.open(folder.place, split=split)
     return PrepareSummary(out=str(config.out), splits=finished["splits"], was_already_prepared=True)
 
 
@@ -164,9 +188,14 @@ def _finish(
         raise DataError("every document fell to validation; give more, another --seed, or --validation 0")
     if config.validation and not num_validation:
         what = f"none of {num_train:,} documents fell to validation"
-        _LOGGER.warning("%s: %s; give more, another --seed, or a larger --validation", folder.out, what)
+        _LOGGER.warning("%s: %s; give more, another --seed, or a larger --validation", folder.place, what)
     index = json.dumps({**plan, "splits": splits}, indent=1) + "\n"
     write_file(folder.unfinished / "index.json", index.encode())
+    _commit(folder)
+
+
+def _commit(folder: OutputFolder) -> None:
+    """Put a folder that is whole at its name."""
     delete_notes(folder.unfinished)
     folder.commit()
 

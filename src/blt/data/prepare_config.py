@@ -12,9 +12,10 @@ class PrepareConfig:
     """What to prepare, and how."""
 
     inputs: tuple[str, ...] = ()
-    """Files of text, JSONL or Parquet, also compressed, or folders of them, in this order; - is standard input."""
+    """Files of text, JSONL or Parquet, also compressed and at addresses, or folders of them, in this order; - is
+    standard input."""
     out: str
-    """Folder to write."""
+    """Folder to write, or an address in an object store to upload it to."""
     dataset: str | None = None
     """A data set on the Hugging Face Hub, or a folder of one; comes after the files."""
     dataset_config: str | None = None

@@ -1,4 +1,4 @@
-"""Files at an address such as `s3://bucket/corpus`, read through fsspec.
+"""Files at an address such as `s3://bucket/corpus`, read and written through fsspec.
 
 Who may read them, and where the store is, is said as the package of that store wants it: s3fs takes the credentials of
 AWS's own tools, gcsfs those of gcloud, and fsspec's configuration files set the rest.
@@ -9,6 +9,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,16 +116,51 @@ class Store:
         for start in range(0, size, _CHUNK):
             yield self.read_part(name, start, min(start + _CHUNK, size))
 
-    def _patiently(self, name: str, request: Callable[[str], T]) -> T:
+    def names(self) -> list[str]:
+        """Return the names of all files, sorted; none where there is no such folder.
+
+        Raises:
+            DataError: they cannot be asked for.
+        """
+        try:
+            found = self._patiently("", lambda path: list(self._files.find(path)))
+        except MissingFileError:
+            return []
+        return sorted(path.removeprefix(self._root.rstrip("/")).lstrip("/") for path in found)
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a file of this machine there.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+
+        def upload(path: str) -> None:
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)  # in stores that have folders
+            self._files.put_file(str(source), path)
+
+        self._patiently(name, upload, done="written")
+
+    def delete(self, name: str) -> None:
+        """Delete a file; nothing happens if there is none.
+
+        Raises:
+            DataError: it cannot be deleted.
+        """
+        with suppress(MissingFileError):
+            self._patiently(name, lambda path: self._files.rm_file(path), done="deleted")
+
+    def _patiently(self, name: str, request: Callable[[str], T], *, done: str = "read") -> T:
         """Make a request, some times if need be.
 
         Args:
             name: of the file.
             request: gets the file's path in the store.
+            done: what is to be done with it, for messages.
 
         Raises:
             MissingFileError: there is no such file.
-            DataError: it cannot be read.
+            DataError: it cannot be done.
         """
         where = f"{self.address}/{name}".rstrip("/")
         path = f"{self._root.rstrip('/')}/{name}".rstrip("/")
@@ -135,14 +171,14 @@ class Store:
                 raise MissingFileError(f"{where}: does not exist; check the address") from None
             except PermissionError as error:
                 way_out = "check the credentials and the rights of the store"
-                raise DataError(f"{where}: may not be read ({_told(error)}); {way_out}") from None
+                raise DataError(f"{where}: may not be {done} ({_told(error)}); {way_out}") from None
             except _LASTING as error:
-                raise DataError(f"{where}: cannot be read ({_told(error)}); check the address") from None
+                raise DataError(f"{where}: cannot be {done} ({_told(error)}); check the address") from None
             except Exception as error:  # noqa: BLE001 (each store has errors of its own)
                 if pause is None:
                     tries = f"{len(PAUSES) + 1} tries failed"
                     way_out = "check the connection, and give the same command again"
-                    raise DataError(f"{where}: cannot be read ({tries}, {_told(error)}); {way_out}") from None
+                    raise DataError(f"{where}: cannot be {done} ({tries}, {_told(error)}); {way_out}") from None
                 time.sleep(
                     pause * random.uniform(0.5, 1.0)
                 )  # many ranks that failed together do not come back together

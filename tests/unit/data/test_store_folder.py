@@ -160,14 +160,6 @@ def test_a_folder_of_the_first_version_is_read_too(folder):
     assert old.ids(0, old.num_ids).tolist() == now.ids(0, now.num_ids).tolist()
 
 
-def test_an_address_is_refused_where_a_folder_is_written_and_nothing_is_made(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.txt").write_text("a story")
-    with pytest.raises(DataError, match=r"s3://b/c: cannot be written to directly; prepare a folder of this machine"):
-        prepare(PrepareConfig(inputs=("a.txt",), out="s3://b/c"))
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-
-
 def test_inputs_in_a_store_are_prepared_as_if_they_were_here(tmp_path, folder):
     packed = gzip.compress("".join(json.dumps({"text": text.decode()}) + "\n" for text in DOCUMENTS).encode())
     (tmp_path / "here").mkdir()
