@@ -391,6 +391,29 @@ def plan(link: Callable[[str], str]) -> str:
     return _with_source(header, rows, ["scaling-cpu"], link)
 
 
+def device_waits(link: Callable[[str], str]) -> str:
+    """Waits for a GPU and copies to and from it, before and after; where one alone is there, the other is empty."""
+    before, after = (_counts(load("device-waits")["results"][when]) for when in ("before", "after"))
+    rows = []
+    for what, now in after.items():
+        then = before.get(what, dict.fromkeys(now))
+        counts = [*then.values(), *now.values()]
+        rows.append([what, *("" if count is None else f"{count:.3g}" for count in counts)])
+    counted = ["waits", "copies to the GPU", "copies to the host"]
+    header = ["counted", *(f"{what}, {when}" for when in ("before", "after") for what in counted)]
+    return _with_source(header, rows, ["device-waits"], link)
+
+
+def _counts(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return counts by what was done."""
+    found = {}
+    for kind, counts in results["training"].items():
+        found[f"training step, {kind}"] = counts["per step"]
+        found[f"the same, with a row of metrics, {kind}"] = counts["per step with a row of metrics"]
+    found |= {f"a byte of every row, {way}": counts for way, counts in results["writing, per pass of all rows"].items()}
+    return found | {"a prompt that joins": results["a prompt that joins"]}
+
+
 TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "all": all_records,
     "bundled": bundled,
@@ -399,6 +422,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "compression": compression,
     "compression-speed": compression_speed,
     "decoding": decoding,
+    "device-waits": device_waits,
     "drafting": drafting,
     "noise": noise,
     "probe": probe,
