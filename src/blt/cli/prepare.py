@@ -99,9 +99,8 @@ def _bytes_of(option: str, megabytes: float) -> int:
 def _progress_bar(*, is_shown: bool) -> Iterator[Report]:
     """Show how far a run is on standard error, if that is a terminal and this process is to show it."""
     console = Console(stderr=True)
-    if not (
-        console.is_terminal and is_shown
-    ):  # a bar that is only disabled ends with an empty line in older versions of rich
+    if not (console.is_terminal and is_shown):
+        # A bar that is only disabled ends with an empty line in older versions of rich.
         yield lambda _: None
         return
     columns = (

@@ -179,9 +179,8 @@ class Store:
                     tries = f"{len(PAUSES) + 1} tries failed"
                     way_out = "check the connection, and give the same command again"
                     raise DataError(f"{where}: cannot be {done} ({tries}, {_told(error)}); {way_out}") from None
-                time.sleep(
-                    pause * random.uniform(0.5, 1.0)
-                )  # many ranks that failed together do not come back together
+                # Many ranks that failed together do not come back together.
+                time.sleep(pause * random.uniform(0.5, 1.0))
         raise AssertionError("the last try has returned or raised")
 
 
