@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py --out benchmarks/records/gpu.json
 
-On a machine without a GPU, `--quick --shape tiny` shows that the script works; its figures say nothing. Nothing but
-PyTorch and this package is needed, and no network. What cannot be measured (too little memory, no compiler) is noted
-with its reason, and the rest goes on.
+On a machine without a GPU, `--quick --shape tiny --rows 1` shows that the script works, in minutes that are mostly the
+compiler's; its figures say nothing. Nothing but PyTorch and this package is needed, and no network. What cannot be
+measured (too little memory, no compiler) is noted with its reason, and the rest goes on.
 """
 
 import json
