@@ -111,6 +111,7 @@ def compare_balanced(world):
     with reader_of(windows, world=world, costs=costs_of, rows=8) as reader:
         for step in range(2, STEPS):
             got = reader.take(step)
+            assert (step + 1 in reader._shared_out) == (step + 1 < STEPS)  # under way before it is asked for
             rows = [windows.batch(step, rows=4, rank=rank, world_size=2) for rank in range(2)]
             costs = [cost for batch in rows for cost in costs_of(batch)]
             numbers = got.numbers.tolist()
