@@ -18,7 +18,7 @@ import pytest
 import torch
 from checks_training import THAWING, losses, new_trainer
 
-from blt.training import Stopped, loop, monitor, parallelize, sharding, table_shards
+from blt.training import Stopped, monitor, parallelize, read_ahead, sharding, table_shards
 from ranks import run_ranks
 
 DDP, FSDP, HYBRID = {"parallel": "ddp"}, {"parallel": "fsdp"}, {"parallel": "fsdp", "shards": 2}
@@ -141,7 +141,7 @@ def that_does_not_notice_a_thaw(monkeypatch):
 
 
 def that_gives_a_row_twice(monkeypatch):
-    monkeypatch.setattr(loop, "share_out", lambda costs, **others: [[0, 1], [1, 2]])
+    monkeypatch.setattr(read_ahead, "share_out", lambda costs, **others: [[0, 1], [1, 2]])
     return "ddp"
 
 
