@@ -25,11 +25,13 @@ _SEEN: set[tuple[object, ...]] = set()
 def pytest_runtest_setup(item):
     """Check shapes in the first case of each test, and of each way to compute.
 
-    The checks take four times as long as what they check, and a test's cases differ in their values.
+    The checks take four times as long as what they check, and a test's cases differ in their values. A test by
+    Hypothesis is a hundred cases: none of them is checked.
     """
     cases = item.callspec.params if hasattr(item, "callspec") else {}
     case = item.path, getattr(item, "originalname", item.name), cases.get("backend")
     is_unchecked = case in _SEEN or "without_shape_checks" in item.fixturenames
+    is_unchecked |= getattr(item.obj, "is_hypothesis_test", False)
     jaxtyping.config.update("jaxtyping_disable", is_unchecked)
     _SEEN.add(case)
 
