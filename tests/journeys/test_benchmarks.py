@@ -46,8 +46,8 @@ def test_a_large_corpus_is_recorded_and_removed(tmp_path):
     small = ["--shards", 3, "--documents", 40, "--steps", 4]
     run("large_corpus.py", "--folder", tmp_path / "corpus", *small, "--out", tmp_path / "record.json")
     results = json.loads((tmp_path / "record.json").read_text())["results"]
-    assert [(each["shards"], each["documents"], each["bytes"]) for each in results] == [(3, 120, 120_000)] * 3
-    assert [each["windows"] for each in results] == [-(-120_240 // length) for length in (512, 2048, 8192)]
+    assert [(each["shards"], each["documents"], each["bytes"]) for each in results] == [(3, 120, 120_000)] * 4
+    assert [each["windows"] for each in results] == [-(-120_240 // length) for length in (512, 2048, 2048, 8192)]
     assert all(each["median milliseconds per batch"] > 0 for each in results)
     assert not (tmp_path / "corpus").exists()
 
