@@ -22,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blt
@@ -121,6 +122,7 @@ class CudaStandIn:
 
     def __enter__(self) -> "CudaStandIn":
         self._stack = stack = ExitStack()
+        _device_constructors()  # PyTorch notes for ever what `with torch.device(...)` acts on: not what takes its place
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter changes its class on the way
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._device import _device_constructors
 
 from cuda_stand_in import CudaStandIn
 
@@ -148,3 +149,11 @@ def test_nothing_is_left_once_it_is_over():
     assert torch.arange(3).device.type == "cpu"
     with pytest.raises(AssertionError, match="outside of it"):
         x + 1
+
+
+def test_default_devices_work_within_and_afterwards():
+    _device_constructors.cache_clear()
+    with CudaStandIn(), torch.device("meta"):
+        assert torch.empty(1).device.type == "meta"
+    with torch.device("meta"):
+        assert torch.empty(1).device.type == "meta"
