@@ -214,7 +214,8 @@ def _read_natively(
 
     Its rows come on unevenly: all of them read until they have read as many bytes together as they are to.
     """
-    sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=2 * num_bytes + 64 * BYTES_PER_STEP)
+    room = len(begun) * (num_bytes + BYTES_PER_STEP)  # one row may read nearly all of it, if the others wait
+    sampling = Sampler(SamplingConfig(temperature=0, valid_utf8=False)).plain(room=room)
     assert sampling is not None
     native_rows = [GenerationRow(row, scores, sampling) for row, scores in zip(rows.tolist(), logits, strict=True)]
     read, left = [0] * len(begun), len(begun) * num_bytes
