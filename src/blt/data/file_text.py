@@ -13,7 +13,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 class FileText:
     """The bytes of a file that must have a certain size.
 
-    To map a file, meet its pages and end the mapping costs some six times as much as to open it, read one part and
+    To map a file, meet its pages and end the mapping costs several times as much as to open it, read one part and
     close it. So mapping pays for files that are met again, and this for a corpus of many, of which hardly one is. Parts
     that are far from each other are read without what lies behind them.
     """

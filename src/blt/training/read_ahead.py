@@ -15,7 +15,7 @@ from blt.training.recipe import LoopConfig
 
 STEPS_AHEAD = 4
 """Steps whose batches are under way or wait at most, the present one among them; each is read by a thread of its own.
-From an object store a batch takes some 0.1 s, and longer only where a read is repeated."""
+Enough for a batch from an object store to come while the steps before it run, also where a read is repeated."""
 
 
 class ReadAhead:
