@@ -96,6 +96,18 @@ def test_other_types_are_as_near_the_full_forward_as_rounding_allows(shape, dtyp
     assert float((found - expected).abs().max()) < tolerance
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
+def test_patches_take_half_the_memory_where_the_weights_are_not_float32(dtype):
+    def patch_memory(lm):
+        session = DecodingSession(lm)
+        session.add([text_row(2000)[0]])
+        return session.num_bytes()["global transformer"]
+
+    lm = tiny_lm("space", shape="as-wide-as-vectors")
+    expected = patch_memory(lm) // 2
+    assert patch_memory(lm.to_type(dtype)) == expected > 0
+
+
 def test_float32_weights_that_bfloat16_holds_are_packed_in_half_the_memory_and_give_the_same():
     exact = tiny_lm(shape="as-wide-as-vectors").to_type("bfloat16").to_type("float32")
     ids = text_row(60)

@@ -5,33 +5,39 @@
 
 namespace blt {
 
-inline void write_key(const float *key, int64_t width, int64_t slot, float *page_keys) {
-    for (int64_t at = 0; at < width; ++at) page_keys[at * PAGE + slot] = key[at];
+template <class Number>
+inline void write_key(const float *key, int64_t width, int64_t slot, Number *page_keys) {
+    for (int64_t at = 0; at < width; ++at) store_rounded(key[at], page_keys + at * PAGE + slot);
+}
+
+template <class Number>
+inline void write_value(const float *value, int64_t width, int64_t slot, Number *page_values) {
+    for (int64_t at = 0; at < width; ++at) store_rounded(value[at], page_values + slot * width + at);
 }
 
 // Scores of PAGES pages of keys at once; each score is summed in the order of the dimensions.
-template <int PAGES>
-inline void score_pages(const float *const (&keys)[PAGES], const float *query, int64_t width, float *scores) {
+template <int PAGES, class Number>
+inline void score_pages(const Number *const (&keys)[PAGES], const float *query, int64_t width, float *scores) {
     constexpr int VECTORS = PAGE / LANES;
     Floats sums[PAGES][VECTORS] = {};
     for (int64_t at = 0; at < width; ++at) {
         const Floats part = broadcast(query[at]);
         for (int page = 0; page < PAGES; ++page)
             for (int v = 0; v < VECTORS; ++v)
-                sums[page][v] = multiply_add(load(keys[page] + at * PAGE + v * LANES), part, sums[page][v]);
+                sums[page][v] = multiply_add(load_widened(keys[page] + at * PAGE + v * LANES), part, sums[page][v]);
     }
     std::memcpy(scores, sums, sizeof sums);
 }
 
 // VECTORS vectors of the weighted sum of the values of slots [from, to) of a page; even and odd slots are summed apart.
-template <int VECTORS>
-inline void mix_page(const float *weights, const float *values, int64_t width, int64_t from, int64_t to,
+template <int VECTORS, class Number>
+inline void mix_page(const float *weights, const Number *values, int64_t width, int64_t from, int64_t to,
                      Floats (&sums)[2][VECTORS]) {
     int64_t slot = from;
     const auto add = [&](int64_t slot, Floats(&into)[VECTORS]) {
         const Floats weight = broadcast(weights[slot]);
         for (int v = 0; v < VECTORS; ++v)
-            into[v] = multiply_add(load(values + slot * width + v * LANES), weight, into[v]);
+            into[v] = multiply_add(load_widened(values + slot * width + v * LANES), weight, into[v]);
     };
     if (slot % 2 && slot < to) add(slot++, sums[1]);
     for (; slot + 2 <= to; slot += 2) {
@@ -46,48 +52,53 @@ struct Seen {  // the positions that a query may see, and the pages that hold th
     int64_t first, last;
     int64_t keys, values, width;  // offsets of a layer's and head's part in a page
 
+    template <class Number>
+    const Number *page(int64_t number) const {
+        return reinterpret_cast<const Number *>(table->page(number));
+    }
     int64_t first_page() const { return first / PAGE; }
     int64_t num_pages() const { return last / PAGE - first / PAGE + 1; }
     int64_t from(int64_t page) const { return page == first / PAGE ? first % PAGE : 0; }
     int64_t to(int64_t page) const { return page == last / PAGE ? last % PAGE + 1 : PAGE; }
 };
 
-template <int VECTORS>
+template <int VECTORS, class Number>
 inline void mix(const Seen &seen, const float *weights, float scale, int64_t at, float *out) {
     Floats sums[2][VECTORS] = {};
     for (int64_t number = 0; number < seen.num_pages(); ++number) {
         const int64_t page = seen.first_page() + number;
-        const float *values = seen.table->page(page) + seen.values + at;
+        const Number *values = seen.page<Number>(page) + seen.values + at;
         mix_page<VECTORS>(weights + number * PAGE, values, seen.width, seen.from(page), seen.to(page), sums);
     }
     for (int v = 0; v < VECTORS; ++v) store(out + at + v * LANES, (sums[0][v] + sums[1][v]) * scale);
 }
 
 // A scaled query meets all that it may see; `scores` has room for whole pages.
+template <class Number>
 inline void attend(const Seen &seen, const float *query, float *scores, float *out) {
     const int64_t pages = seen.num_pages(), first_page = seen.first_page();
     int64_t page = 0;
-    const auto keys = [&](int64_t number) { return seen.table->page(first_page + number) + seen.keys; };
+    const auto keys = [&](int64_t number) { return seen.page<Number>(first_page + number) + seen.keys; };
     for (; page + 4 <= pages; page += 4) {
-        const float *const four[4] = {keys(page), keys(page + 1), keys(page + 2), keys(page + 3)};
+        const Number *const four[4] = {keys(page), keys(page + 1), keys(page + 2), keys(page + 3)};
         score_pages<4>(four, query, seen.width, scores + page * PAGE);
     }
     for (; page < pages; ++page) {
-        const float *const one[1] = {keys(page)};
+        const Number *const one[1] = {keys(page)};
         score_pages<1>(one, query, seen.width, scores + page * PAGE);
     }
     for (int64_t slot = 0; slot < seen.first % PAGE; ++slot) scores[slot] = NEVER;
     for (int64_t slot = seen.last % PAGE + 1; slot < PAGE; ++slot) scores[(pages - 1) * PAGE + slot] = NEVER;
     const float scale = 1.0f / exponentials_inplace(scores, pages * PAGE);
     int64_t at = 0;
-    for (; at + 4 * LANES <= seen.width; at += 4 * LANES) mix<4>(seen, scores, scale, at, out);
-    for (; at + LANES <= seen.width; at += LANES) mix<1>(seen, scores, scale, at, out);
+    for (; at + 4 * LANES <= seen.width; at += 4 * LANES) mix<4, Number>(seen, scores, scale, at, out);
+    for (; at + LANES <= seen.width; at += LANES) mix<1, Number>(seen, scores, scale, at, out);
     for (; at < seen.width; ++at) {
         float sums[2] = {};  // of even and of odd slots, as in `mix`
         for (int64_t number = 0; number < pages; ++number) {
-            const float *values = seen.table->page(first_page + number) + seen.values + at;
+            const Number *values = seen.page<Number>(first_page + number) + seen.values + at;
             for (int64_t slot = seen.from(first_page + number); slot < seen.to(first_page + number); ++slot)
-                sums[slot % 2] += scores[number * PAGE + slot] * values[slot * seen.width];
+                sums[slot % 2] += scores[number * PAGE + slot] * widen(values[slot * seen.width]);
         }
         out[at] = (sums[0] + sums[1]) * scale;
     }

@@ -60,12 +60,21 @@ class PageTable {
     }
 };
 
-// Where a head's keys and values of PAGE positions lie in a page of a stack: keys dimension by dimension, so that the
-// lanes of a vector are positions; values position by position.
+// What keys and values are kept as.
+enum class CacheType {
+    FLOAT32,
+    BFLOAT16
+};
+
+// Where a head's keys and values of PAGE positions lie in a page of a stack, counted in numbers: keys dimension by
+// dimension, so that the lanes of a vector are positions; values position by position.
 struct HeadLayout {
     int64_t heads, width;
 
-    int64_t page_size(int64_t layers) const { return layers * heads * 2 * PAGE * width; }
+    // Floats that a page takes.
+    int64_t page_size(int64_t layers, CacheType type) const {
+        return layers * heads * 2 * PAGE * width / (type == CacheType::BFLOAT16 ? 2 : 1);
+    }
     int64_t keys(int64_t layer, int64_t head) const { return (layer * heads + head) * 2 * PAGE * width; }
     int64_t values(int64_t layer, int64_t head) const { return keys(layer, head) + PAGE * width; }
 };

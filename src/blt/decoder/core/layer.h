@@ -30,10 +30,11 @@ struct Stack {
     std::vector<Layer> layers;
     int64_t dim = 0, heads = 1, hidden = 0;
     int64_t window = 0;  // how many positions one sees, itself included; 0: all
+    CacheType cache_type = CacheType::FLOAT32;
     std::vector<float> frequencies;
 
     HeadLayout layout() const { return {heads, dim / heads}; }
-    int64_t page_size() const { return layout().page_size(int64_t(layers.size())); }
+    int64_t page_size() const { return layout().page_size(int64_t(layers.size()), cache_type); }
     int64_t first_seen(int64_t position) const { return window && position >= window ? position - window + 1 : 0; }
     int64_t weights() const { return int64_t(layers.size()) * (4 * dim * dim + 3 * dim * hidden); }
 };
@@ -84,17 +85,18 @@ inline void turn(const Team &team, const Stack &stack, const std::vector<Place> 
         angles(places[size_t(at)].position, stack.frequencies.data(), width / 2, turns + at * width);
 }
 
+template <class Number>
 inline void remember(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected,
                      const float *turn, float *rotated) {
     const HeadLayout layout = stack.layout();
-    float *page = place.table->page(place.position / PAGE);
+    Number *page = reinterpret_cast<Number *>(place.table->page(place.position / PAGE));
     const int64_t slot = place.position % PAGE, width = layout.width, from = head * width;
     rotate(projected + stack.dim + from, turn, width / 2, 1.0f, rotated);
     write_key(rotated, width, slot, page + layout.keys(layer, head));
-    std::memcpy(page + layout.values(layer, head) + slot * width, projected + 2 * stack.dim + from,
-                size_t(width) * sizeof(float));
+    write_value(projected + 2 * stack.dim + from, width, slot, page + layout.values(layer, head));
 }
 
+template <class Number>
 inline void attend_head(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected,
                         const float *turn, ThreadMemory &own, float *mixed) {
     const HeadLayout layout = stack.layout();
@@ -106,10 +108,11 @@ inline void attend_head(const Stack &stack, int64_t layer, const Place &place, i
                     layout.keys(layer, head),
                     layout.values(layer, head),
                     width};
-    attend(seen, own.query.data(), own.scores.data(), mixed + head * width);
+    attend<Number>(seen, own.query.data(), own.scores.data(), mixed + head * width);
 }
 
 // Keys and values of all places enter the pages, and each place's query meets what it may see.
+template <class Number>
 inline void self_attention(const Team &team, const Stack &stack, int64_t layer, const std::vector<Place> &places,
                            Workspace &work) {
     ThreadMemory &own = work.threads[size_t(team.index)];
@@ -126,12 +129,12 @@ inline void self_attention(const Team &team, const Stack &stack, int64_t layer, 
         }
     };
     each([&](int64_t at, int64_t head) {
-        remember(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
+        remember<Number>(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
                  work.turns.data() + at * width, own.query.data());
     });
     if (!by_heads) team.wait();
     each([&](int64_t at, int64_t head) {
-        attend_head(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
+        attend_head<Number>(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
                     work.turns.data() + at * width, own, work.mixed.data() + at * stack.dim);
     });
 }
@@ -163,7 +166,10 @@ inline void run_layer(const Team &team, const Stack &stack, int64_t index, const
     Inputs in = prepare(team, layer.query_key_value, states, dim, num, &layer.attention_norm, own, work.inputs);
     multiply(team, layer.query_key_value, in, num, work.projected.data(), 3 * dim);
     team.wait();
-    self_attention(team, stack, index, places, work);
+    if (stack.cache_type == CacheType::BFLOAT16)
+        self_attention<uint16_t>(team, stack, index, places, work);
+    else
+        self_attention<float>(team, stack, index, places, work);
     team.wait();
     in = prepare(team, layer.output, work.mixed.data(), dim, num, nullptr, own, work.inputs);
     multiply(team, layer.output, in, num, states, dim, true);

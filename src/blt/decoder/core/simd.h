@@ -86,6 +86,13 @@ inline Floats load_halves(const uint16_t *from) {
     return (Floats)(__builtin_convertvector(load_as<Shorts>(from), Words) << 16);
 }
 
+// The same of numbers that are stored as float32, or rounded to bfloat16.
+inline Floats load_widened(const float *from) { return load(from); }
+inline Floats load_widened(const uint16_t *from) { return load_halves(from); }
+inline float widen(float value) { return value; }
+inline void store_rounded(float value, float *to) { *to = value; }
+inline void store_rounded(float value, uint16_t *to) { *to = narrow(value); }
+
 // A sum over a row of numbers, vector by vector: number i is added to lane i mod TOTAL_LANES, and the lanes are added
 // up by halves. Both always in this order, which alone decides the last bits.
 class Total {
