@@ -9,9 +9,10 @@ from benchmarks.record import write_record
 
 from .any_language import any_language
 from .draw import draw
+from .noise import noise
 from .queue import read_results, work_off
 from .report import CLAIM, about_texts, record
-from .texts import CORPORA, LANGUAGES, Files
+from .texts import CORPORA, LANGUAGES, STORIES, Files
 from .training import Prepared
 
 
@@ -49,10 +50,11 @@ def main(
     torch.set_num_threads(1)
     finished = read_results(runs)
     results = {"texts": about_texts(told, chosen)} | record(finished, chosen)
-    if LANGUAGES in chosen:
-        found = any_language(finished, Prepared(told.corpus(LANGUAGES), work / LANGUAGES), work)
-        before = json.loads(out.read_text())["results"] if out.exists() else {}
-        results["any_language"] = found or before.get("any_language")
+    before = json.loads(out.read_text())["results"] if out.exists() else {}
+    for corpus, name, measure in ((LANGUAGES, "any_language", any_language), (STORIES, "noise", noise)):
+        if corpus in chosen:
+            found = measure(finished, Prepared(told.corpus(corpus), work / corpus), work)
+            results[name] = found or before.get(name)
     write_record(out, claim=CLAIM, device="cpu", results=results)
     draw(results, out.with_suffix(".svg"))
 

@@ -18,11 +18,12 @@ from blt.evaluation.scripts import script_of
 from blt.model.cost import cost_of
 from blt.patching import count_text
 
-from .plan import BUDGETS, Job, Results, final, trials
+from .kept import blt_model, largest, plain_model
+from .plan import Results
 from .sides import PlainTransformer, Reading, plain_cost
 from .texts import LANGUAGES, Corpus, HeldOut
 from .tokens import BPE, byte_ids
-from .training import Prepared, side_of
+from .training import Prepared
 
 NEW_BYTES = 64
 PROMPT_BYTES = 256
@@ -31,16 +32,13 @@ PROMPTS_OF_A_SCRIPT = 4
 
 def any_language(results: Results, prepared: Prepared, work: Path) -> dict[str, Any] | None:
     """Return the figures by script; None while no budget has both models, or where they are not kept."""
-    jobs = _jobs(results, work)
+    jobs = largest(LANGUAGES, ("blt", "bpe"), results, work)
     if jobs is None:
         return None
-    blt, bpe = jobs
-    lm = ByteLM.from_pretrained(str(work / "models" / blt.name)).eval()
-    side = side_of(bpe, prepared)
-    side.module.load_state_dict(torch.load(work / "models" / bpe.name / "weights.pt", weights_only=True))
-    assert isinstance(side.module, PlainTransformer)
-    assert side.bpe is not None
-    module, tokens = side.module.eval(), side.bpe
+    blt, bpe = jobs["blt"], jobs["bpe"]
+    lm = blt_model(blt, work)
+    module, tokens = plain_model(bpe, prepared, work)
+    assert tokens is not None
     test = prepared.corpus.test
     groups = groups_of(test)
     found = {}
@@ -58,19 +56,6 @@ def any_language(results: Results, prepared: Prepared, work: Path) -> dict[str, 
         "by_script": dict(sorted(found.items(), key=lambda each: -each[1]["bytes"])),
         "valid_utf8": valid_utf8(lm, module, tokens, prepared.corpus, groups),
     }
-
-
-def _jobs(results: Results, work: Path) -> tuple[Job, Job] | None:
-    """Return the two jobs of the largest budget that both sides have finished, and whose models are kept."""
-    choices = [trials(LANGUAGES, side, results)[1] for side in ("blt", "bpe")]
-    if choices[0] is None or choices[1] is None:
-        return None
-    for budget in reversed(range(len(BUDGETS))):
-        blt, bpe = (final(choice, budget=budget) for choice in choices if choice is not None)
-        kept = all((work / "models" / job.name).exists() for job in (blt, bpe))
-        if kept and all("test_bits" in results.get(job.name, {}) for job in (blt, bpe)):
-            return blt, bpe
-    return None
 
 
 def groups_of(test: HeldOut) -> dict[str, set[int]]:

@@ -2,8 +2,9 @@
 
 Every side is tuned with the same number of trials, on dev. On stories, at 5e11 FLOPs: five learning rates; three
 other values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two other
-sizes with the best of both; of all ten the best is taken. On the other texts rate and size stay as they are, and the
-knob's four values are tried anew, at the smallest budget.
+sizes with the best of both; of all ten the best is taken. For the larger budgets three sizes are tried at 2e12, and
+with the best of them the next value of the knob. On the other texts rate and size are those of stories, and the knob's
+four values are tried anew, at the smallest budget.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,11 @@ from typing import Any, Literal
 from .sides import SIDES, SideName
 from .texts import CORPORA, STORIES
 
-BUDGETS = (1.25e11, 2.5e11, 5e11, 1e12)
+BUDGETS = (1.25e11, 5e11, 2e12, 8e12)
 """Training FLOPs."""
+TRIAL_BUDGET, LARGER = 1, 2
+"""Numbers of budgets: the one that trials have on stories, and the first of those that are tuned once more."""
+LARGER_SIZES = (0, 1, 2)
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
 """Of Muon; AdamW, for embeddings and norms, has half of it."""
 KNOBS: Mapping[SideName, tuple[float, ...]] = {
@@ -42,7 +46,7 @@ class Job:
     """Of `KNOBS`; for BLT the bytes per patch that its rule is set to."""
     size: int | None = BASE_SIZE
     """Of `FLOPS_BY_SIZE`; None where a plain model is made for a number of FLOPs or parameters."""
-    budget: float | None = BUDGETS[2]
+    budget: float | None = BUDGETS[TRIAL_BUDGET]
     """Training FLOPs; None where the number of bytes is told."""
     num_bytes: int | None = None
     """Bytes to read."""
@@ -93,6 +97,21 @@ def trials(corpus: str, side: SideName, results: Results) -> tuple[list[Job], Jo
     return found, _best(found, results)
 
 
+def larger_trials(side: SideName, results: Results) -> tuple[list[Job], Job | None]:
+    """Return likewise the trials for the larger budgets, all on stories."""
+    _, choice = trials(STORIES, side, results)
+    if choice is None:
+        return [], None
+    found = [replace(choice, size=size, budget=BUDGETS[LARGER]) for size in LARGER_SIZES]
+    best = _best(found, results)
+    if best is None:
+        return found, None
+    knobs = sorted(KNOBS[side])
+    place = knobs.index(best.knob)
+    found.append(replace(best, knob=knobs[place - 1 if place else place + 1]))
+    return found, _best(found, results)
+
+
 def _best(jobs: list[Job], results: Results) -> Job | None:
     """Return the job with the lowest bits per byte on dev; None while one has not run. A failed run is none of them."""
     if any(job.name not in results for job in jobs):
@@ -100,22 +119,41 @@ def _best(jobs: list[Job], results: Results) -> Job | None:
     return min(jobs, key=lambda job: results[job.name]["dev_bits_per_byte"])
 
 
-def final(choice: Job, *, budget: int, seed: int = 0, purpose: Purpose = "budget") -> Job:
-    """Return the tuned run of a side at a budget, by its number."""
-    return replace(choice, purpose=purpose, budget=BUDGETS[budget], seed=seed)
+def final(
+    corpus: str, side: SideName, results: Results, *, budget: int, seed: int = 0, purpose: Purpose = "budget"
+) -> Job | None:
+    """Return the tuned run of a side at a budget, by its number; None while its trials have not run."""
+    _, choice = trials(corpus, side, results)
+    if choice is not None and budget >= LARGER:
+        _, larger = larger_trials(side, results)
+        if larger is None:
+            return None
+        choice = larger if corpus == STORIES else replace(choice, size=larger.size)
+    return None if choice is None else replace(choice, purpose=purpose, budget=BUDGETS[budget], seed=seed)
 
 
-def equals(choices: Mapping[SideName, Job], results: Results) -> list[Job]:
+def finals(
+    corpus: str, results: Results, *, budget: int, seed: int = 0, purpose: Purpose = "budget"
+) -> dict[SideName, Job]:
+    """Return the tuned runs of those sides whose trials have run."""
+    found = {side: final(corpus, side, results, budget=budget, seed=seed, purpose=purpose) for side in SIDES}
+    return {side: job for side, job in found.items() if job is not None}
+
+
+def equals(corpus: str, results: Results) -> list[Job]:
     """Return the plain runs with BLT's FLOPs per byte, or with its parameters, that read as many bytes as it did.
 
     The first at the second budget; the second at the first, since a flat model of so many parameters costs much more.
+    None before all sides are tuned.
     """
-    found = []
+    found: list[Job] = []
     for purpose, budget in (("inference", 1), ("parameters", 0)):
-        anchor = results.get(final(choices["blt"], budget=budget).name)
-        for side in SIDES[1:] if anchor is not None else ():
-            assert anchor is not None
-            told = replace(choices[side], size=None, budget=None, num_bytes=round(anchor["bytes_read"]))
+        jobs = finals(corpus, results, budget=budget)
+        anchor = results.get(jobs["blt"].name) if len(jobs) == len(SIDES) else None
+        if anchor is None:
+            continue
+        for side in SIDES[1:]:
+            told = replace(jobs[side], size=None, budget=None, num_bytes=round(anchor["bytes_read"]))
             if purpose == "inference":
                 found.append(replace(told, purpose="inference", forward=anchor["forward_flops_per_byte"]))
             else:
@@ -123,48 +161,44 @@ def equals(choices: Mapping[SideName, Job], results: Results) -> list[Job]:
     return found
 
 
-def rules(choice: Job, *, budget: int) -> list[Job]:
-    """Return the runs of BLT with every patch rule and mean length, at its tuned rate."""
-    base = final(choice, budget=budget, purpose="rule")
+def rules(results: Results, *, budget: int) -> list[Job]:
+    """Return the runs of BLT on stories with every patch rule and mean length, otherwise as it is tuned."""
+    base = final(STORIES, "blt", results, budget=budget, purpose="rule")
+    if base is None:
+        return []
     lengths = [replace(base, rule=rule, knob=float(length)) for length in PATCH_LENGTHS for rule in PATCH_RULES]
     return [replace(base, rule="space", knob=0.0), *lengths]
 
 
 def in_order(results: Results, *, corpora: tuple[str, ...] = CORPORA) -> Iterator[Job]:
     """Return every job that can run now, finished ones too, the most important first."""
-    choices: dict[str, dict[SideName, Job]] = {}
+    has_stories = STORIES in corpora
     for corpus in corpora:
-        choices[corpus] = {}
         for side in SIDES:
-            some, choice = trials(corpus, side, results)
-            yield from some
-            if choice is not None:
-                choices[corpus][side] = choice
-        for budget in range(3 if corpus == STORIES else 2):
-            for choice in choices[corpus].values():
-                yield final(choice, budget=budget)
-    stories = choices.get(STORIES, {})
-    if len(stories) == len(SIDES):
-        yield from equals(stories, results)
-        yield from rules(stories["blt"], budget=0)
+            yield from trials(corpus, side, results)[0]
+        for budget in range(LARGER):
+            yield from finals(corpus, results, budget=budget).values()
+    if has_stories:
+        yield from equals(STORIES, results)
+        yield from rules(results, budget=0)
+        for side in SIDES:
+            yield from larger_trials(side, results)[0]
     for corpus in corpora:
-        for choice in choices[corpus].values():
-            yield final(choice, budget=2)
-    yield from _seeds(choices, budget=0)
+        yield from finals(corpus, results, budget=LARGER).values()
+    yield from _seeds(corpora, results, budget=0)
+    if has_stories:
+        yield from finals(STORIES, results, budget=LARGER + 1).values()
+    yield from _seeds(corpora, results, budget=1)
     for corpus in corpora:
-        for choice in choices[corpus].values():
-            yield final(choice, budget=3)
-    for corpus in corpora:
-        if len(choices[corpus]) == len(SIDES):
-            yield from equals(choices[corpus], results)
-    for budget in range(1, len(BUDGETS)):
-        yield from _seeds(choices, budget=budget)
-    if "blt" in stories:
-        yield from rules(stories["blt"], budget=2)
+        yield from equals(corpus, results)
+        yield from finals(corpus, results, budget=LARGER + 1).values()
+    if has_stories:
+        yield from rules(results, budget=1)
+    for budget in range(LARGER, len(BUDGETS)):
+        yield from _seeds(corpora, results, budget=budget)
 
 
-def _seeds(choices: Mapping[str, Mapping[SideName, Job]], *, budget: int) -> Iterator[Job]:
+def _seeds(corpora: tuple[str, ...], results: Results, *, budget: int) -> Iterator[Job]:
     for seed in SEEDS:
-        for chosen in choices.values():
-            for choice in chosen.values():
-                yield final(choice, budget=budget, seed=seed, purpose="seed")
+        for corpus in corpora:
+            yield from finals(corpus, results, budget=budget, seed=seed, purpose="seed").values()

@@ -1,5 +1,6 @@
 """The record: what has finished, with intervals over documents and over seeds, and what of the plan has not."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +9,22 @@ import numpy as np
 
 from blt.evaluation.bootstrap import Interval, ratio
 
-from .plan import BUDGETS, KNOBS, RATES, Job, Results, equals, final, in_order, rules, trials
-from .sides import SIDES, SideName
+from .plan import (
+    BUDGETS,
+    KNOBS,
+    RATES,
+    SEEDS,
+    Job,
+    Results,
+    equals,
+    final,
+    finals,
+    in_order,
+    larger_trials,
+    rules,
+    trials,
+)
+from .sides import SIDES
 from .texts import CORPORA, STORIES, Files
 
 CLAIM = (
@@ -65,7 +80,6 @@ def row(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def record(results: Results, corpora: tuple[str, ...] = CORPORA) -> dict[str, Any]:
     """Return the results as plain values."""
-    choices = {corpus: _choices(corpus, results) for corpus in corpora}
     planned = {job.name for job in in_order(results, corpora=corpora)}
     return {
         "budgets": list(BUDGETS),
@@ -74,9 +88,10 @@ def record(results: Results, corpora: tuple[str, ...] = CORPORA) -> dict[str, An
         "runs_finished": len(planned & results.keys()),
         "runs_planned_so_far": len(planned),
         "tuned": {corpus: _tuned(corpus, results) for corpus in corpora},
-        "equal_training_flops": _equal_training(choices, results),
-        **_equal_otherwise(choices, results),
-        "patch_rules": _patch_rules(choices, results),
+        "tuned_for_larger_budgets": _tuned_for_larger(results) if STORIES in corpora else {},
+        "equal_training_flops": _equal_training(corpora, results),
+        **_equal_otherwise(corpora, results),
+        "patch_rules": _patch_rules(results) if STORIES in corpora else [],
     }
 
 
@@ -95,75 +110,70 @@ def about_texts(files: Files, corpora: tuple[str, ...] = CORPORA) -> dict[str, A
     return found
 
 
-def _choices(corpus: str, results: Results) -> dict[SideName, Job]:
-    found: dict[SideName, Job] = {}
-    for side in SIDES:
-        _, choice = trials(corpus, side, results)
-        if choice is not None:
-            found[side] = choice
-    return found
-
-
 def _tuned(corpus: str, results: Results) -> dict[str, Any]:
-    found = {}
-    for side in SIDES:
-        jobs, choice = trials(corpus, side, results)
-        ran = [job for job in jobs if job.name in results]
-        if ran:
-            found[side] = {
-                "trials": [
-                    {
-                        "rate": job.rate,
-                        "knob": job.knob,
-                        "size": job.size,
-                        "budget": job.budget,
-                        "dev_bits_per_byte": _finite(results[job.name]["dev_bits_per_byte"]),
-                    }
-                    for job in ran
-                ],
-                "chosen": None if choice is None else {"rate": choice.rate, "knob": choice.knob, "size": choice.size},
-                "at_the_edge": [] if choice is None else _edges(choice),
-            }
-    return found
+    return {side: told for side in SIDES if (told := _trials(*trials(corpus, side, results), results))}
 
 
-def _edges(choice: Job) -> list[str]:
+def _tuned_for_larger(results: Results) -> dict[str, Any]:
+    return {side: told for side in SIDES if (told := _trials(*larger_trials(side, results), results))}
+
+
+def _trials(jobs: list[Job], choice: Job | None, results: Results) -> dict[str, Any]:
+    told = [
+        {
+            "rate": job.rate,
+            "knob": job.knob,
+            "size": job.size,
+            "budget": job.budget,
+            "dev_bits_per_byte": _finite(results[job.name]["dev_bits_per_byte"]),
+        }
+        for job in jobs
+        if job.name in results
+    ]
+    if not told:
+        return {}
+    return {
+        "trials": told,
+        "chosen": None if choice is None else {"rate": choice.rate, "knob": choice.knob, "size": choice.size},
+        "at_the_edge": [] if choice is None else _edges(choice, jobs),
+    }
+
+
+def _edges(choice: Job, jobs: list[Job]) -> list[str]:
     """Return which choices are the outermost that were tried: beyond them may lie a better one."""
-    knobs = KNOBS[choice.side]
-    found = ["rate"] if choice.rate in (min(RATES), max(RATES)) else []
-    found += ["knob"] if choice.knob in (min(knobs), max(knobs)) else []
-    return [*found, "size"] if choice.size != 1 else found
-
-
-def _equal_training(choices: Mapping[str, Mapping[SideName, Job]], results: Results) -> list[dict[str, Any]]:
     found = []
-    for chosen in choices.values():
-        for budget, flops in enumerate(BUDGETS):
-            runs = {side: final(choice, budget=budget) for side, choice in chosen.items()}
-            runs = {side: job for side, job in runs.items() if "test_bits" in results.get(job.name, {})}
-            blt = results[runs["blt"].name] if "blt" in runs else None
-            for side, job in runs.items():
-                ran = results[job.name]
-                seeds = [ran["test_bits_per_byte"]]
-                for seed in range(1, 5):
-                    again = final(chosen[side], budget=budget, seed=seed, purpose="seed")
-                    seeds += [results[again.name]["test_bits_per_byte"]] if again.name in results else []
-                told = row(job, ran) | {"budget": flops, "over_seeds": over_seeds(seeds)}
-                if blt is not None and side != "blt":
-                    told["more_than_blt"] = difference(ran, blt)
-                found.append(told)
+    for name, values in (("rate", RATES), ("knob", KNOBS[choice.side]), ("size", [job.size for job in jobs])):
+        outermost = [min(values), max(values)]
+        found += [name] if getattr(choice, name) in outermost and outermost[0] != outermost[1] else []
     return found
 
 
-def _equal_otherwise(choices: Mapping[str, Mapping[SideName, Job]], results: Results) -> dict[str, Any]:
+def _equal_training(corpora: tuple[str, ...], results: Results) -> list[dict[str, Any]]:
+    found = []
+    for corpus, (budget, flops) in itertools.product(corpora, enumerate(BUDGETS)):
+        jobs = finals(corpus, results, budget=budget)
+        runs = {side: job for side, job in jobs.items() if "test_bits" in results.get(job.name, {})}
+        blt = results[runs["blt"].name] if "blt" in runs else None
+        for side, job in runs.items():
+            ran = results[job.name]
+            figures = [ran["test_bits_per_byte"]]
+            for seed in SEEDS:
+                again = final(corpus, side, results, budget=budget, seed=seed, purpose="seed")
+                figures += [results[again.name]["test_bits_per_byte"]] if again and again.name in results else []
+            told = row(job, ran) | {"budget": flops, "over_seeds": over_seeds(figures)}
+            if blt is not None and side != "blt":
+                told["more_than_blt"] = difference(ran, blt)
+            found.append(told)
+    return found
+
+
+def _equal_otherwise(corpora: tuple[str, ...], results: Results) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {"equal_forward_flops": [], "equal_parameters": []}
-    for chosen in choices.values():
-        if len(chosen) < len(SIDES):
-            continue
+    for corpus in corpora:
         for purpose, budget, name in (("inference", 1, "equal_forward_flops"), ("parameters", 0, "equal_parameters")):
-            job = final(chosen["blt"], budget=budget)
-            others = [each for each in equals(chosen, results) if each.purpose == purpose and each.name in results]
-            if "test_bits" not in results.get(job.name, {}) or not others:
+            job = final(corpus, "blt", results, budget=budget)
+            others = [each for each in equals(corpus, results) if each.purpose == purpose and each.name in results]
+            if job is None or "test_bits" not in results.get(job.name, {}) or not others:
                 continue
             found[name].append(row(job, results[job.name]))
             for other in others:
@@ -173,12 +183,10 @@ def _equal_otherwise(choices: Mapping[str, Mapping[SideName, Job]], results: Res
     return found
 
 
-def _patch_rules(choices: Mapping[str, Mapping[SideName, Job]], results: Results) -> list[dict[str, Any]]:
-    if "blt" not in choices.get(STORIES, {}):
-        return []
+def _patch_rules(results: Results) -> list[dict[str, Any]]:
     found = []
     for budget in range(len(BUDGETS)):
-        for job in rules(choices[STORIES]["blt"], budget=budget):
+        for job in rules(results, budget=budget):
             ran = results.get(job.name)
             if ran is not None:
                 told = {"rule": job.rule, "length": job.knob, "budget": BUDGETS[budget]}

@@ -12,8 +12,10 @@ NAMES = {
     "stories": "TinyStories",
     "python": "Python source",
     "languages": "528 languages",
+    "larger": "TinyStories, for 2e12 and more",
 }
 KNOBS = {"blt": "{:g} bytes per patch", "bpe": "{:,.0f} ids", "flat": "window {:.0f}"}
+PAIRS = ("other", "swapped")
 RULES = {"entropy": "entropy", "entropy-rise": "rise of entropy", "static": "every n bytes", "space": "spaces"}
 
 
@@ -74,7 +76,8 @@ def rules(results: dict[str, Any]) -> Table:
 def tuned(results: dict[str, Any]) -> Table:
     """What was chosen for each side, out of how many trials."""
     rows = []
-    for corpus, sides in results["tuned"].items():
+    larger = {"larger": results.get("tuned_for_larger_budgets", {})}
+    for corpus, sides in (results["tuned"] | larger).items():
         for side, found in sides.items():
             chosen = found["chosen"]
             if chosen is not None:
@@ -118,6 +121,28 @@ def utf8(results: dict[str, Any]) -> Table:
     return ["side", "prompts", "continuations", "valid UTF-8"], rows
 
 
+def noise(results: dict[str, Any]) -> Table:
+    """What noise on prompt and continuation costs each side, in bits and in accuracy on minimal pairs."""
+    sides = {
+        side: {
+            each["perturbation"]: each for each in [found["clean"], *found["noised"]] if each["place"] in (None, "both")
+        }
+        for side, found in (results.get("noise") or {"by_side": {}})["by_side"].items()
+    }
+    rows = []
+    for kind in next(iter(sides.values()), []):
+        row = [f"`{kind}`" if kind else "none"]
+        for conditions in sides.values():
+            told = conditions[kind]
+            accuracy = told["lost" if kind else "accuracy"]
+            row += [_interval(told["bits_per_clean_byte"]), *(_interval(accuracy[pair], form=".2f") for pair in PAIRS)]
+        rows.append(row)
+    header = [
+        f"{NAMES[side]}: {what}" for side in sides for what in ("bits per clean byte", *(f"`{pair}`" for pair in PAIRS))
+    ]
+    return ["noise", *header], rows
+
+
 TABLES = {
     "verdict": verdict,
     "training": training,
@@ -127,6 +152,7 @@ TABLES = {
     "tuned": tuned,
     "scripts": scripts,
     "utf8": utf8,
+    "noise": noise,
 }
 
 

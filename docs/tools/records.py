@@ -74,7 +74,9 @@ def _writing() -> dict[str, float]:
     """Bytes per second by side. What new weights write has patches of any length, so ours is of the sample text."""
     results = load("decoding-cpu")["results"]
     sample = results["on the sample text"]
-    ours = {f"blt {kind}": sample[f"{kind}, batch 1, after 17"]["bytes_per_second"] for kind in ("fp32", "bf16", "int8")}
+    ours = {
+        f"blt {kind}": sample[f"{kind}, batch 1, after 17"]["bytes_per_second"] for kind in ("fp32", "bf16", "int8")
+    }
     return results["bytes_per_second"] | ours
 
 

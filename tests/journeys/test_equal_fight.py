@@ -25,9 +25,9 @@ pytest.importorskip("tokenizers")
 sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "docs" / "tools")]
 
 import fight
-from benchmarks.bpe_baseline import any_language, plan, report, texts, training
+from benchmarks.bpe_baseline import any_language, noise, plan, report, texts, training
 from benchmarks.bpe_baseline.one_run import append
-from benchmarks.bpe_baseline.plan import BUDGETS, KNOBS, Job, final, in_order, trials
+from benchmarks.bpe_baseline.plan import BUDGETS, KNOBS, Job, final, in_order, larger_trials, trials
 from benchmarks.bpe_baseline.queue import read_results
 from benchmarks.bpe_baseline.sides import (
     FLOPS_BY_SIZE,
@@ -189,7 +189,16 @@ def test_each_side_is_tuned_with_as_many_trials_and_none_of_them_sees_the_test_d
             assert results[choice.name]["dev_bits_per_byte"] == min(
                 results[each.name]["dev_bits_per_byte"] for each in found
             )
-            assert all(final(choice, budget=number).name in results for number in range(len(BUDGETS)))
+            tuned = [final(corpus, side, results, budget=number) for number in range(len(BUDGETS))]
+            assert all(each.name in results for each in tuned)
+            found, larger = larger_trials(side, results)
+            assert len(found) == len({each.name for each in found}) == 4
+            assert not any(each.scores_test for each in found)
+            expected = [
+                (choice.knob, choice.size),
+                (larger.knob if corpus == texts.STORIES else choice.knob, larger.size),
+            ]
+            assert [(each.knob, each.size) for each in tuned] == [expected[0]] * 2 + [expected[1]] * 2
     assert len(KNOBS["blt"]) == len(KNOBS["bpe"]) == len(KNOBS["flat"])
     assert {each.purpose for each in in_order(results)} == set(plan.Purpose.__args__)
 
@@ -323,8 +332,7 @@ def test_what_has_not_finished_is_left_out_and_counted(all_results):
     assert {each["corpus"] for each in found["equal_training_flops"]} == {"stories"}
     assert found["runs_finished"] < found["runs_planned_so_far"]
     assert report.record({})["equal_training_flops"] == []
-    _, choice = trials("stories", "bpe", some)
-    some[final(choice, budget=0).name] = {"failed": "no shape", "dev_bits_per_byte": math.inf}
+    some[final("stories", "bpe", some, budget=0).name] = {"failed": "no shape", "dev_bits_per_byte": math.inf}
     rows = report.record(some)["equal_training_flops"]
     assert {each["side"] for each in rows if each["budget"] == BUDGETS[0]} == {"blt", "flat"}
 
@@ -354,7 +362,7 @@ def test_scripts_are_divided_for_both_sides_and_continuations_are_looked_at(prep
     jobs = [job(side, purpose="budget", corpus="languages", budget=6e9) for side in ("blt", "bpe")]
     for each in jobs:
         results[each.name] = run(each, prepared, keep=tmp_path / "models" / each.name)
-    monkeypatch.setattr(any_language, "_jobs", lambda _results, _work: tuple(jobs))
+    monkeypatch.setattr(any_language, "largest", lambda *_: {each.side: each for each in jobs})
     monkeypatch.setattr(any_language, "NEW_BYTES", 6)
     found = any_language.any_language(results, prepared, tmp_path)
     assert set(found["by_script"]) == {"Latin", "Cyrillic", "languages never seen"}
@@ -372,8 +380,7 @@ def test_scripts_are_divided_for_both_sides_and_continuations_are_looked_at(prep
 
 def test_no_language_is_looked_at_without_the_models(all_results, tmp_path):
     assert any_language.any_language(all_results, None, tmp_path) is None
-    _, choice = trials("languages", "blt", all_results)
-    (tmp_path / "models" / final(choice, budget=1).name).mkdir(parents=True)
+    (tmp_path / "models" / final("languages", "blt", all_results, budget=1).name).mkdir(parents=True)
     assert any_language.any_language(all_results, None, tmp_path) is None
 
 
@@ -387,6 +394,40 @@ def test_a_language_never_seen_counts_for_its_script_where_continuations_are_loo
     found = any_language.valid_utf8(lm, None, None, SimpleNamespace(test=held), groups)
     for kinds in found.values():
         assert {kind: each["continuations"] for kind, each in kinds.items()} == {"Latin": 2, "other scripts": 1}
+
+
+def test_a_plain_transformer_scores_a_continuation_on_its_own_segmentation(prepared):
+    bpe = prepared.bpe(300)
+    torch.manual_seed(0)
+    shape = LocalConfig(dim=32, num_layers=1, num_heads=1, window=64)
+    module = PlainTransformer(shape, vocabulary=bpe.vocabulary).eval()
+    pairs = [(b"Tom sat", b" on the mat."), (b"Tom sat", b" up"), (b"", b"The end"), (b"Tom", b"")]
+    found = noise.PlainScorer(module, bpe).logprobs(pairs)
+    for (prompt, rest), logprob in zip(pairs, found, strict=True):
+        start, ids = bpe.encode(prompt)[:-1], bpe.encode(rest)[1:-1]
+        row = torch.from_numpy(np.concatenate([start, ids]))
+        told = module(row[None]).detach()[0].log_softmax(-1)[len(start) - 1 : -1].gather(1, row[len(start) :, None])
+        assert logprob == pytest.approx(float(told.sum()), abs=1e-4)
+    assert found[0] < found[1] < found[3] == 0
+
+
+def test_noise_is_measured_on_the_models_that_were_kept(prepared, tmp_path, monkeypatch):
+    told = replace(prepared.corpus, test=texts.held_out([(str(number), STORY.encode()) for number in range(4)]))
+    prepared = Prepared(told, prepared.folder)
+    assert noise.noise({}, prepared, tmp_path) is None
+    jobs = {side: job(side, purpose="budget", budget=6e9) for side in SIDES}
+    for each in jobs.values():
+        run(each, prepared, keep=tmp_path / "models" / each.name)
+    monkeypatch.setattr(noise, "largest", lambda *_: jobs)
+    found = noise.noise({}, prepared, tmp_path)
+    assert found["by_side"].keys() == set(SIDES)
+    for measured in found["by_side"].values():
+        assert measured["num_documents"] == 4
+        assert len(measured["noised"]) == 15
+    header, rows = fight.noise({"noise": found})
+    assert len(rows) == 6
+    assert {len(row) for row in rows} == {len(header)} == {10}
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +450,15 @@ def test_every_table_of_the_page_is_made_from_a_record(all_results):
     script = {"documents": 3, "bytes": 300, "characters": 100, "blt": side, "bpe": side}
     share = {"Latin": {"continuations": 8, "valid": {"value": 0.5, "low": 0.2, "high": 0.8}}}
     languages = {"by_script": {"Thai": script}, "valid_utf8": {"blt": share, "bpe": share}}
-    found = report.record(all_results) | {"any_language": languages}
+    figure = {"value": 0.5, "low": None, "high": None}
+    told = {
+        "bits_per_clean_byte": figure,
+        **{name: dict.fromkeys(fight.PAIRS, figure) for name in ("accuracy", "lost")},
+    }
+    noised = {"perturbation": "UpperCase", "place": "both"} | told
+    measured = {"clean": {"perturbation": None, "place": None} | told, "noised": [noised]}
+    by_side = {"by_side": dict.fromkeys(SIDES, measured)}
+    found = report.record(all_results) | {"any_language": languages, "noise": by_side}
     for make in fight.TABLES.values():
         header, rows = make(found)
         assert rows
