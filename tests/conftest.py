@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the real hub, whatever the network of this machine allows
+
 from blt.api import ByteLM
 from blt.distributed import choose_device
 from blt.errors import ConfigurationError

@@ -18,7 +18,7 @@ def run(*arguments):
     return stop.value.code
 
 
-def test_verify_says_that_every_law_held(tiny_folder, capsys):
+def test_verify_says_that_every_law_held(tiny_folder, capsys, without_shape_checks):
     assert run("verify", tiny_folder, "--text", "Zoë had a ball.") == 0
     shown = capsys.readouterr().out
     assert "causality by gradient" in shown
@@ -26,7 +26,7 @@ def test_verify_says_that_every_law_held(tiny_folder, capsys):
     assert "BROKEN" not in shown
 
 
-def test_verify_prints_one_json_object(tiny_folder, capsys):
+def test_verify_prints_one_json_object(tiny_folder, capsys, without_shape_checks):
     assert run("verify", tiny_folder, "--json", "--text", "Zoë", "--dtype", "bfloat16", "--seed", 4) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["held"] is True
@@ -34,7 +34,7 @@ def test_verify_prints_one_json_object(tiny_folder, capsys):
     assert all(law["deviation"] <= law["tolerance"] for law in values["laws"])
 
 
-def test_verify_names_the_broken_law_and_exits_with_1(tiny_folder, monkeypatch, capsys):
+def test_verify_names_the_broken_law_and_exits_with_1(tiny_folder, monkeypatch, capsys, without_shape_checks):
     forward = BLT.forward
 
     def storing_starts(model, byte_ids, patches):

@@ -93,7 +93,7 @@ def test_any_number_of_threads_decodes(lm):
         torch.set_num_threads(before)
 
 
-def test_pytorch_restores_what_pytorch_compressed(lm, without_native):
+def test_pytorch_restores_what_pytorch_compressed(lm, without_native, without_shape_checks):
     text = STORY * 3
     compressed = compress(lm, text)
     assert Archive.unpack(compressed).model.threads == torch.get_num_threads()

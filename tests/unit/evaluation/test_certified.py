@@ -54,7 +54,7 @@ def test_many_documents_fill_many_streams_in_order(tiny_lm, monkeypatch):
     assert found.frequency_bits_per_byte == pytest.approx(certify(tiny_lm, documents).frequency_bits_per_byte, abs=0.01)
 
 
-def test_pytorch_certifies_too(tiny_lm, without_native):
+def test_pytorch_certifies_too(tiny_lm, without_native, without_shape_checks):
     found = certify(tiny_lm, DOCUMENTS[:1], bootstrap=0)
     assert found.kernels.startswith("PyTorch on cpu")
     assert found.to_dict()["interval_low"] is None

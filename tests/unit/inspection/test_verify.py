@@ -19,6 +19,7 @@ from blt.nn import WindowPattern
 from blt.ops import segment_max
 from blt.patching import ByteRule, EntropyRiseRule, EntropyRule, Patches, SpaceRule, StaticRule, patch
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 TEXT = b"Tom had a red ball, and Zo\xc3\xab had none."
 """Short, to be quick; the default is a paragraph."""
 
