@@ -5,6 +5,9 @@
 
 namespace blt {
 
+constexpr int64_t CACHE_LINE = 64;  // bytes
+constexpr int64_t PAGES_AHEAD = 4;  // how far ahead values are fetched
+
 template <class Number>
 inline void write_key(const float *key, int64_t width, int64_t slot, Number *page_keys) {
     for (int64_t at = 0; at < width; ++at) store_rounded(key[at], page_keys + at * PAGE + slot);
@@ -15,13 +18,18 @@ inline void write_value(const float *value, int64_t width, int64_t slot, Number 
     for (int64_t at = 0; at < width; ++at) store_rounded(value[at], page_values + slot * width + at);
 }
 
-// Scores of PAGES pages of keys at once; each score is summed in the order of the dimensions.
+// Scores of PAGES pages of keys at once; each score is summed in the order of the dimensions. Meanwhile the keys of the
+// next pages are fetched: pages lie far from each other, and no processor guesses where the next one is.
 template <int PAGES, class Number>
-inline void score_pages(const Number *const (&keys)[PAGES], const float *query, int64_t width, float *scores) {
+inline void score_pages(const Number *const (&keys)[PAGES], const Number *const (&next)[PAGES], const float *query,
+                        int64_t width, float *scores) {
     constexpr int VECTORS = PAGE / LANES;
+    constexpr int64_t ROWS = CACHE_LINE / (PAGE * int64_t(sizeof(Number)));  // dimensions that a cache line holds
     Floats sums[PAGES][VECTORS] = {};
     for (int64_t at = 0; at < width; ++at) {
         const Floats part = broadcast(query[at]);
+        if (at % ROWS == 0)
+            for (int page = 0; page < PAGES; ++page) __builtin_prefetch(next[page] + at * PAGE);
         for (int page = 0; page < PAGES; ++page)
             for (int v = 0; v < VECTORS; ++v)
                 sums[page][v] = multiply_add(load_widened(keys[page] + at * PAGE + v * LANES), part, sums[page][v]);
@@ -30,12 +38,15 @@ inline void score_pages(const Number *const (&keys)[PAGES], const float *query, 
 }
 
 // VECTORS vectors of the weighted sum of the values of slots [from, to) of a page; even and odd slots are summed apart.
+// Meanwhile those of a page that comes later are fetched.
 template <int VECTORS, class Number>
-inline void mix_page(const float *weights, const Number *values, int64_t width, int64_t from, int64_t to,
-                     Floats (&sums)[2][VECTORS]) {
+inline void mix_page(const float *weights, const Number *values, const Number *later, int64_t width, int64_t from,
+                     int64_t to, Floats (&sums)[2][VECTORS]) {
     int64_t slot = from;
     const auto add = [&](int64_t slot, Floats(&into)[VECTORS]) {
         const Floats weight = broadcast(weights[slot]);
+        for (int64_t line = 0; line < VECTORS * LANES * int64_t(sizeof(Number)); line += CACHE_LINE)
+            __builtin_prefetch(reinterpret_cast<const char *>(later + slot * width) + line);
         for (int v = 0; v < VECTORS; ++v)
             into[v] = multiply_add(load_widened(values + slot * width + v * LANES), weight, into[v]);
     };
@@ -58,6 +69,7 @@ struct Seen {  // the positions that a query may see, and the pages that hold th
     }
     int64_t first_page() const { return first / PAGE; }
     int64_t num_pages() const { return last / PAGE - first / PAGE + 1; }
+    int64_t last_page_up_to(int64_t page) const { return page < last / PAGE ? page : last / PAGE; }
     int64_t from(int64_t page) const { return page == first / PAGE ? first % PAGE : 0; }
     int64_t to(int64_t page) const { return page == last / PAGE ? last % PAGE + 1 : PAGE; }
 };
@@ -68,7 +80,8 @@ inline void mix(const Seen &seen, const float *weights, float scale, int64_t at,
     for (int64_t number = 0; number < seen.num_pages(); ++number) {
         const int64_t page = seen.first_page() + number;
         const Number *values = seen.page<Number>(page) + seen.values + at;
-        mix_page<VECTORS>(weights + number * PAGE, values, seen.width, seen.from(page), seen.to(page), sums);
+        const Number *later = seen.page<Number>(seen.last_page_up_to(page + PAGES_AHEAD)) + seen.values + at;
+        mix_page<VECTORS>(weights + number * PAGE, values, later, seen.width, seen.from(page), seen.to(page), sums);
     }
     for (int v = 0; v < VECTORS; ++v) store(out + at + v * LANES, (sums[0][v] + sums[1][v]) * scale);
 }
@@ -79,13 +92,15 @@ inline void attend(const Seen &seen, const float *query, float *scores, float *o
     const int64_t pages = seen.num_pages(), first_page = seen.first_page();
     int64_t page = 0;
     const auto keys = [&](int64_t number) { return seen.page<Number>(first_page + number) + seen.keys; };
+    const auto later = [&](int64_t number) { return keys(seen.last_page_up_to(first_page + number) - first_page); };
     for (; page + 4 <= pages; page += 4) {
         const Number *const four[4] = {keys(page), keys(page + 1), keys(page + 2), keys(page + 3)};
-        score_pages<4>(four, query, seen.width, scores + page * PAGE);
+        const Number *const next[4] = {later(page + 4), later(page + 5), later(page + 6), later(page + 7)};
+        score_pages<4>(four, next, query, seen.width, scores + page * PAGE);
     }
     for (; page < pages; ++page) {
-        const Number *const one[1] = {keys(page)};
-        score_pages<1>(one, query, seen.width, scores + page * PAGE);
+        const Number *const one[1] = {keys(page)}, *const next[1] = {later(page + 1)};
+        score_pages<1>(one, next, query, seen.width, scores + page * PAGE);
     }
     for (int64_t slot = 0; slot < seen.first % PAGE; ++slot) scores[slot] = NEVER;
     for (int64_t slot = seen.last % PAGE + 1; slot < PAGE; ++slot) scores[(pages - 1) * PAGE + slot] = NEVER;

@@ -130,12 +130,12 @@ inline void self_attention(const Team &team, const Stack &stack, int64_t layer, 
     };
     each([&](int64_t at, int64_t head) {
         remember<Number>(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
-                 work.turns.data() + at * width, own.query.data());
+                         work.turns.data() + at * width, own.query.data());
     });
     if (!by_heads) team.wait();
     each([&](int64_t at, int64_t head) {
         attend_head<Number>(stack, layer, places[size_t(at)], head, work.projected.data() + at * 3 * stack.dim,
-                    work.turns.data() + at * width, own, work.mixed.data() + at * stack.dim);
+                            work.turns.data() + at * width, own, work.mixed.data() + at * stack.dim);
     });
 }
 
