@@ -144,7 +144,7 @@ def equals(corpus: str, results: Results) -> list[Job]:
     """Return the plain runs with BLT's FLOPs per byte, or with its parameters, that read as many bytes as it did.
 
     The first at the second budget; the second at the first, since a flat model of so many parameters costs much more.
-    None before all sides are tuned.
+    None before all sides are tuned. Where the head of a BPE alone costs more, the next smaller vocabulary is taken.
     """
     found: list[Job] = []
     for purpose, budget in (("inference", 1), ("parameters", 0)):
@@ -155,9 +155,13 @@ def equals(corpus: str, results: Results) -> list[Job]:
         for side in SIDES[1:]:
             told = replace(jobs[side], size=None, budget=None, num_bytes=round(anchor["bytes_read"]))
             if purpose == "inference":
-                found.append(replace(told, purpose="inference", forward=anchor["forward_flops_per_byte"]))
+                told = replace(told, purpose="inference", forward=anchor["forward_flops_per_byte"])
             else:
-                found.append(replace(told, purpose="parameters", parameters=anchor["parameters"]))
+                told = replace(told, purpose="parameters", parameters=anchor["parameters"])
+            found.append(told)
+            smaller = sorted(knob for knob in KNOBS["bpe"] if side == "bpe" and knob < told.knob)
+            while smaller and "failed" in results.get(found[-1].name, {}):
+                found.append(replace(told, knob=smaller.pop()))
     return found
 
 

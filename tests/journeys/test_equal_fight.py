@@ -203,6 +203,14 @@ def test_each_side_is_tuned_with_as_many_trials_and_none_of_them_sees_the_test_d
     assert {each.purpose for each in in_order(results)} == set(plan.Purpose.__args__)
 
 
+def test_a_smaller_vocabulary_is_taken_where_none_fits(all_results):
+    jobs = [each for corpus in texts.CORPORA for each in plan.equals(corpus, all_results)]
+    failed = next(each for each in jobs if each.side == "bpe" and each.knob > min(KNOBS["bpe"]))
+    results = all_results | {failed.name: {"failed": "no shape", "dev_bits_per_byte": math.inf}}
+    (more,) = [each for each in plan.equals(failed.corpus, results) if each not in jobs]
+    assert more == replace(failed, knob=max(each for each in KNOBS["bpe"] if each < failed.knob))
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_a_run_learns_and_tells_what_it_spent(prepared, side, tmp_path):
     told = job(side, purpose="budget", budget=1.5e10)
