@@ -3,8 +3,9 @@
 Every side is tuned with the same number of trials, on dev. On stories, at 5e11 FLOPs: five learning rates; three
 other values of the one knob that is its own (bytes per patch, vocabulary, attention window) at the best rate; two other
 sizes with the best of both; of all ten the best is taken. For the larger budgets three sizes are tried at 2e12, and
-with the best of them the next value of the knob. On the other texts rate and size are those of stories, and the knob's
-four values are tried anew, at the smallest budget.
+with the best of them the next value of the knob. On the other texts the rate is that of stories; the knob's four
+values are tried anew, at the smallest budget, and for the larger budgets two sizes, at 2e12: what is best on stories
+may not be on a text of another kind.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ BUDGETS = (1.25e11, 5e11, 2e12, 8e12)
 TRIAL_BUDGET, LARGER = 1, 2
 """Numbers of budgets: the one that trials have on stories, and the first of those that are tuned once more."""
 LARGER_SIZES = (0, 1, 2)
+OTHER_SIZES = (0, 1)
+"""For the larger budgets, on texts other than stories."""
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
 """Of Muon; AdamW, for embeddings and norms, has half of it."""
 KNOBS: Mapping[SideName, tuple[float, ...]] = {
@@ -97,26 +100,33 @@ def trials(corpus: str, side: SideName, results: Results) -> tuple[list[Job], Jo
     return found, _best(found, results)
 
 
-def larger_trials(side: SideName, results: Results) -> tuple[list[Job], Job | None]:
-    """Return likewise the trials for the larger budgets, all on stories."""
-    _, choice = trials(STORIES, side, results)
+def larger_trials(corpus: str, side: SideName, results: Results) -> tuple[list[Job], Job | None]:
+    """Return likewise the trials for the larger budgets."""
+    _, choice = trials(corpus, side, results)
     if choice is None:
         return [], None
-    found = [replace(choice, size=size, budget=BUDGETS[LARGER]) for size in LARGER_SIZES]
+    sizes = LARGER_SIZES if corpus == STORIES else OTHER_SIZES
+    found = [replace(choice, size=size, budget=BUDGETS[LARGER]) for size in sizes]
     best = _best(found, results)
-    if best is None:
-        return found, None
+    if best is None or corpus != STORIES:
+        return found, best
     knobs = sorted(KNOBS[side])
     place = knobs.index(best.knob)
     found.append(replace(best, knob=knobs[place - 1 if place else place + 1]))
     return found, _best(found, results)
 
 
+def outcome(trial: Job, results: Results) -> Mapping[str, Any] | None:
+    """Return what a trial came to, or the reported run of its settings, which is the same run; None before both."""
+    return results.get(trial.name) or results.get(replace(trial, purpose="budget").name)
+
+
 def _best(jobs: list[Job], results: Results) -> Job | None:
     """Return the job with the lowest bits per byte on dev; None while one has not run. A failed run is none of them."""
-    if any(job.name not in results for job in jobs):
+    outcomes = [outcome(job, results) for job in jobs]
+    if None in outcomes:
         return None
-    return min(jobs, key=lambda job: results[job.name]["dev_bits_per_byte"])
+    return min(zip(jobs, outcomes, strict=True), key=lambda each: each[1]["dev_bits_per_byte"] if each[1] else 0)[0]
 
 
 def final(
@@ -125,10 +135,7 @@ def final(
     """Return the tuned run of a side at a budget, by its number; None while its trials have not run."""
     _, choice = trials(corpus, side, results)
     if choice is not None and budget >= LARGER:
-        _, larger = larger_trials(side, results)
-        if larger is None:
-            return None
-        choice = larger if corpus == STORIES else replace(choice, size=larger.size)
+        _, choice = larger_trials(corpus, side, results)
     return None if choice is None else replace(choice, purpose=purpose, budget=BUDGETS[budget], seed=seed)
 
 
@@ -185,8 +192,10 @@ def in_order(results: Results, *, corpora: tuple[str, ...] = CORPORA) -> Iterato
     if has_stories:
         yield from equals(STORIES, results)
         yield from rules(results, budget=0)
+    for corpus in corpora:
         for side in SIDES:
-            yield from larger_trials(side, results)[0]
+            some, _ = larger_trials(corpus, side, results)
+            yield from (job for job in some if job.name in results or outcome(job, results) is None)
     for corpus in corpora:
         yield from finals(corpus, results, budget=LARGER).values()
     yield from _seeds(corpora, results, budget=0)

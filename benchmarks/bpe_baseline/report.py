@@ -21,6 +21,7 @@ from .plan import (
     finals,
     in_order,
     larger_trials,
+    outcome,
     rules,
     trials,
 )
@@ -88,7 +89,7 @@ def record(results: Results, corpora: tuple[str, ...] = CORPORA) -> dict[str, An
         "runs_finished": len(planned & results.keys()),
         "runs_planned_so_far": len(planned),
         "tuned": {corpus: _tuned(corpus, results) for corpus in corpora},
-        "tuned_for_larger_budgets": _tuned_for_larger(results) if STORIES in corpora else {},
+        "tuned_for_larger_budgets": {corpus: _tuned_for_larger(corpus, results) for corpus in corpora},
         "equal_training_flops": _equal_training(corpora, results),
         **_equal_otherwise(corpora, results),
         "patch_rules": _patch_rules(results) if STORIES in corpora else [],
@@ -114,8 +115,8 @@ def _tuned(corpus: str, results: Results) -> dict[str, Any]:
     return {side: told for side in SIDES if (told := _trials(*trials(corpus, side, results), results))}
 
 
-def _tuned_for_larger(results: Results) -> dict[str, Any]:
-    return {side: told for side in SIDES if (told := _trials(*larger_trials(side, results), results))}
+def _tuned_for_larger(corpus: str, results: Results) -> dict[str, Any]:
+    return {side: told for side in SIDES if (told := _trials(*larger_trials(corpus, side, results), results))}
 
 
 def _trials(jobs: list[Job], choice: Job | None, results: Results) -> dict[str, Any]:
@@ -125,10 +126,10 @@ def _trials(jobs: list[Job], choice: Job | None, results: Results) -> dict[str, 
             "knob": job.knob,
             "size": job.size,
             "budget": job.budget,
-            "dev_bits_per_byte": _finite(results[job.name]["dev_bits_per_byte"]),
+            "dev_bits_per_byte": _finite(ran["dev_bits_per_byte"]),
         }
         for job in jobs
-        if job.name in results
+        if (ran := outcome(job, results)) is not None
     ]
     if not told:
         return {}

@@ -12,7 +12,6 @@ NAMES = {
     "stories": "TinyStories",
     "python": "Python source",
     "languages": "528 languages",
-    "larger": "TinyStories, for 2e12 and more",
 }
 KNOBS = {"blt": "{:g} bytes per patch", "bpe": "{:,.0f} ids", "flat": "window {:.0f}"}
 PAIRS = ("other", "swapped")
@@ -76,17 +75,17 @@ def rules(results: dict[str, Any]) -> Table:
 def tuned(results: dict[str, Any]) -> Table:
     """What was chosen for each side, out of how many trials."""
     rows = []
-    larger = {"larger": results.get("tuned_for_larger_budgets", {})}
-    for corpus, sides in (results["tuned"] | larger).items():
+    tried = [(NAMES[corpus], sides) for corpus, sides in results["tuned"].items()]
+    for corpus, sides in results.get("tuned_for_larger_budgets", {}).items():
+        tried.append((f"{NAMES[corpus]}, for 2e12 and more", sides))
+    for text, sides in tried:
         for side, found in sides.items():
             chosen = found["chosen"]
             if chosen is not None:
                 edges = ", ".join(found["at_the_edge"]) or "none"
                 knob = KNOBS[side].format(chosen["knob"])
                 trials = str(len(found["trials"]))
-                rows.append(
-                    [NAMES[corpus], NAMES[side], trials, f"{chosen['rate']:g}", knob, str(chosen["size"]), edges]
-                )
+                rows.append([text, NAMES[side], trials, f"{chosen['rate']:g}", knob, str(chosen["size"]), edges])
     return ["text", "side", "trials", "rate", "its own knob", "size", "chosen at the edge of what was tried"], rows
 
 
