@@ -1,5 +1,7 @@
 // Attention of one query: to the positions that a row holds in pages, or to a few keys and values side by side.
 #pragma once
+#include <algorithm>
+
 #include "kv_cache.h"
 #include "softmax.h"
 
@@ -69,7 +71,6 @@ struct Seen {  // the positions that a query may see, and the pages that hold th
     }
     int64_t first_page() const { return first / PAGE; }
     int64_t num_pages() const { return last / PAGE - first / PAGE + 1; }
-    int64_t last_page_up_to(int64_t page) const { return page < last / PAGE ? page : last / PAGE; }
     int64_t from(int64_t page) const { return page == first / PAGE ? first % PAGE : 0; }
     int64_t to(int64_t page) const { return page == last / PAGE ? last % PAGE + 1 : PAGE; }
 };
@@ -80,7 +81,8 @@ inline void mix(const Seen &seen, const float *weights, float scale, int64_t at,
     for (int64_t number = 0; number < seen.num_pages(); ++number) {
         const int64_t page = seen.first_page() + number;
         const Number *values = seen.page<Number>(page) + seen.values + at;
-        const Number *later = seen.page<Number>(seen.last_page_up_to(page + PAGES_AHEAD)) + seen.values + at;
+        const int64_t ahead = std::min(page + PAGES_AHEAD, seen.last / PAGE);
+        const Number *later = seen.page<Number>(ahead) + seen.values + at;
         mix_page<VECTORS>(weights + number * PAGE, values, later, seen.width, seen.from(page), seen.to(page), sums);
     }
     for (int v = 0; v < VECTORS; ++v) store(out + at + v * LANES, (sums[0][v] + sums[1][v]) * scale);
@@ -92,7 +94,7 @@ inline void attend(const Seen &seen, const float *query, float *scores, float *o
     const int64_t pages = seen.num_pages(), first_page = seen.first_page();
     int64_t page = 0;
     const auto keys = [&](int64_t number) { return seen.page<Number>(first_page + number) + seen.keys; };
-    const auto later = [&](int64_t number) { return keys(seen.last_page_up_to(first_page + number) - first_page); };
+    const auto later = [&](int64_t number) { return keys(std::min(number, pages - 1)); };
     for (; page + 4 <= pages; page += 4) {
         const Number *const four[4] = {keys(page), keys(page + 1), keys(page + 2), keys(page + 3)};
         const Number *const next[4] = {later(page + 4), later(page + 5), later(page + 6), later(page + 7)};

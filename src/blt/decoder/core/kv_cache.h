@@ -60,7 +60,7 @@ class PageTable {
     }
 };
 
-// What keys and values are kept as.
+// What keys and values are stored as.
 enum class CacheType {
     FLOAT32,
     BFLOAT16
