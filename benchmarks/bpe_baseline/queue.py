@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -24,6 +26,18 @@ def read_results(runs: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def end_with_parent() -> None:
+    """End this process when its parent ends, however that ends: a worker would wait for its next job for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def work_off(
     files: Files, *, work: Path, runs: Path, corpora: tuple[str, ...], workers: int, seconds: float | None = None
 ) -> bool:
@@ -41,7 +55,8 @@ def work_off(
         Whether everything has run.
     """
     started, broken, running = time.monotonic(), set[str](), dict[Future[None], str]()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
         while True:
             results = read_results(runs)
             done = results.keys() | broken

@@ -3,7 +3,11 @@
 import itertools
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +29,7 @@ pytest.importorskip("tokenizers")
 sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "docs" / "tools")]
 
 import fight
-from benchmarks.bpe_baseline import any_language, noise, plan, report, texts, training
+from benchmarks.bpe_baseline import any_language, kept, noise, plan, report, texts, training
 from benchmarks.bpe_baseline.one_run import append
 from benchmarks.bpe_baseline.plan import BUDGETS, KNOBS, Job, final, in_order, larger_trials, trials
 from benchmarks.bpe_baseline.queue import read_results
@@ -285,6 +289,40 @@ def test_finished_runs_are_kept_and_a_line_cut_short_is_run_again(tmp_path):
     assert read_results(path).keys() == {first.name}
 
 
+def test_workers_end_with_a_command_that_is_killed():
+    program = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from benchmarks.bpe_baseline.queue import end_with_parent
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command, environment = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": path}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(300):
+        if not is_running(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived the command")
+
+
+def is_running(number):
+    """Whether a process is there, and is not one that has ended and is waited for by nobody."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{number}/stat")
+    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
 @pytest.fixture(scope="module")
 def all_results():
     """Every run of the plan, with figures that are drawn."""
@@ -399,6 +437,22 @@ def test_no_language_is_looked_at_without_the_models(all_results, tmp_path):
     assert any_language.any_language(all_results, None, tmp_path) is None
     (tmp_path / "models" / final("languages", "blt", all_results, budget=1).name).mkdir(parents=True)
     assert any_language.any_language(all_results, None, tmp_path) is None
+
+
+def test_models_of_the_largest_budget_that_all_sides_have_kept_are_looked_at(all_results, tmp_path):
+    jobs = {
+        (side, budget): final("stories", side, all_results, budget=budget)
+        for side in ("blt", "bpe")
+        for budget in (0, 2)
+    }
+    for each in jobs.values():
+        (tmp_path / "models" / each.name).mkdir(parents=True)
+    found = kept.largest("stories", ("blt", "bpe"), all_results, tmp_path)
+    assert found == {side: jobs[side, 2] for side in ("blt", "bpe")}
+    (tmp_path / "models" / jobs["bpe", 2].name).rmdir()
+    found = kept.largest("stories", ("blt", "bpe"), all_results, tmp_path)
+    assert found == {side: jobs[side, 0] for side in ("blt", "bpe")}
+    assert kept.largest("stories", SIDES, all_results, tmp_path) is None
 
 
 def test_a_language_never_seen_counts_for_its_script_where_continuations_are_looked_at(monkeypatch):
