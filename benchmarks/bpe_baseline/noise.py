@@ -19,9 +19,6 @@ from .texts import STORIES
 from .tokens import BPE, byte_ids
 from .training import Prepared, bits_by_document, plain_loss
 
-DOCUMENTS = 300
-"""Of the test documents, the first so many."""
-
 
 @dataclass(frozen=True)
 class PlainScorer:
@@ -48,9 +45,8 @@ def noise(results: Results, prepared: Prepared, work: Path) -> dict[str, Any] | 
     jobs = largest(STORIES, SIDES, results, work)
     if jobs is None:
         return None
-    documents = prepared.corpus.test.pieces[:DOCUMENTS]
     by_side = {}
     for side, job in jobs.items():
         scorer = ByteScorer(blt_model(job, work)) if side == "blt" else PlainScorer(*plain_model(job, prepared, work))
-        by_side[side] = measure_noise(scorer, documents).to_dict()
+        by_side[side] = measure_noise(scorer, prepared.corpus.test.pieces).to_dict()
     return {"budget": jobs["blt"].budget, "by_side": by_side}

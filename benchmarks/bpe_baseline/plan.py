@@ -123,10 +123,8 @@ def outcome(trial: Job, results: Results) -> Mapping[str, Any] | None:
 
 def _best(jobs: list[Job], results: Results) -> Job | None:
     """Return the job with the lowest bits per byte on dev; None while one has not run. A failed run is none of them."""
-    outcomes = [outcome(job, results) for job in jobs]
-    if None in outcomes:
-        return None
-    return min(zip(jobs, outcomes, strict=True), key=lambda each: each[1]["dev_bits_per_byte"] if each[1] else 0)[0]
+    figures = [ran["dev_bits_per_byte"] for job in jobs if (ran := outcome(job, results)) is not None]
+    return jobs[figures.index(min(figures))] if len(figures) == len(jobs) else None
 
 
 def final(
@@ -165,10 +163,16 @@ def equals(corpus: str, results: Results) -> list[Job]:
                 told = replace(told, purpose="inference", forward=anchor["forward_flops_per_byte"])
             else:
                 told = replace(told, purpose="parameters", parameters=anchor["parameters"])
-            found.append(told)
-            smaller = sorted(knob for knob in KNOBS["bpe"] if side == "bpe" and knob < told.knob)
-            while smaller and "failed" in results.get(found[-1].name, {}):
-                found.append(replace(told, knob=smaller.pop()))
+            found += _until_one_fits(told, results) if side == "bpe" else [told]
+    return found
+
+
+def _until_one_fits(job: Job, results: Results) -> list[Job]:
+    """Return a run of BPE, and those of ever smaller vocabularies, up to the first that has not failed."""
+    found = [job]
+    smaller = sorted(knob for knob in KNOBS["bpe"] if knob < job.knob)
+    while smaller and "failed" in results.get(found[-1].name, {}):
+        found.append(replace(job, knob=smaller.pop()))
     return found
 
 
