@@ -27,21 +27,13 @@ class QuantizedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, *, stored_as: WeightType) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach().float()
+        make = _empty if linear.weight.is_meta else _rounded
+        weight, scale = make(linear.weight.detach(), stored_as)
         self.scale: Tensor | None
         """int8: `O`, float32; int4: `O N` for N blocks, bfloat16."""
         self.weight: Tensor
-        if stored_as == "int8":
-            scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-            self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
-            self.register_buffer("scale", scale)
-        elif stored_as == "int4":
-            packed, scale = pack_int4(weight)
-            self.register_buffer("weight", packed)
-            self.register_buffer("scale", scale)
-        else:
-            self.register_buffer("weight", weight.to(torch.bfloat16))
-            self.register_buffer("scale", None)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
 
     @property
     def stored_as(self) -> WeightType:
@@ -62,6 +54,31 @@ class QuantizedLinear(nn.Module):
             return F.linear(states, self.whole_weight().to(states.dtype))
         product = F.linear(states, self.weight.to(states.dtype))
         return product if self.scale is None else product * self.scale.to(states.dtype)
+
+
+def _rounded(weight: Float[Tensor, "O I"], stored_as: WeightType) -> tuple[Tensor, Tensor | None]:
+    """Return what `QuantizedLinear` stores for a matrix, and its scales."""
+    if stored_as == "int4":
+        return pack_int4(weight)
+    if stored_as == "bfloat16":
+        return weight.to(torch.bfloat16), None
+    scale = weight.float().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    return (weight.float() / scale[:, None]).round().to(torch.int8), scale
+
+
+def _empty(weight: Float[Tensor, "O I"], stored_as: WeightType) -> tuple[Tensor, Tensor | None]:
+    """Return tensors like those of `_rounded`, to be filled from a file.
+
+    On the meta device rounding, and `empty_like`, would import PyTorch's compiler and take seconds.
+    """
+    num_outputs, num_inputs = weight.shape
+    if stored_as == "int4":
+        num_blocks = -(-num_inputs // BLOCK)
+        packed = weight.new_empty(num_outputs, num_blocks * BLOCK // 2, dtype=torch.uint8)
+        return packed, weight.new_empty(num_outputs, num_blocks, dtype=torch.bfloat16)
+    if stored_as == "bfloat16":
+        return weight.new_empty(weight.shape, dtype=torch.bfloat16), None
+    return weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(num_outputs, dtype=torch.float32)
 
 
 def pack_int4(weight: Float[Tensor, "O I"]) -> tuple[UInt8[Tensor, "O C"], Float[Tensor, "O N"]]:

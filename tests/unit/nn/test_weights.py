@@ -20,6 +20,18 @@ def test_a_product_differs_by_no_more_than_rounding_of_the_weights(stored_as, er
     assert not torch.equal(found, linear(states))
 
 
+@pytest.mark.parametrize("stored_as", ["bfloat16", "int8", "int4"])
+def test_what_waits_for_a_file_has_the_shapes_and_types_of_what_is_rounded(stored_as):
+    made, rounded = (
+        QuantizedLinear(nn.Linear(77, 20, bias=False, device=device), stored_as=stored_as).state_dict()
+        for device in ("meta", "cpu")
+    )
+    assert {name: (part.shape, part.dtype) for name, part in made.items()} == {
+        name: (part.shape, part.dtype) for name, part in rounded.items()
+    }
+    assert all(part.is_meta for part in made.values())
+
+
 @pytest.mark.parametrize("stored_as", ["int8", "int4"])
 def test_a_row_of_zeros_stays_zero(stored_as):
     linear = nn.Linear(8, 2, bias=False)
