@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kv_cache.h"
+#include "quantize.h"
 #include "softmax.h"
 
 namespace blt {
@@ -10,14 +11,34 @@ namespace blt {
 constexpr int64_t CACHE_LINE = 64;  // bytes
 constexpr int64_t PAGES_AHEAD = 4;  // how far ahead values are fetched
 
-template <class Number>
-inline void write_key(const float *key, int64_t width, int64_t slot, Number *page_keys) {
-    for (int64_t at = 0; at < width; ++at) store_rounded(key[at], page_keys + at * PAGE + slot);
+// The numbers of a position's key or value enter a page, `stride` apart.
+inline void write(const float *from, int64_t width, int64_t stride, float *to) {
+    for (int64_t at = 0; at < width; ++at) to[at * stride] = from[at];
+}
+inline void write(const float *from, int64_t width, int64_t stride, int8_t *to, float *scale) {
+    *scale = int8_scale(from, width);
+    const float inverse = *scale > 0 ? 1.0f / *scale : 0.0f;
+    for (int64_t at = 0; at < width; ++at) to[at * stride] = to_int8(from[at] * inverse);
 }
 
-template <class Number>
-inline void write_value(const float *value, int64_t width, int64_t slot, Number *page_values) {
-    for (int64_t at = 0; at < width; ++at) store_rounded(value[at], page_values + slot * width + at);
+inline void write_key(const float *key, int64_t width, int64_t slot, float *keys) {
+    write(key, width, PAGE, keys + slot);
+}
+inline void write_key(const float *key, int64_t width, int64_t slot, int8_t *keys) {
+    write(key, width, PAGE, keys + slot, scales(keys, width) + slot);
+}
+inline void write_value(const float *value, int64_t width, int64_t slot, float *values) {
+    write(value, width, 1, values + slot * width);
+}
+inline void write_value(const float *value, int64_t width, int64_t slot, int8_t *values) {
+    write(value, width, 1, values + slot * width, scales(values, width) + slot);
+}
+
+// What sums over a page's numbers are multiplied by, position by position, where the numbers have scales.
+inline void multiply_by_scales(const float *, int64_t, float *) {}
+inline void multiply_by_scales(const int8_t *numbers, int64_t width, float *sums) {
+    for (int64_t slot = 0; slot < PAGE; slot += LANES)
+        store(sums + slot, load(sums + slot) * load(scales(numbers, width) + slot));
 }
 
 // Scores of PAGES pages of keys at once; each score is summed in the order of the dimensions. Meanwhile the keys of the
@@ -37,6 +58,7 @@ inline void score_pages(const Number *const (&keys)[PAGES], const Number *const 
                 sums[page][v] = multiply_add(load_widened(keys[page] + at * PAGE + v * LANES), part, sums[page][v]);
     }
     std::memcpy(scores, sums, sizeof sums);
+    for (int page = 0; page < PAGES; ++page) multiply_by_scales(keys[page], width, scores + page * PAGE);
 }
 
 // VECTORS vectors of the weighted sum of the values of slots [from, to) of a page; even and odd slots are summed apart.
@@ -63,11 +85,17 @@ inline void mix_page(const float *weights, const Number *values, const Number *l
 struct Seen {  // the positions that a query may see, and the pages that hold them
     const PageTable *table;
     int64_t first, last;
-    int64_t keys, values, width;  // offsets of a layer's and head's part in a page
+    HeadLayout layout;
+    int64_t layer, head;
 
+    int64_t width() const { return layout.width; }
     template <class Number>
-    const Number *page(int64_t number) const {
-        return reinterpret_cast<const Number *>(table->page(number));
+    const Number *keys(int64_t page) const {
+        return part_of_page<const Number>(table->page(page), layout.keys(layer, head));
+    }
+    template <class Number>
+    const Number *values(int64_t page) const {
+        return part_of_page<const Number>(table->page(page), layout.values(layer, head));
     }
     int64_t first_page() const { return first / PAGE; }
     int64_t num_pages() const { return last / PAGE - first / PAGE + 1; }
@@ -80,10 +108,10 @@ inline void mix(const Seen &seen, const float *weights, float scale, int64_t at,
     Floats sums[2][VECTORS] = {};
     for (int64_t number = 0; number < seen.num_pages(); ++number) {
         const int64_t page = seen.first_page() + number;
-        const Number *values = seen.page<Number>(page) + seen.values + at;
+        const Number *values = seen.values<Number>(page) + at;
         const int64_t ahead = std::min(page + PAGES_AHEAD, seen.last / PAGE);
-        const Number *later = seen.page<Number>(ahead) + seen.values + at;
-        mix_page<VECTORS>(weights + number * PAGE, values, later, seen.width, seen.from(page), seen.to(page), sums);
+        const Number *later = seen.values<Number>(ahead) + at;
+        mix_page<VECTORS>(weights + number * PAGE, values, later, seen.width(), seen.from(page), seen.to(page), sums);
     }
     for (int v = 0; v < VECTORS; ++v) store(out + at + v * LANES, (sums[0][v] + sums[1][v]) * scale);
 }
@@ -93,29 +121,31 @@ template <class Number>
 inline void attend(const Seen &seen, const float *query, float *scores, float *out) {
     const int64_t pages = seen.num_pages(), first_page = seen.first_page();
     int64_t page = 0;
-    const auto keys = [&](int64_t number) { return seen.page<Number>(first_page + number) + seen.keys; };
+    const auto keys = [&](int64_t number) { return seen.keys<Number>(first_page + number); };
     const auto later = [&](int64_t number) { return keys(std::min(number, pages - 1)); };
     for (; page + 4 <= pages; page += 4) {
         const Number *const four[4] = {keys(page), keys(page + 1), keys(page + 2), keys(page + 3)};
         const Number *const next[4] = {later(page + 4), later(page + 5), later(page + 6), later(page + 7)};
-        score_pages<4>(four, next, query, seen.width, scores + page * PAGE);
+        score_pages<4>(four, next, query, seen.width(), scores + page * PAGE);
     }
     for (; page < pages; ++page) {
         const Number *const one[1] = {keys(page)}, *const next[1] = {later(page + 1)};
-        score_pages<1>(one, next, query, seen.width, scores + page * PAGE);
+        score_pages<1>(one, next, query, seen.width(), scores + page * PAGE);
     }
     for (int64_t slot = 0; slot < seen.first % PAGE; ++slot) scores[slot] = NEVER;
     for (int64_t slot = seen.last % PAGE + 1; slot < PAGE; ++slot) scores[(pages - 1) * PAGE + slot] = NEVER;
     const float scale = 1.0f / exponentials_inplace(scores, pages * PAGE);
+    for (int64_t number = 0; number < pages; ++number)
+        multiply_by_scales(seen.values<Number>(first_page + number), seen.width(), scores + number * PAGE);
     int64_t at = 0;
-    for (; at + 4 * LANES <= seen.width; at += 4 * LANES) mix<4, Number>(seen, scores, scale, at, out);
-    for (; at + LANES <= seen.width; at += LANES) mix<1, Number>(seen, scores, scale, at, out);
-    for (; at < seen.width; ++at) {
+    for (; at + 4 * LANES <= seen.width(); at += 4 * LANES) mix<4, Number>(seen, scores, scale, at, out);
+    for (; at + LANES <= seen.width(); at += LANES) mix<1, Number>(seen, scores, scale, at, out);
+    for (; at < seen.width(); ++at) {
         float sums[2] = {};  // of even and of odd slots, as in `mix`
         for (int64_t number = 0; number < pages; ++number) {
-            const Number *values = seen.page<Number>(first_page + number) + seen.values + at;
+            const Number *values = seen.values<Number>(first_page + number) + at;
             for (int64_t slot = seen.from(first_page + number); slot < seen.to(first_page + number); ++slot)
-                sums[slot % 2] += scores[number * PAGE + slot] * widen(values[slot * seen.width]);
+                sums[slot % 2] += scores[number * PAGE + slot] * float(values[slot * seen.width()]);
         }
         out[at] = (sums[0] + sums[1]) * scale;
     }

@@ -119,8 +119,8 @@ void fill(blt::BLT &blt, const blt_model_spec &spec) {
     blt.queries_per_patch = k, blt.residual_scale = spec.residual_scale;
     blt.encoder = stack(spec.encoder, dim, "local encoder");
     blt.global = stack(spec.global, wide, "global transformer");
-    if (spec.global.layers[0].key.stored != BLT_FLOAT32)  // keys are then no more precise than what makes them
-        blt.global.cache_type = blt::CacheType::BFLOAT16;
+    if (spec.global.layers[0].key.stored != BLT_FLOAT32)  // the weights that make keys and values are rounded as well
+        blt.global.cache_type = blt::CacheType::INT8;
     blt.decoder = stack(spec.decoder, dim, "local decoder");
     blt.to_queries = blt::PackedMatrix(source(spec.to_queries, k * dim, dim, "to_queries"));
     blt.pooling = cross_attention(spec.pooling, dim, "encoder's cross-attention");

@@ -60,23 +60,38 @@ class PageTable {
     }
 };
 
-// What keys and values are stored as.
+// What keys and values are stored as: float32, or int8 with a scale per position and head.
 enum class CacheType {
     FLOAT32,
-    BFLOAT16
+    INT8
 };
 
-// Where a head's keys and values of PAGE positions lie in a page of a stack, counted in numbers: keys dimension by
-// dimension, so that the lanes of a vector are positions; values position by position.
+// The scales of PAGE positions, which follow their int8 keys or values.
+inline const float *scales(const int8_t *numbers, int64_t width) {
+    return reinterpret_cast<const float *>(numbers + PAGE * width);
+}
+inline float *scales(int8_t *numbers, int64_t width) { return reinterpret_cast<float *>(numbers + PAGE * width); }
+
+template <class Number>
+inline Number *part_of_page(float *page, int64_t bytes) {
+    return reinterpret_cast<Number *>(reinterpret_cast<char *>(page) + bytes);
+}
+
+// Where a head's keys and values of PAGE positions lie in a page of a stack, in bytes: keys dimension by dimension, so
+// that the lanes of a vector are positions; values position by position.
 struct HeadLayout {
     int64_t heads, width;
+    CacheType type;
 
-    // Floats that a page takes.
-    int64_t page_size(int64_t layers, CacheType type) const {
-        return layers * heads * 2 * PAGE * width / (type == CacheType::BFLOAT16 ? 2 : 1);
+    int64_t floats_per_page(int64_t layers) const { return keys(layers, 0) / int64_t(sizeof(float)); }
+    int64_t keys(int64_t layer, int64_t head) const { return (layer * heads + head) * 2 * part(); }
+    int64_t values(int64_t layer, int64_t head) const { return keys(layer, head) + part(); }
+
+  private:
+    int64_t part() const {  // keys, or values
+        return type == CacheType::INT8 ? PAGE * (width + int64_t(sizeof(float)))
+                                       : PAGE * width * int64_t(sizeof(float));
     }
-    int64_t keys(int64_t layer, int64_t head) const { return (layer * heads + head) * 2 * PAGE * width; }
-    int64_t values(int64_t layer, int64_t head) const { return keys(layer, head) + PAGE * width; }
 };
 
 }  // namespace blt

@@ -33,8 +33,8 @@ struct Stack {
     CacheType cache_type = CacheType::FLOAT32;
     std::vector<float> frequencies;
 
-    HeadLayout layout() const { return {heads, dim / heads}; }
-    int64_t page_size() const { return layout().page_size(int64_t(layers.size()), cache_type); }
+    HeadLayout layout() const { return {heads, dim / heads, cache_type}; }
+    int64_t page_size() const { return layout().floats_per_page(int64_t(layers.size())); }
     int64_t first_seen(int64_t position) const { return window && position >= window ? position - window + 1 : 0; }
     int64_t weights() const { return int64_t(layers.size()) * (4 * dim * dim + 3 * dim * hidden); }
 };
@@ -89,25 +89,19 @@ template <class Number>
 inline void remember(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected,
                      const float *turn, float *rotated) {
     const HeadLayout layout = stack.layout();
-    Number *page = reinterpret_cast<Number *>(place.table->page(place.position / PAGE));
+    float *page = place.table->page(place.position / PAGE);
     const int64_t slot = place.position % PAGE, width = layout.width, from = head * width;
     rotate(projected + stack.dim + from, turn, width / 2, 1.0f, rotated);
-    write_key(rotated, width, slot, page + layout.keys(layer, head));
-    write_value(projected + 2 * stack.dim + from, width, slot, page + layout.values(layer, head));
+    write_key(rotated, width, slot, part_of_page<Number>(page, layout.keys(layer, head)));
+    write_value(projected + 2 * stack.dim + from, width, slot, part_of_page<Number>(page, layout.values(layer, head)));
 }
 
 template <class Number>
 inline void attend_head(const Stack &stack, int64_t layer, const Place &place, int64_t head, const float *projected,
                         const float *turn, ThreadMemory &own, float *mixed) {
-    const HeadLayout layout = stack.layout();
-    const int64_t width = layout.width;
+    const int64_t width = stack.dim / stack.heads;
     rotate(projected + head * width, turn, width / 2, 1.0f / std::sqrt(float(width)), own.query.data());
-    const Seen seen{place.table,
-                    stack.first_seen(place.position),
-                    place.position,
-                    layout.keys(layer, head),
-                    layout.values(layer, head),
-                    width};
+    const Seen seen{place.table, stack.first_seen(place.position), place.position, stack.layout(), layer, head};
     attend<Number>(seen, own.query.data(), own.scores.data(), mixed + head * width);
 }
 
@@ -166,8 +160,8 @@ inline void run_layer(const Team &team, const Stack &stack, int64_t index, const
     Inputs in = prepare(team, layer.query_key_value, states, dim, num, &layer.attention_norm, own, work.inputs);
     multiply(team, layer.query_key_value, in, num, work.projected.data(), 3 * dim);
     team.wait();
-    if (stack.cache_type == CacheType::BFLOAT16)
-        self_attention<uint16_t>(team, stack, index, places, work);
+    if (stack.cache_type == CacheType::INT8)
+        self_attention<int8_t>(team, stack, index, places, work);
     else
         self_attention<float>(team, stack, index, places, work);
     team.wait();

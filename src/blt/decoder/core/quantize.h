@@ -51,6 +51,13 @@ inline Ints dot4(Ints sums, Words weights, int32_t four) {
 #endif
 }
 
+// To the nearest whole number from -127 to 127; NaN becomes 0.
+inline int8_t to_int8(float value) {
+    float rounded = value + 12582912.0f;  // 1.5 · 2^23: what lies behind the point is rounded away
+    rounded -= 12582912.0f;
+    return int8_t(rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded == rounded ? rounded : 0.0f);
+}
+
 // A vector of `width` floats as int8, in whole blocks: words of four, a scale per block, and each block's sum.
 inline void quantize(const float *from, int64_t width, int32_t *words, float *scales, int32_t *sums) {
     for (int64_t block = 0; block * BLOCK < width; ++block) {
@@ -66,16 +73,23 @@ inline void quantize(const float *from, int64_t width, int32_t *words, float *sc
         int8_t bytes[BLOCK];
         int32_t total = 0;
         for (int64_t at = 0; at < BLOCK; ++at) {
-            float rounded = values[at] * inverse + 12582912.0f;  // rounds to the nearest whole number
-            rounded -= 12582912.0f;
-            rounded = rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded == rounded ? rounded : 0.0f;
-            bytes[at] = int8_t(rounded);
+            bytes[at] = to_int8(values[at] * inverse);
             total += bytes[at];
         }
         std::memcpy(words + block * (BLOCK / 4), bytes, sizeof bytes);
         scales[block] = values[0] == values[0] ? scale : values[0];
         sums[block] = total;
     }
+}
+
+// What a vector's numbers are divided by to become int8: the largest comes to 127. NaN where one is no number.
+inline float int8_scale(const float *from, int64_t width) {
+    float most = 0;
+    for (int64_t at = 0; at < width; ++at) {
+        const float size = from[at] < 0 ? -from[at] : from[at];
+        most = size <= most || most != most ? most : size;
+    }
+    return most / 127.0f;
 }
 
 // Pairs of bfloat16, the first in the lower half; a last odd one stands beside zero.

@@ -33,6 +33,7 @@ typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
 typedef uint16_t Shorts __attribute__((vector_size(LANES * 2)));
+typedef int8_t Bytes __attribute__((vector_size(LANES)));
 
 template <class Vector, class Element>
 inline Vector load_as(const Element *from) {
@@ -86,12 +87,22 @@ inline Floats load_halves(const uint16_t *from) {
     return (Floats)(__builtin_convertvector(load_as<Shorts>(from), Words) << 16);
 }
 
-// The same of numbers that are stored as float32, or rounded to bfloat16.
+// The same of numbers that are stored as float32, or as int8 without their scale.
 inline Floats load_widened(const float *from) { return load(from); }
-inline Floats load_widened(const uint16_t *from) { return load_halves(from); }
-inline float widen(float value) { return value; }
-inline void store_rounded(float value, float *to) { *to = value; }
-inline void store_rounded(float value, uint16_t *to) { *to = narrow(value); }
+inline Floats load_widened(const int8_t *from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_as<__m128i>(from)));
+#elif defined(__AVX2__)
+    Floats found;
+    for (int lane = 0; lane < LANES; lane += 8) {
+        const __m256 part = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(load_as<int64_t>(from + lane))));
+        std::memcpy(reinterpret_cast<float *>(&found) + lane, &part, sizeof part);
+    }
+    return found;
+#else
+    return __builtin_convertvector(load_as<Bytes>(from), Floats);
+#endif
+}
 
 // A sum over a row of numbers, vector by vector: number i is added to lane i mod TOTAL_LANES, and the lanes are added
 // up by halves. Both always in this order, which alone decides the last bits.
