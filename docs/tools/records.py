@@ -210,6 +210,25 @@ def quantised(link: Callable[[str], str]) -> str:
     return _with_source(header, rows, ["quantised"], link)
 
 
+def long_texts(link: Callable[[str], str]) -> str:
+    """What a byte costs far into a text."""
+    results = load("long-texts-cpu")["results"]
+    rows = [
+        [
+            dtype,
+            f"{each['microseconds_near']:,.0f}",
+            f"{each['microseconds_far']:,.0f}",
+            f"{each['ratio']:.2f}×",
+            f"{each['bytes_far'] / 1e6:.0f} MB",
+        ]
+        for dtype, each in results.items()
+        if isinstance(each, dict)
+    ]
+    near, far = (f"{results[name]:,}" for name in ("near", "far"))
+    header = ["weights", f"µs per byte at {near}", f"at {far}", "of pairs", f"kept of {far} bytes"]
+    return _with_source(header, rows, ["long-texts-cpu"], link)
+
+
 def recipe(link: Callable[[str], str]) -> str:
     """What each change of the training recipe brought; each row keeps the changes above it."""
     rows = [
@@ -441,6 +460,7 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "exactness": exactness,
     "little-text": little_text,
     "llama-cpp": llama_cpp,
+    "long-texts": long_texts,
     "llama-cpp-avx2": functools.partial(llama_cpp, record="llama-cpp-avx2-cpu"),
     "optimizers": optimizers,
     "patching": patching,

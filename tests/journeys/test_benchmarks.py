@@ -52,6 +52,18 @@ def test_a_large_corpus_is_recorded_and_removed(tmp_path):
     assert not (tmp_path / "corpus").exists()
 
 
+def test_long_texts_are_recorded_in_every_type(tmp_path):
+    how = ["--preset", "tiny", "--near", 9, "--far", 400, "--bytes", 5, "--rounds", 3, "--threads", 1]
+    run("long_texts.py", *how, "--out", tmp_path / "record.json")
+    results = json.loads((tmp_path / "record.json").read_text())["results"]
+    for dtype in ("float32", "bfloat16", "int8", "int4"):
+        found = results[dtype]
+        assert len(found["ratio_of_each_round"]) == 3
+        assert min(found["ratio_of_each_round"]) <= found["ratio"] <= max(found["ratio_of_each_round"])
+        assert 0 < found["bytes_near"] < found["bytes_far"]
+    assert results["int8"]["bytes_far"] < results["float32"]["bytes_far"]
+
+
 def test_compression_is_recorded_beside_other_compressors(tiny_folder, tmp_path):
     (tmp_path / "stories.txt").write_text(STORIES)
     (tmp_path / "files.jsonl").write_text(json.dumps({"text": STORIES}) + "\n" + json.dumps({"text": "Öl" * 40}) + "\n")
