@@ -1,11 +1,13 @@
 """The machine's C++ compiler: which one, its flags, and its error messages."""
 
+import contextlib
 import functools
 import os
 import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -80,15 +82,7 @@ class Compiler:
     def _run(self, *arguments: str) -> str:
         name = shlex.join(self.command)
         try:
-            done = subprocess.run(
-                [*self.command, *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=TIME_LIMIT,
-                text=True,
-                errors="replace",
-            )
+            done = _run([*self.command, *arguments])
         except subprocess.TimeoutExpired:
             raise CompileError(f"{name} did not end within {TIME_LIMIT:g} seconds") from None
         except OSError as error:
@@ -96,6 +90,26 @@ class Compiler:
         if done.returncode != 0:
             raise RefusedError(f"{name}: {_reason(done.stderr) or f'exit status {done.returncode}'}")
         return done.stdout
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a compiler, and end it with the programs that it has started itself where it is not waited for."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        process_group=0,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=TIME_LIMIT)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def find_compiler() -> Compiler:

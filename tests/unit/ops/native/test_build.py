@@ -182,12 +182,14 @@ def test_flags_that_a_compiler_does_not_know_are_left_out(folder, tmp_path, monk
     assert not any("native" in flag for flag in found.built.flags)
 
 
-def test_a_compiler_that_does_not_end_is_ended(folder, tmp_path, monkeypatch):
-    slow = counting(tmp_path / "c++", "exec sleep 60")
+def test_a_compiler_that_does_not_end_is_ended_with_what_it_has_started(folder, tmp_path, monkeypatch):
+    slow = counting(tmp_path / "c++", f"sleep 60 & echo $! > {tmp_path}/started; wait")
     monkeypatch.setenv("CXX", str(slow))
-    monkeypatch.setattr(compiler, "TIME_LIMIT", 0.3)
-    assert "did not end within 0.3 seconds" in outcome(folder).reason
+    monkeypatch.setattr(compiler, "TIME_LIMIT", 0.5)
+    assert "did not end within 0.5 seconds" in outcome(folder).reason
     assert starts(slow) == 1
+    started = Path(f"/proc/{(tmp_path / 'started').read_text().strip()}/stat")
+    assert not started.exists() or started.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.parametrize("flaw", ["cut", "zeros", "empty", "no checksum", "others may write", "link", "folder"])
