@@ -136,7 +136,9 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize(("verb", "parameter"), parameters())
 def test_whatever_an_option_is_given_it_is_used_or_refused_in_one_line(verb, parameter, place, capfd, quick):
-    values = [""] if is_flag(parameter) else HOSTILE.values()
+    values = [""] if is_flag(parameter) else list(HOSTILE.values())
+    if (verb, parameter.name) == ("prepare", "inputs"):
+        values.remove("/")  # is used: every file of the machine would be looked at
     for value in values:
         status, shown = run(capfd, verb, *arguments_with(verb, parameter, value))
         assert status in (0, 2), value
