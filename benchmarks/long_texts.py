@@ -26,6 +26,7 @@ from blt.lm import DecodingSession
 from blt.shapes import Tensor
 
 CLAIM = "A byte far into a text takes little longer than one near its beginning"
+SAMPLE = TEXT.encode()
 TYPES = ("float32", "bfloat16", "int8", "int4")
 
 
@@ -48,36 +49,36 @@ class Reader:
 
 def measure(lm: ByteLM, *, near: int, far: int, num_bytes: int, rounds: int) -> dict[str, Any]:
     """Read near the beginning and far from it in turns."""
-    sample = TEXT.encode()
-    far = near + (far - near) // len(sample) * len(sample)  # the same place of the sample
-    ids = encode(sample * (far // len(sample) + rounds * num_bytes // len(sample) + 2), bos=True)
+    ids = encode(SAMPLE * (far // len(SAMPLE) + rounds * num_bytes // len(SAMPLE) + 2), bos=True)
     readers = [Reader(lm, ids, position=position) for position in (near, far)]
+    memory = [sum(reader.session.num_bytes().values()) for reader in readers]
     seconds = [[reader.seconds_per_byte(num_bytes) for reader in readers] for _ in range(rounds)]
     return {
         "microseconds_near": 1e6 * statistics.median(one for one, _ in seconds),
         "microseconds_far": 1e6 * statistics.median(other for _, other in seconds),
         "ratio": statistics.median(other / one for one, other in seconds),
         "ratio_of_each_round": [other / one for one, other in seconds],
-        "bytes_near": sum(readers[0].session.num_bytes().values()),
-        "bytes_far": sum(readers[1].session.num_bytes().values()),
+        "bytes_near": memory[0],
+        "bytes_far": memory[1],
     }
 
 
 @click.command()
 @click.option("--preset", default="tinystories-55m", show_default=True, help="Shape; its weights are new.")
 @click.option("--near", default=100, show_default=True, help="Position.")
-@click.option("--far", default=10_000, show_default=True, help="Position, at the same place of the sample.")
-@click.option("--bytes", "num_bytes", default=len(TEXT.encode()), show_default=True, help="Of a round.")
+@click.option("--far", default=10_000, show_default=True, help="Position, moved on to the same place of the sample.")
+@click.option("--bytes", "num_bytes", default=len(SAMPLE), show_default=True, help="Of a round.")
 @click.option("--rounds", default=12, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(*, preset: str, threads: int, out: Path, **how: int) -> None:
+def main(*, preset: str, near: int, far: int, threads: int, out: Path, **how: int) -> None:
     """Measure every type of weights."""
     torch.set_num_threads(threads)
-    results: dict[str, Any] = {"kernels": kernels(), "preset": preset, "near": how["near"], "far": how["far"]}
+    far = near - (near - far) // len(SAMPLE) * len(SAMPLE)
+    results: dict[str, Any] = {"kernels": kernels(), "preset": preset, "near": near, "far": far}
     for dtype in TYPES:
         lm = model_to_measure(None, preset, dtype=dtype, device="cpu")
-        results[dtype] = measure(lm, **how)
+        results[dtype] = measure(lm, near=near, far=far, **how)
         click.echo(f"{dtype}: {results[dtype]}")
     write_record(out, claim=CLAIM, device="cpu", results=results)
 

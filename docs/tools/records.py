@@ -225,7 +225,7 @@ def long_texts(link: Callable[[str], str]) -> str:
         if isinstance(each, dict)
     ]
     near, far = (f"{results[name]:,}" for name in ("near", "far"))
-    header = ["weights", f"µs per byte at {near}", f"at {far}", "of pairs", f"kept of {far} bytes"]
+    header = ["weights", f"µs per byte at {near}", f"at {far}", "ratio", f"memory after {far} bytes"]
     return _with_source(header, rows, ["long-texts-cpu"], link)
 
 
@@ -460,8 +460,8 @@ TABLES: dict[str, Callable[[Callable[[str], str]], str]] = {
     "exactness": exactness,
     "little-text": little_text,
     "llama-cpp": llama_cpp,
-    "long-texts": long_texts,
     "llama-cpp-avx2": functools.partial(llama_cpp, record="llama-cpp-avx2-cpu"),
+    "long-texts": long_texts,
     "optimizers": optimizers,
     "patching": patching,
     "plan": plan,

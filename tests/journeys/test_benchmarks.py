@@ -56,6 +56,7 @@ def test_long_texts_are_recorded_in_every_type(tmp_path):
     how = ["--preset", "tiny", "--near", 9, "--far", 400, "--bytes", 5, "--rounds", 3, "--threads", 1]
     run("long_texts.py", *how, "--out", tmp_path / "record.json")
     results = json.loads((tmp_path / "record.json").read_text())["results"]
+    assert (results["near"], results["far"]) == (9, 9 + 2 * 262)  # the same place of a sample of 262 bytes
     for dtype in ("float32", "bfloat16", "int8", "int4"):
         found = results[dtype]
         assert len(found["ratio_of_each_round"]) == 3
