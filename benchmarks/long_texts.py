@@ -49,10 +49,12 @@ class Reader:
 
 def measure(lm: ByteLM, *, near: int, far: int, num_bytes: int, rounds: int) -> dict[str, Any]:
     """Read near the beginning and far from it in turns."""
-    ids = encode(SAMPLE * (far // len(SAMPLE) + rounds * num_bytes // len(SAMPLE) + 2), bos=True)
-    readers = [Reader(lm, ids, position=position) for position in (near, far)]
-    memory = [sum(reader.session.num_bytes().values()) for reader in readers]
-    seconds = [[reader.seconds_per_byte(num_bytes) for reader in readers] for _ in range(rounds)]
+    ids = encode(SAMPLE * ((far + num_bytes) // len(SAMPLE) + 2), bos=True)
+    seconds = []
+    for _ in range(rounds):
+        readers = [Reader(lm, ids, position=position) for position in (near, far)]
+        memory = [sum(reader.session.num_bytes().values()) for reader in readers]
+        seconds.append([reader.seconds_per_byte(num_bytes) for reader in readers])
     return {
         "microseconds_near": 1e6 * statistics.median(one for one, _ in seconds),
         "microseconds_far": 1e6 * statistics.median(other for _, other in seconds),
@@ -68,7 +70,7 @@ def measure(lm: ByteLM, *, near: int, far: int, num_bytes: int, rounds: int) -> 
 @click.option("--near", default=100, show_default=True, help="Position.")
 @click.option("--far", default=10_000, show_default=True, help="Position, moved on to the same place of the sample.")
 @click.option("--bytes", "num_bytes", default=len(SAMPLE), show_default=True, help="Of a round.")
-@click.option("--rounds", default=12, show_default=True)
+@click.option("--rounds", default=6, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(*, preset: str, near: int, far: int, threads: int, out: Path, **how: int) -> None:
