@@ -74,6 +74,8 @@ blt::Stack stack(const blt_stack &from, int64_t dim, const std::string &name) {
     found.dim = dim, found.heads = from.num_heads, found.window = from.window,
     found.hidden = from.layers[0].gate.outputs;
     require(found.hidden >= 1, name + ": no hidden state");
+    if (from.layers[0].key.stored != BLT_FLOAT32)  // the weights that make keys and values are rounded as well
+        found.cache_type = blt::CacheType::INT8;
     found.frequencies.assign(from.frequencies, from.frequencies + dim / from.num_heads / 2);
     for (int64_t index = 0; index < from.num_layers; ++index) {
         const blt_layer &layer = from.layers[index];
@@ -119,8 +121,6 @@ void fill(blt::BLT &blt, const blt_model_spec &spec) {
     blt.queries_per_patch = k, blt.residual_scale = spec.residual_scale;
     blt.encoder = stack(spec.encoder, dim, "local encoder");
     blt.global = stack(spec.global, wide, "global transformer");
-    if (spec.global.layers[0].key.stored != BLT_FLOAT32)  // the weights that make keys and values are rounded as well
-        blt.global.cache_type = blt::CacheType::INT8;
     blt.decoder = stack(spec.decoder, dim, "local decoder");
     blt.to_queries = blt::PackedMatrix(source(spec.to_queries, k * dim, dim, "to_queries"));
     blt.pooling = cross_attention(spec.pooling, dim, "encoder's cross-attention");
