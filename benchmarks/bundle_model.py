@@ -3,6 +3,7 @@
     python benchmarks/bundle_model.py runs/tiny --recipe recipes/tiny.toml --train data/tiny-train \
         --valid NAME=FILE --valid NAME=FILE
 
+A run that went on from another model (`start_from`) names that one's record: `--began-with RECORD`.
 `tiny` goes into the package, any other model into `checkpoints/`, in shards. The figures are measured on the weights as
 shipped, rounded to bf16, with `blt.evaluation.evaluate`.
 """
@@ -27,6 +28,7 @@ from blt.training.checkpoints import Checkpoints
 
 BUNDLED = Path("src/blt/bundled")
 MAX_SHARD_BYTES = 40_000_000
+HISTORY = ("train", "stages", "recipe", "trained_on", "commit", "device")
 PROMPTS = ("Once upon a time", "Tom had a red ball.", "One day, a little girl named Lily", "The cat and the dog")
 CARD = """\
 ---
@@ -47,12 +49,8 @@ tells short English children's stories, byte by byte. {place}:
 
 | | |
 |---|---|
-| data | TinyStories (Eldan and Li, 2023; CDLA-Sharing-1.0), a sample: {documents:,} stories |
-| distinct bytes | {distinct:,} |
-| bytes seen | {seen:,} ({epochs:.2f} epochs), entropy model: {entropy_seen:,} |
-| steps | {steps:,} |
-| time | {minutes:.0f} minutes on {cores}, entropy model: {entropy_minutes:.0f} |
-| recipe | `{recipe}` |
+| data | TinyStories (Eldan and Li, 2023; CDLA-Sharing-1.0), a sample |
+{training}
 | patch rule | next-byte entropy above θ = {threshold:.4f} nats |
 | weights | bf16 |
 
@@ -88,16 +86,21 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True, help="prepared folder that the run was trained on")
     parser.add_argument("--valid", action="append", required=True, metavar="NAME=FILE")
     parser.add_argument("--cores", default="two CPU cores", help="what it was trained on, in words")
+    parser.add_argument("--began-with", type=Path, metavar="RECORD", help="record of the model it started from")
     arguments = parser.parse_args()
 
     model = arguments.model
     out, record_name = (
         (BUNDLED, "bundled-model") if model == "tiny" else (Path("checkpoints") / model, f"model-{model}")
     )
+    began_with = load_json(arguments.began_with) if arguments.began_with else None
     ByteLM.from_pretrained(arguments.run / "model").save_pretrained(out, dtype="bfloat16")
     lm = ByteLM.from_pretrained(out)
     record = describe(lm, arguments.run, arguments.train, model=model)
     record |= {"recipe": arguments.recipe, "trained_on": arguments.cores}
+    if began_with is not None:
+        record["began_with"] = {name: began_with[name] for name in HISTORY}
+        record["began_with"]["bits_per_byte"] = began_with["figures"][0]["bits_per_byte"]
     record |= measure(lm, dict(pair.split("=", 1) for pair in arguments.valid))
     lm.card = card(record)
     lm.save_pretrained(out, dtype="bfloat16", max_shard_bytes=MAX_SHARD_BYTES)
@@ -126,8 +129,8 @@ def describe(lm: ByteLM, run: Path, train: Path, *, model: str) -> dict[str, Any
     stages = {}
     for stage in ("entropy", "blt"):
         best = Checkpoints(run / stage / "checkpoints").pointed("best")
-        assert best is not None
-        stages[stage] = load_json(best / "state.json")
+        if best is not None:  # a run that went on from a model may have kept its entropy model
+            stages[stage] = load_json(best / "state.json")
     assert lm.entropy_model is not None
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     return {
@@ -155,28 +158,36 @@ def card(record: dict[str, Any]) -> str:
         for row in record["figures"]
     )
     samples = "\n\n".join("> " + text.replace("\n", "\n> ") for text in record["samples"].values())
-    main_stage, entropy_stage = record["stages"]["blt"], record["stages"]["entropy"]
     is_bundled = record["model"] == "tiny"
     return CARD.format(
         model=record["model"],
-        recipe=record["recipe"],
         place="It ships inside the package `blt-llm`" if is_bundled else "In a clone of the repository",
         option="" if is_bundled else f" --model {record['model']}",
         parameters=record["parameters"] / 1e6,
         entropy_parameters=record["entropy_parameters"] / 1e6,
-        documents=record["train"]["documents"],
-        distinct=record["train"]["distinct_bytes"],
-        seen=main_stage["num_bytes"],
-        epochs=main_stage["num_bytes"] / record["train"]["distinct_bytes"],
-        entropy_seen=entropy_stage["num_bytes"],
-        steps=main_stage["step"],
-        cores=record["trained_on"],
-        minutes=main_stage["seconds"] / 60,
-        entropy_minutes=entropy_stage["seconds"] / 60,
+        training=training(record),
         threshold=record["config"]["patch_rule"]["threshold"],
         figures=figures,
         samples=samples,
     )
+
+
+def training(record: dict[str, Any]) -> str:
+    """Say what it was trained on, run by run, as rows of the card's table."""
+    rows = []
+    runs = [*([record["began_with"]] if "began_with" in record else []), record]
+    for run, name in zip(runs, ["first run", "second run"] if len(runs) > 1 else ["training"], strict=True):
+        found, distinct = run["stages"]["blt"], run["train"]["distinct_bytes"]
+        rows.append(
+            f"| {name} | {found['num_bytes']:,} bytes seen of {distinct:,} distinct ones, "
+            f"{run['train']['documents']:,} stories ({found['num_bytes'] / distinct:.2f} epochs), "
+            f"{found['step']:,} steps, {found['seconds'] / 60:.0f} minutes on {run['trained_on']}, "
+            f"by `{run['recipe']}` |"
+        )
+        if entropy := run["stages"].get("entropy"):
+            row = f"| entropy model | {entropy['num_bytes']:,} bytes seen, {entropy['seconds'] / 60:.0f} minutes |"
+            rows.append(row)
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":
