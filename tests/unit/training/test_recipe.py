@@ -30,6 +30,7 @@ def test_every_shipped_recipe_can_be_read(path):
 def test_there_are_shipped_recipes():
     assert {path.stem for path in RECIPES} >= {
         "tiny",
+        "tiny-continued",
         "tinystories-55m",
         "tinystories-55m-best",
         "tinystories-55m-little",
