@@ -1,5 +1,6 @@
 """What holds documentation and code together; links and anchors are checked by `mkdocs build --strict`."""
 
+import html
 import importlib
 import json
 import re
@@ -243,5 +244,5 @@ def test_the_figure_of_the_architecture_is_the_one_that_is_drawn():
 def test_the_still_of_a_run_tells_the_story_of_the_record():
     drawn = (DOCS / "images" / "run.svg").read_text(encoding="utf-8")
     story = json.loads((records.RECORDS / "bundled-model.json").read_text())["samples"]["Once upon a time"]
-    shown = re.search(r"<desc>(.*?)</desc>", drawn, flags=re.DOTALL)[1]
+    shown = html.unescape(re.search(r"<desc>(.*?)</desc>", drawn, flags=re.DOTALL)[1])
     assert story.split() == shown.split("--seed 0\n")[1].split("\n\n")[0].split()
