@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from blt.errors import DataError
 
 MAGIC = b"BLTz"
-VERSION = 1
+VERSION = 2  # also where the same weights give other bits than before
 DTYPES = ("float32", "bfloat16", "int8")
 """Types of weights whose logits can be the same everywhere, as the format numbers them."""
 _START = struct.Struct("<4sBBI")
