@@ -93,7 +93,9 @@ def test_other_types_are_as_near_the_full_forward_as_rounding_allows(shape, dtyp
     ids = text_row(60)
     found, expected = stepped(lm, ids), lm(ids)
     assert not torch.equal(found, expected)
-    assert float((found - expected).pow(2).mean().sqrt()) < 0.06 * float(expected.std())
+    difference = found - expected
+    assert float(difference.pow(2).mean().sqrt()) < 0.06 * float(expected.std())  # one byte read wrongly is more
+    assert float(difference.abs().max()) < 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
