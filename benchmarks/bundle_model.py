@@ -165,15 +165,15 @@ def card(record: dict[str, Any]) -> str:
         option="" if is_bundled else f" --model {record['model']}",
         parameters=record["parameters"] / 1e6,
         entropy_parameters=record["entropy_parameters"] / 1e6,
-        training=training(record),
+        training=training_rows(record),
         threshold=record["config"]["patch_rule"]["threshold"],
         figures=figures,
         samples=samples,
     )
 
 
-def training(record: dict[str, Any]) -> str:
-    """Say what it was trained on, run by run, as rows of the card's table."""
+def training_rows(record: dict[str, Any]) -> str:
+    """Return the rows of the card's table that tell of its training, run by run."""
     rows = []
     runs = [*([record["began_with"]] if "began_with" in record else []), record]
     for run, name in zip(runs, ["first run", "second run"] if len(runs) > 1 else ["training"], strict=True):
@@ -185,8 +185,7 @@ def training(record: dict[str, Any]) -> str:
             f"by `{run['recipe']}` |"
         )
         if entropy := run["stages"].get("entropy"):
-            row = f"| entropy model | {entropy['num_bytes']:,} bytes seen, {entropy['seconds'] / 60:.0f} minutes |"
-            rows.append(row)
+            rows.append(f"| entropy model | {entropy['num_bytes']:,} bytes seen, {entropy['seconds']:.0f} seconds |")
     return "\n".join(rows)
 
 
